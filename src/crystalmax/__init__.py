@@ -1,0 +1,24 @@
+"""Vectors for crystals, learnt from structures alone by Deep InfoMax, with an honest answer to whether that helped."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crystalmax.featurizer import CrystalFeaturizer as CrystalFeaturizer
+    from crystalmax.regressor import CrystalRegressor as CrystalRegressor
+
+__version__ = "0.1.0"
+__all__ = ["CrystalFeaturizer", "CrystalRegressor"]
+
+# Loaded on first use (PEP 562), so that `import crystalmax` and `--help` never wait for torch.
+_HOME = {"CrystalFeaturizer": "crystalmax.featurizer", "CrystalRegressor": "crystalmax.regressor"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'crystalmax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,163 @@
+"""A crystal as arrays, and many crystals end to end.
+
+`Crystal` (numpy) is what is read, canonicalised and stored; `CrystalBatch` (torch) is what networks see.
+Nothing here knows files, symmetry or networks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Occupant(NamedTuple):
+    """One element on a site: its atomic number, its occupancy in (0, 1] and, if the source gave one, its charge."""
+
+    atomic_number: int
+    occupancy: float
+    oxidation_state: float | None = None
+
+
+Species = tuple[Occupant, ...]
+"""What occupies a site, sorted by atomic number; occupancies sum to 1, to less where there are vacancies."""
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """One crystal: a cell, sites in it, and what occupies them.
+
+    Attributes:
+        lattice: Cell vectors as rows, in angstrom.
+        positions: Fractional coordinates.
+        species: For each site, its row of `kinds`.
+        kinds: The distinct species of this crystal.
+        key: A name that is unique within its source.
+        targets: Measured or computed properties by name; NaN where unknown.
+    """
+
+    lattice: Float[np.ndarray, "3 3"]
+    positions: Float[np.ndarray, "sites 3"]
+    species: Int[np.ndarray, " sites"]
+    kinds: tuple[Species, ...]
+    key: str = ""
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites in the cell."""
+        return len(self.species)
+
+    @property
+    def volume(self) -> float:
+        """Volume of the cell in cubic angstrom."""
+        return float(abs(np.linalg.det(self.lattice)))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether every site is fully occupied by one element."""
+        return all(len(kind) == 1 and kind[0].occupancy == 1.0 for kind in self.kinds)
+
+    def composition(self) -> dict[int, float]:
+        """Atoms in the cell by atomic number; vacancies do not count."""
+        atoms: dict[int, float] = {}
+        for kind, count in zip(self.kinds, np.bincount(self.species, minlength=len(self.kinds)), strict=True):
+            for occupant in kind:
+                atoms[occupant.atomic_number] = (
+                    atoms.get(occupant.atomic_number, 0.0) + float(count) * occupant.occupancy
+                )
+        return atoms
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Directed pairs of sites, grouped by center.
+
+    Attributes:
+        center: Site at the origin of the pair.
+        neighbor: Site at its end (as a unique site; the image is in the displacement).
+        displacement: From center to neighbor, in angstrom.
+        count: How many equivalent pairs this row stands for.
+    """
+
+    center: Int[Tensor, " pairs"]
+    neighbor: Int[Tensor, " pairs"]
+    displacement: Float[Tensor, "pairs 3"]
+    count: Float[Tensor, " pairs"]
+
+    @property
+    def distance(self) -> Float[Tensor, " pairs"]:
+        """Length of the displacement, in angstrom."""
+        return self.displacement.norm(dim=-1)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same pairs on another device."""
+        return replace(
+            self,
+            center=self.center.to(device),
+            neighbor=self.neighbor.to(device),
+            displacement=self.displacement.to(device),
+            count=self.count.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """Many crystals end to end: flat arrays and who owns each row; no padding.
+
+    Attributes:
+        lattice: Cell vectors as rows, in angstrom.
+        positions: Fractional coordinates of all sites.
+        species: For each site, its row of `kinds`.
+        kinds: The species table, one row a species, columns as `elements.KIND_COLUMNS`:
+            occupancy of each element, then mean oxidation state, then whether that state is known.
+        crystal_of_site: The crystal that owns each site, ascending.
+        pairs: Pairs of sites, once a geometry has made them.
+        targets: Properties by name; NaN where unknown.
+        keys: Names of the crystals.
+    """
+
+    lattice: Float[Tensor, "crystals 3 3"]
+    positions: Float[Tensor, "sites 3"]
+    species: Int[Tensor, " sites"]
+    kinds: Float[Tensor, "kinds columns"]
+    crystal_of_site: Int[Tensor, " sites"]
+    pairs: Pairs | None = None
+    targets: Mapping[str, Float[Tensor, " crystals"]] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+
+    @property
+    def n_crystals(self) -> int:
+        """Number of crystals."""
+        return len(self.lattice)
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites of all crystals together."""
+        return len(self.species)
+
+    @property
+    def sites_of_crystal(self) -> Int[Tensor, " crystals"]:
+        """Number of sites of each crystal."""
+        return torch.bincount(self.crystal_of_site, minlength=self.n_crystals)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.lattice.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return replace(
+            self,
+            lattice=self.lattice.to(device),
+            positions=self.positions.to(device),
+            species=self.species.to(device),
+            kinds=self.kinds.to(device),
+            crystal_of_site=self.crystal_of_site.to(device),
+            pairs=None if self.pairs is None else self.pairs.to(device),
+            targets={name: values.to(device) for name, values in self.targets.items()},
+        )
