@@ -4,7 +4,7 @@
 Nothing here knows files, symmetry or networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -12,6 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from crystalmax.elements import N_ELEMENTS
+
+N_KIND_COLUMNS = N_ELEMENTS + 2
+"""Width of a species table: an occupancy per element, the mean oxidation state, whether that state is known."""
 
 
 class Occupant(NamedTuple):
@@ -72,6 +77,21 @@ class Crystal:
         return atoms
 
 
+def kind_table(kinds: Sequence[Species]) -> Float[np.ndarray, "kinds columns"]:
+    """Species as rows: occupancy of each element (column Z - 1), mean oxidation state, whether that state is known.
+
+    An unknown oxidation state is 0 and flagged 0, so that it can be told from a neutral atom.
+    """
+    rows = np.zeros((len(kinds), N_KIND_COLUMNS), dtype=np.float32)
+    for row, kind in zip(rows, kinds, strict=True):
+        for occupant in kind:
+            row[occupant.atomic_number - 1] += occupant.occupancy
+        if all(occupant.oxidation_state is not None for occupant in kind):
+            charge = sum(occupant.occupancy * (occupant.oxidation_state or 0.0) for occupant in kind)
+            row[N_ELEMENTS:] = charge / sum(occupant.occupancy for occupant in kind), 1.0
+    return rows
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Directed pairs of sites, grouped by center.
@@ -91,7 +111,7 @@ class Pairs:
     @property
     def distance(self) -> Float[Tensor, " pairs"]:
         """Length of the displacement, in angstrom."""
-        return self.displacement.norm(dim=-1)
+        return (self.displacement**2).sum(-1).sqrt()
 
     def to(self, device: torch.device | str) -> Self:
         """The same pairs on another device."""
@@ -112,8 +132,7 @@ class CrystalBatch:
         lattice: Cell vectors as rows, in angstrom.
         positions: Fractional coordinates of all sites.
         species: For each site, its row of `kinds`.
-        kinds: The species table, one row a species, columns as `elements.KIND_COLUMNS`:
-            occupancy of each element, then mean oxidation state, then whether that state is known.
+        kinds: The species table, one row a species: see `kind_table`.
         crystal_of_site: The crystal that owns each site, ascending.
         pairs: Pairs of sites, once a geometry has made them.
         targets: Properties by name; NaN where unknown.
@@ -148,6 +167,26 @@ class CrystalBatch:
     def device(self) -> torch.device:
         """Where the tensors live."""
         return self.lattice.device
+
+    @classmethod
+    def collate(cls, crystals: Sequence[Crystal]) -> Self:
+        """Crystals end to end. Their species tables are joined, so equal species of different crystals share a row."""
+        table = {kind: row for row, kind in enumerate(sorted({k for c in crystals for k in c.kinds}, key=repr))}
+        to_table = [np.array([table[kind] for kind in c.kinds], dtype=np.int64) for c in crystals]
+        sizes = torch.tensor([c.n_sites for c in crystals])
+        names = {name: None for c in crystals for name in c.targets}
+        return cls(
+            lattice=torch.from_numpy(np.stack([c.lattice for c in crystals]).astype(np.float64)),
+            positions=torch.from_numpy(np.concatenate([c.positions for c in crystals]).astype(np.float64)),
+            species=torch.from_numpy(np.concatenate([m[c.species] for m, c in zip(to_table, crystals, strict=True)])),
+            kinds=torch.from_numpy(kind_table(list(table))),
+            crystal_of_site=torch.repeat_interleave(torch.arange(len(crystals)), sizes),
+            targets={
+                name: torch.tensor([c.targets.get(name, np.nan) for c in crystals], dtype=torch.float64)
+                for name in names
+            },
+            keys=tuple(c.key for c in crystals),
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""

@@ -1,0 +1,47 @@
+"""Critics: how well does a constituent fit a summary?"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crystalmax.encoding import Constituents, Widths
+from crystalmax.segments import gather
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """A module that scores each constituent against the summary of the set it is said to belong to."""
+
+    def __call__(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
+        """One score a constituent; high says that it belongs."""
+        ...
+
+
+class ProjectedDot(nn.Module):
+    """Both sides go through a network with one hidden layer into a common space; the score is their dot product.
+
+    The last linear map of the constituents' side is moved to the summaries (u . (W h + b) = (W^T u) . h + u . b), because a
+    set has one summary and many constituents: exact, and half the cost.
+
+    Args:
+        widths: Widths of the level.
+        hidden: Width of the hidden layers.
+        common: Width of the common space.
+    """
+
+    def __init__(self, widths: Widths, *, hidden: int = 64, common: int = 128) -> None:
+        super().__init__()
+        self.widths, self.hidden, self.common = widths, hidden, common
+        self.summary = nn.Sequential(nn.Linear(widths.summary, hidden), nn.Mish(), nn.Linear(hidden, common))
+        self.constituent = nn.Sequential(nn.Linear(widths.constituent, hidden), nn.Mish())
+        self.last = nn.Linear(hidden, common)
+
+    def forward(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
+        """See `Critic`."""
+        common = self.summary(summaries)
+        moved = torch.cat([common @ self.last.weight, (common @ self.last.bias)[:, None]], dim=-1)
+        hidden = self.constituent(constituents.values)
+        held = gather(moved, constituents.owner)
+        return (gather(hidden, constituents.row) * held[:, :-1]).sum(-1) + held[:, -1]

@@ -1,0 +1,280 @@
+"""Many crystals as flat arrays, in memory or mapped from disk.
+
+What is stored is structures (lattice, positions, species of the canonical cell), not pairs: one data set serves every geometry.
+On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their types, counts and hash:
+
+    lattice.f8    3 x 3 numbers a crystal, rows are the cell vectors in angstrom
+    site_end.i8   where the sites of each crystal end
+    position.f4   3 fractional coordinates a site
+    species.i4    row of the manifest's species table, one a site
+    target.f8     one number a crystal and property, NaN where unknown
+    key.u1        names, UTF-8, one after another
+    key_end.i8    where each name ends
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
+from crystalmax.segments import ranges
+
+FORMAT = 1
+_ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
+
+
+@dataclass(frozen=True)
+class CrystalDataset:
+    """Crystals end to end; `dataset[i]` is a `Crystal`, `dataset.batch(rows)` a `CrystalBatch`.
+
+    Attributes:
+        lattice: Cell vectors as rows, in angstrom.
+        site_end: Where the sites of each crystal end.
+        position: Fractional coordinates.
+        species: Row of `kinds`, one a site.
+        target: Properties, NaN where unknown.
+        target_names: Names of the columns of `target`.
+        key: Names of the crystals, as UTF-8 bytes.
+        key_end: Where each name ends.
+        kinds: The species table.
+        provenance: What the data set was made from.
+        content_hash: SHA-256 of everything above except the provenance.
+    """
+
+    lattice: Float[np.ndarray, "crystals 3 3"]
+    site_end: Int[np.ndarray, " crystals"]
+    position: Float[np.ndarray, "sites 3"]
+    species: Int[np.ndarray, " sites"]
+    target: Float[np.ndarray, "crystals targets"]
+    target_names: tuple[str, ...]
+    key: np.ndarray
+    key_end: Int[np.ndarray, " crystals"]
+    kinds: tuple[Species, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    content_hash: str = ""
+
+    @classmethod
+    def from_crystals(cls, crystals: Sequence[Crystal]) -> Self:
+        """A data set in memory."""
+        kinds: dict[Species, int] = {}
+        names = tuple({name: None for crystal in crystals for name in crystal.targets})
+        keys = [crystal.key.encode() for crystal in crystals]
+        return cls(
+            lattice=np.array([crystal.lattice for crystal in crystals], dtype="<f8").reshape(-1, 3, 3),
+            site_end=np.cumsum([crystal.n_sites for crystal in crystals], dtype="<i8"),
+            position=_joined([crystal.positions for crystal in crystals], (0, 3), "<f4"),
+            species=_joined([_rows_in(kinds, crystal) for crystal in crystals], (0,), "<i4"),
+            target=np.array([[c.targets.get(n, np.nan) for n in names] for c in crystals], dtype="<f8").reshape(
+                len(crystals), len(names)
+            ),
+            target_names=names,
+            key=np.frombuffer(b"".join(keys), dtype="u1"),
+            key_end=np.cumsum([len(key) for key in keys], dtype="<i8"),
+            kinds=tuple(kinds),
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map a data set from disk; takes milliseconds whatever its size.
+
+        Raises:
+            ValueError: The folder holds no data set, a newer format, or arrays of another size than the manifest says.
+        """
+        manifest = _read_manifest(path)
+        arrays = {name: _mapped(path / name, manifest["bytes"][name]) for name in _ARRAYS}
+        names = tuple(manifest["target_names"])
+        return cls(
+            lattice=arrays["lattice.f8"].reshape(-1, 3, 3),
+            site_end=arrays["site_end.i8"],
+            position=arrays["position.f4"].reshape(-1, 3),
+            species=arrays["species.i4"],
+            target=arrays["target.f8"].reshape(manifest["n_crystals"], len(names)),
+            target_names=names,
+            key=arrays["key.u1"],
+            key_end=arrays["key_end.i8"],
+            kinds=tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"]),
+            provenance=manifest["provenance"],
+            content_hash=manifest["content_hash"],
+        )
+
+    def __len__(self) -> int:
+        return len(self.site_end)
+
+    def __getitem__(self, row: int) -> Crystal:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"this data set has {len(self)} crystals; there is no crystal {row}")
+        row %= len(self)
+        begin, end = (int(self.site_end[row - 1]) if row else 0), int(self.site_end[row])
+        used, species = np.unique(self.species[begin:end], return_inverse=True)
+        return Crystal(
+            lattice=np.array(self.lattice[row]),
+            positions=np.array(self.position[begin:end], dtype=np.float64),
+            species=species.astype(np.int64),
+            kinds=tuple(self.kinds[kind] for kind in used),
+            key=self.key_of(row),
+            targets=dict(zip(self.target_names, map(float, self.target[row]), strict=True)),
+        )
+
+    def __iter__(self) -> Iterator[Crystal]:
+        return (self[row] for row in range(len(self)))
+
+    def key_of(self, row: int) -> str:
+        """Name of a crystal."""
+        return self.key[(int(self.key_end[row - 1]) if row else 0) : int(self.key_end[row])].tobytes().decode()
+
+    @property
+    def n_sites(self) -> Int[np.ndarray, " crystals"]:
+        """Number of sites of each crystal."""
+        return np.diff(self.site_end, prepend=0)
+
+    def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
+        """These crystals as one batch; its species table holds only species that occur in it."""
+        begins = torch.from_numpy(np.where(rows > 0, self.site_end[rows - 1], 0))
+        sizes = torch.from_numpy(self.site_end[rows]) - begins
+        sites = ranges(begins, sizes).numpy()
+        used, species = np.unique(self.species[sites], return_inverse=True)
+        return CrystalBatch(
+            lattice=torch.from_numpy(self.lattice[rows]),
+            positions=torch.from_numpy(self.position[sites].astype(np.float64)),
+            species=torch.from_numpy(species.astype(np.int64)),
+            kinds=torch.from_numpy(kind_table([self.kinds[kind] for kind in used])),
+            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes),
+            targets={name: torch.from_numpy(self.target[rows, i]) for i, name in enumerate(self.target_names)},
+            keys=tuple(map(self.key_of, rows.tolist())),
+        )
+
+
+def batches_of_sites(
+    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " crystals"]
+) -> list[Int[np.ndarray, " batch"]]:
+    """Cut an order of crystals into batches of about `sites_per_batch` sites and at least two crystals.
+
+    A small remainder joins the batch before it: false samples need other crystals to come from.
+    """
+    if len(order) == 0:
+        return []
+    number = (np.cumsum(n_sites[order]) - 1) // sites_per_batch
+    cuts = np.flatnonzero(np.diff(number)) + 1
+    edges = [0, *cuts.tolist(), len(order)]
+    kept = [0]
+    for edge in edges[1:-1]:
+        if edge - kept[-1] >= 2:
+            kept.append(edge)
+    small = n_sites[order[kept[-1] :]].sum() < sites_per_batch / 2 or len(order) - kept[-1] < 2
+    if small and len(kept) > 1:
+        kept.pop()
+    return np.split(order, kept[1:])
+
+
+def write_dataset(
+    path: Path, crystals: Iterable[Crystal], *, target_names: Sequence[str] = (), provenance: Mapping[str, Any]
+) -> CrystalDataset:
+    """Write crystals to a folder one by one, in bounded memory, and open it.
+
+    The folder appears at once when everything is written; an interrupted call leaves `path` as it was.
+
+    Raises:
+        FileExistsError: `path` exists already.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with _Writer(partial, tuple(target_names)) as writer:
+        for crystal in crystals:
+            writer.add(crystal)
+    (partial / "manifest.json").write_text(json.dumps(writer.manifest(provenance), indent=1))
+    partial.rename(path)
+    return CrystalDataset.open(path)
+
+
+class _Writer:
+    """Appends crystals to the arrays of a folder and hashes what it writes."""
+
+    def __init__(self, folder: Path, target_names: tuple[str, ...]) -> None:
+        self.folder, self.target_names = folder, target_names
+        self.kinds: dict[Species, int] = {}
+        self.n_crystals = self.n_sites = self.n_key_bytes = 0
+        self.bytes = dict.fromkeys(_ARRAYS, 0)
+        self.hashes = {name: hashlib.sha256() for name in _ARRAYS}
+        self.files: dict[str, IO[bytes]] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.files = {name: self.stack.enter_context(open(self.folder / name, "wb")) for name in _ARRAYS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def add(self, crystal: Crystal) -> None:
+        key = crystal.key.encode()
+        self.n_crystals += 1
+        self.n_sites += crystal.n_sites
+        self.n_key_bytes += len(key)
+        self._append("lattice.f8", crystal.lattice)
+        self._append("site_end.i8", np.array(self.n_sites))
+        self._append("position.f4", crystal.positions)
+        self._append("species.i4", _rows_in(self.kinds, crystal))
+        self._append("target.f8", np.array([crystal.targets.get(name, np.nan) for name in self.target_names]))
+        self._append("key.u1", np.frombuffer(key, dtype="u1"))
+        self._append("key_end.i8", np.array(self.n_key_bytes))
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        data = values.astype("<" + name.rsplit(".", 1)[1]).tobytes()
+        self.files[name].write(data)
+        self.hashes[name].update(data)
+        self.bytes[name] += len(data)
+
+    def manifest(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        content = {
+            "format": FORMAT,
+            "n_crystals": self.n_crystals,
+            "n_sites": self.n_sites,
+            "target_names": list(self.target_names),
+            "kinds": list(self.kinds),
+            "bytes": self.bytes,
+            "sha256": {name: digest.hexdigest() for name, digest in self.hashes.items()},
+        }
+        content_hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return {**content, "content_hash": content_hash, "provenance": dict(provenance)}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a crystalmax data set ({error}); make one with `crystalmax ingest`") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ValueError(f"{path} has format {found}, but this version reads format {FORMAT}; ingest the source again")
+    return manifest
+
+
+def _mapped(path: Path, n_bytes: int) -> np.ndarray:
+    found = path.stat().st_size if path.exists() else None
+    if found != n_bytes:
+        raise ValueError(f"{path} has {found} bytes where its manifest says {n_bytes}; ingest the source again")
+    dtype = np.dtype("<" + path.suffix[1:])
+    return np.memmap(path, dtype=dtype, mode="r") if n_bytes else np.empty(0, dtype=dtype)
+
+
+def _rows_in(kinds: dict[Species, int], crystal: Crystal) -> Int[np.ndarray, " sites"]:
+    """Rows of the common table for the sites of a crystal; new species are added to the table."""
+    rows = np.array([kinds.setdefault(kind, len(kinds)) for kind in crystal.kinds], dtype=np.int64)
+    return np.asarray(rows[crystal.species])
+
+
+def _joined(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: str) -> np.ndarray:
+    whole: np.ndarray = np.concatenate([np.empty(empty), *arrays]).astype(dtype)
+    return whole

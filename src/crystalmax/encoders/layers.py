@@ -1,0 +1,74 @@
+"""Layers that encoders share: perceptrons, and how a distance becomes a vector."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear maps between these widths, each followed by Mish and then LayerNorm."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(width_in, width_out), nn.Mish(), nn.LayerNorm(width_out)]
+    return nn.Sequential(*layers)
+
+
+@runtime_checkable
+class DistanceBasis(Protocol):
+    """How a distance in angstrom becomes a vector of `width` numbers."""
+
+    @property
+    def width(self) -> int:
+        """Length of the vector."""
+        ...
+
+    def __call__(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
+        """The vector of each distance."""
+        ...
+
+
+class ScaledDistance(nn.Module):
+    """The distance itself, as in the paper, shifted and scaled to be of order one.
+
+    Args:
+        center: Subtracted, in angstrom.
+        scale: Divided by, in angstrom.
+    """
+
+    def __init__(self, *, center: float = 5.0, scale: float = 2.5) -> None:
+        super().__init__()
+        self.center, self.scale = center, scale
+
+    @property
+    def width(self) -> int:
+        """One number."""
+        return 1
+
+    def forward(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows 1"]:
+        """Shifted and scaled distances."""
+        return ((distance - self.center) / self.scale)[:, None]
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians centered at equal steps from `start` to `stop`, their width equal to the step.
+
+    Args:
+        width: How many Gaussians.
+        start: First center, in angstrom.
+        stop: Last center, in angstrom.
+    """
+
+    centers: Tensor
+
+    def __init__(self, *, width: int = 32, start: float = 0.5, stop: float = 10.0) -> None:
+        super().__init__()
+        self.width, self.start, self.stop = width, start, stop
+        self.register_buffer("centers", torch.linspace(start, stop, width), persistent=False)
+
+    def forward(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
+        """The value of each Gaussian at each distance."""
+        step = (self.stop - self.start) / (self.width - 1)
+        return torch.exp(-0.5 * ((distance[:, None] - self.centers) / step) ** 2)

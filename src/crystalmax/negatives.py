@@ -1,0 +1,76 @@
+"""False constituents: what a critic must learn to tell from the true ones."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoding import Constituents, Encoding, Level
+from crystalmax.segments import gather, segment_sum
+from crystalmax.transforms import Transform
+
+
+@runtime_checkable
+class NegativeSampler(Protocol):
+    """Draws one family of false constituents for some levels; `encode` encodes another batch without gradient."""
+
+    def draw(
+        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
+    ) -> Mapping[str, Constituents]:
+        """False constituents by name of the level, owned by the summaries of `truth`."""
+        ...
+
+
+@dataclass(frozen=True)
+class OtherCrystals:
+    """Constituents of other crystals of the batch, each drawn uniformly from all of them.
+
+    This is the family that makes the estimate a bound of the mutual information.
+    """
+
+    def draw(
+        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
+    ) -> Mapping[str, Constituents]:
+        """See `NegativeSampler`."""
+        if batch.n_crystals < 2:
+            raise ValueError(f"false samples need another crystal to come from, but this batch has {batch.n_crystals}")
+        return {level.name: _from_other_crystals(level, batch.n_crystals, rng) for level in truth.levels}
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Constituents of a corrupted copy of the batch, held against the summaries of the true one.
+
+    Attributes:
+        transform: The corruption.
+        levels: The levels that get these constituents.
+    """
+
+    transform: Transform
+    levels: tuple[str, ...] = ("site", "crystal")
+
+    def draw(
+        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
+    ) -> Mapping[str, Constituents]:
+        """See `NegativeSampler`."""
+        false = encode(self.transform(batch, rng))
+        return {name: false[name].constituents for name in self.levels}
+
+
+def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Constituents:
+    parts = level.constituents
+    crystal = gather(level.crystal, parts.owner)
+    weight = parts.weight.double()
+    ends = weight.cumsum(0)
+    own = segment_sum(weight, crystal, n_crystals)
+    begins = gather(own.cumsum(0) - own, crystal)
+    own = gather(own, crystal)
+    chance = torch.rand(len(weight), generator=rng, device=rng.device, dtype=torch.float64).to(weight.device)
+    # A point on the line of all weights with the own crystal cut out, so that it can never be drawn.
+    point = chance * (ends[-1] - own)
+    point = torch.where(point < begins, point, point + own)
+    drawn = torch.searchsorted(ends, point, right=True).clamp_max(len(weight) - 1)
+    return replace(parts, row=gather(parts.row, drawn))

@@ -1,0 +1,3 @@
+"""Objectives: what training minimises over an encoder."""
+
+from crystalmax.objectives.deep_infomax import DeepInfoMax as DeepInfoMax

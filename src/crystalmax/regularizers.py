@@ -1,0 +1,65 @@
+"""Noise on summaries, and its price."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from crystalmax.encoding import Widths
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """Makes of each summary what the critic sees, and states what that costs."""
+
+    def __call__(
+        self, summaries: Float[Tensor, "wholes width"], rng: Generator
+    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+        """Noised summaries, and a penalty for each."""
+        ...
+
+
+class GaussianNoise(nn.Module):
+    """Gaussian noise of learnt size, priced by its Kullback-Leibler divergence from a standard normal (eq. 3 and 4).
+
+    The penalty is 0.5 (z^2 + s^2 - ln s^2 - 1), a mean over dimensions: zero for z = 0, s = 1.
+
+    Differs: the paper's eq. 4 has its minimum at another value; the size of the noise is read from the summary itself, not
+    from the hidden layer before it; it is kept between exp(-5) and exp(2), so that half precision cannot overflow.
+
+    Args:
+        widths: Widths of the level.
+    """
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.widths = widths
+        self.log_variance = nn.Linear(widths.summary, widths.summary)
+
+    def forward(
+        self, summaries: Float[Tensor, "wholes width"], rng: Generator
+    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+        """See `Regularizer`."""
+        log_variance = self.log_variance(summaries).clamp(-10.0, 4.0)
+        penalty = 0.5 * (summaries**2 + log_variance.exp() - log_variance - 1.0).mean(-1)
+        noise = torch.randn(summaries.shape, generator=rng, device=rng.device, dtype=summaries.dtype)
+        return summaries + (0.5 * log_variance).exp() * noise.to(summaries.device), penalty
+
+
+class NoRegularizer(nn.Module):
+    """No noise, no price.
+
+    Args:
+        widths: Widths of the level.
+    """
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.widths = widths
+
+    def forward(
+        self, summaries: Float[Tensor, "wholes width"], rng: Generator
+    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+        """See `Regularizer`."""
+        return summaries, summaries.new_zeros(len(summaries))
