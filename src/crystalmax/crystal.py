@@ -6,7 +6,7 @@ Nothing here knows files, symmetry or networks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class Pairs:
         """Length of the displacement, in angstrom."""
         return (self.displacement**2).sum(-1).sqrt()
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Pairs":
         """The same pairs on another device."""
         return replace(
             self,
@@ -169,7 +169,7 @@ class CrystalBatch:
         return self.lattice.device
 
     @classmethod
-    def collate(cls, crystals: Sequence[Crystal]) -> Self:
+    def collate(cls, crystals: Sequence[Crystal]) -> "CrystalBatch":
         """Crystals end to end. Their species tables are joined, so equal species of different crystals share a row."""
         table = {kind: row for row, kind in enumerate(sorted({k for c in crystals for k in c.kinds}, key=repr))}
         to_table = [np.array([table[kind] for kind in c.kinds], dtype=np.int64) for c in crystals]
@@ -188,7 +188,7 @@ class CrystalBatch:
             keys=tuple(c.key for c in crystals),
         )
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "CrystalBatch":
         """The same batch on another device."""
         return replace(
             self,
