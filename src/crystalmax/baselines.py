@@ -1,0 +1,135 @@
+"""Plain numbers of a crystal that no network made: the rivals that any learnt vector has to beat.
+
+Each of `element_fractions`, `composition_statistics` and `structure_statistics` returns one row a crystal and the names
+of the columns. All count atoms by occupancy, and none depends on which cell describes the crystal.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from crystalmax.crystal import Crystal
+from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, table
+from crystalmax.surroundings import CUTOFF, Bonds, Surroundings, angular_order, bonds, species_shares, surroundings
+
+Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
+"""One row a crystal, and what the columns are called."""
+
+STATISTICS = ("mean", "deviation", "min", "max", "range")
+"""What `composition_statistics` takes of each elemental property."""
+
+SHELLS: Float[np.ndarray, " shells"] = np.arange(1.0, CUTOFF - 0.9, 0.5)
+"""Radii at which the density of pairs is sampled, in angstrom."""
+
+SHELL_WIDTH = 0.4
+"""Standard deviation of the Gaussian that each pair contributes to the density of pairs, in angstrom."""
+
+ORDERS = (1, 2, 4, 6)
+"""Degrees of the Legendre polynomials that describe the angles between bonds."""
+
+GRAMS_PER_CUBIC_CENTIMETRE = 1.66053907
+"""One unified atomic mass unit per cubic angstrom."""
+
+
+def element_fractions(crystals: Sequence[Crystal]) -> Features:
+    """Fraction of the atoms that belongs to each element; vacancies are no atoms."""
+    atoms = np.zeros((len(crystals), N_ELEMENTS))
+    for row, crystal in zip(atoms, crystals, strict=True):
+        for atomic_number, count in crystal.composition().items():
+            row[atomic_number - 1] = count
+    return atoms / atoms.sum(axis=1, keepdims=True), tuple(f"fraction of {symbol}" for symbol in SYMBOLS)
+
+
+def composition_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Mean, deviation, minimum, maximum and range of each elemental property over the atoms.
+
+    Mean and mean absolute deviation are weighted by fraction, the other three look at every element that is present.
+    After Ward et al., DOI 10.1038/npjcompumats.2016.28, with fewer properties.
+    """
+    fractions, _ = element_fractions(crystals)
+    columns = [_composition_statistics(fractions, values) for values in table().T]
+    names = tuple(f"{statistic} {feature}" for feature in FEATURES for statistic in STATISTICS)
+    return np.concatenate(columns, axis=1), names
+
+
+def _composition_statistics(
+    fractions: Float[np.ndarray, "crystals elements"], values: Float[np.ndarray, " elements"]
+) -> Float[np.ndarray, "crystals statistics"]:
+    mean = fractions @ values
+    deviation = (fractions * np.abs(values - mean[:, None])).sum(axis=1)
+    lowest = np.where(fractions > 0, values, np.inf).min(axis=1)
+    highest = np.where(fractions > 0, values, -np.inf).max(axis=1)
+    return np.stack([mean, deviation, lowest, highest, highest - lowest], axis=1)
+
+
+def structure_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Crude numbers of the arrangement: density, packing, distances, coordination, angles and a radial histogram.
+
+    Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
+    the atoms on them. Bonds follow the rule of `surroundings.bonds`.
+    """
+    rows = [_structure_statistics(crystal) for crystal in crystals]
+    names = tuple(rows[0]) if rows else ()
+    return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
+
+
+def _structure_statistics(crystal: Crystal) -> dict[str, float]:
+    around = surroundings(crystal)
+    sites = _over_sites(_of_sites(around, bonds(around)), around.atoms)
+    shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
+    return _bulk(crystal, around) | sites | shells
+
+
+def _bulk(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    weight, radius = table()[:, FEATURES.index("atomic_weight")], table()[:, FEATURES.index("radius")]
+    composition = crystal.composition()
+    spheres = sum(count * 4 / 3 * np.pi * radius[z - 1] ** 3 for z, count in composition.items())
+    mass = sum(count * weight[z - 1] for z, count in composition.items())
+    return {
+        "density": float(mass / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE),
+        "volume per atom": float(crystal.volume / around.atoms.sum()),
+        "packing": float(spheres / crystal.volume),
+    }
+
+
+def _of_sites(around: Surroundings, bonded: Bonds) -> dict[str, Float[np.ndarray, " sites"]]:
+    """What each site sees: one value a site."""
+    step = np.abs(around.electronegativity[bonded.neighbor] - around.electronegativity[bonded.center])
+    shares = species_shares(around, bonded)
+    order = angular_order(around, bonded, ORDERS)
+    length = bonded.mean(bonded.distance)
+    return {
+        "nearest distance": around.nearest(),
+        "nearest relative distance": around.nearest(relative=True),
+        "coordination": bonded.coordination,
+        "bond length": length,
+        "spread of bond lengths": np.sqrt(bonded.mean((bonded.distance - length[bonded.center]) ** 2)),
+        "electronegativity step": bonded.mean(step),
+        "neighbor species": 1 / np.maximum((shares**2).sum(axis=1), 1 / max(shares.shape[1], 1)),
+        "bonds to own species": shares[np.arange(len(shares)), around.species],
+        **{f"angular order {degree}": values for degree, values in zip(ORDERS, order.T, strict=True)},
+    }
+
+
+def _over_sites(
+    quantities: Mapping[str, Float[np.ndarray, " sites"]], atoms: Float[np.ndarray, " sites"]
+) -> dict[str, float]:
+    """Mean and deviation over the atoms, lowest and highest over the sites."""
+    values, share = np.stack(list(quantities.values()), axis=1), atoms / atoms.sum()
+    mean = share @ values
+    deviation = np.sqrt(share @ (values - mean) ** 2)
+    statistics = {"mean": mean, "deviation": deviation, "min": values.min(axis=0), "max": values.max(axis=0)}
+    return {
+        f"{statistic} {name}": value
+        for statistic, of_quantities in statistics.items()
+        for name, value in zip(quantities, of_quantities.tolist(), strict=True)
+    }
+
+
+def _pair_density(around: Surroundings) -> Float[np.ndarray, " shells"]:
+    """Atoms per cubic angstrom at each of `SHELLS`, seen from an average atom and blurred by `SHELL_WIDTH`."""
+    weight = around.atoms[around.center] * around.atoms[around.neighbor] / around.atoms.sum()
+    blurred = np.exp(-0.5 * ((around.distance[:, None] - SHELLS) / SHELL_WIDTH) ** 2)
+    counts: Float[np.ndarray, " shells"] = weight @ blurred / (SHELL_WIDTH * np.sqrt(2 * np.pi))
+    return counts / (4 * np.pi * SHELLS**2)

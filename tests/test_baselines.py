@@ -1,0 +1,169 @@
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystalmax.baselines import composition_statistics, element_fractions, structure_statistics
+from crystalmax.crystal import Crystal, Occupant
+from crystalmax.elements import FEATURES, SYMBOLS, table
+from crystalmax.surroundings import CUTOFF, angular_order, bonds, surroundings
+
+ALL_FEATURES = (element_fractions, composition_statistics, structure_statistics)
+Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
+
+
+def pure(*symbols):
+    return tuple((Occupant(Z[symbol], 1.0),) for symbol in symbols)
+
+
+def cubic(a, positions, species, kinds, key="cubic"):
+    return Crystal(a * np.eye(3), np.array(positions, dtype=float), np.array(species), kinds, key)
+
+
+ROCK_SALT = Crystal(
+    2.82 * (np.ones((3, 3)) - np.eye(3)),
+    np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
+    np.array([0, 1]),
+    pure("Na", "Cl"),
+    "rock salt",
+)
+
+
+def repeated(crystal, times):
+    """The same crystal in a cell that is larger along each axis, with the sites in another order."""
+    shifts = np.array(list(product(*(range(n) for n in times))), dtype=float)
+    positions = ((crystal.positions[:, None] + shifts) / np.array(times)).reshape(-1, 3)
+    return replace(
+        crystal,
+        lattice=crystal.lattice * np.array(times)[:, None],
+        positions=positions,
+        species=np.repeat(crystal.species, len(shifts)),
+    )
+
+
+def random_crystal(seed, n_sites):
+    rng = np.random.default_rng(seed)
+    kinds = ((Occupant(8, 1.0),), (Occupant(26, 0.5), Occupant(28, 0.5)), (Occupant(11, 0.7),))
+    lattice = np.diag(rng.uniform(3, 6, 3)) + rng.uniform(-1, 1, (3, 3))
+    return Crystal(lattice, rng.random((n_sites, 3)), rng.integers(0, 3, n_sites), kinds, f"random {seed}")
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+SIZES = st.integers(1, 5)
+
+
+@pytest.mark.parametrize("features", ALL_FEATURES)
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, n_sites=SIZES, times=st.sampled_from([(2, 1, 1), (1, 1, 2), (1, 2, 2)]))
+def test_features_do_not_depend_on_the_choice_of_cell(features, seed, n_sites, times):
+    rng = np.random.default_rng(seed)
+    crystal = random_crystal(seed, n_sites)
+    larger = repeated(crystal, times)
+    order = rng.permutation(larger.n_sites)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    skewed = np.array([[1, 0, 0], [1, 1, 0], [0, -1, 1]])
+    other = replace(
+        larger,
+        lattice=skewed @ larger.lattice @ rotation,
+        positions=(larger.positions[order] + rng.random(3)) @ np.linalg.inv(skewed),
+        species=larger.species[order],
+    )
+    ours, theirs = features([crystal, other])[0]
+    np.testing.assert_allclose(theirs, ours, atol=1e-6)
+
+
+@pytest.mark.parametrize("features", ALL_FEATURES)
+def test_one_named_finite_row_a_crystal(features):
+    lone = cubic(30.0, [[0, 0, 0]], [0], pure("He"), "an atom far from its images")
+    values, names = features([ROCK_SALT, lone])
+    assert values.shape == (2, len(names))
+    assert len(set(names)) == len(names)
+    assert np.isfinite(values).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, n_sites=SIZES)
+def test_pairs_equal_a_loop_over_all_images(seed, n_sites):
+    crystal = replace(random_crystal(seed, n_sites), kinds=pure("O", "Fe", "Na"))
+    around = surroundings(crystal)
+    cartesian = crystal.positions % 1.0 @ crystal.lattice
+    found = []
+    for image in product(range(-6, 7), repeat=3):
+        shift = np.array(image) @ crystal.lattice
+        for i, here in enumerate(cartesian):
+            for there in cartesian:
+                distance = np.linalg.norm(there + shift - here)
+                if 0.1 < distance < CUTOFF:
+                    found.append((i, distance))
+    ours = sorted(zip(around.center.tolist(), around.distance.tolist(), strict=True))
+    np.testing.assert_allclose(ours, sorted(found), atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(around.displacement, axis=1), around.distance)
+
+
+def named(features, crystal):
+    values, names = features([crystal])
+    return dict(zip(names, values[0], strict=True))
+
+
+def test_rock_salt_has_its_textbook_numbers():
+    numbers = named(structure_statistics, ROCK_SALT)
+    assert numbers["density"] == pytest.approx(2.164, abs=0.01)
+    assert numbers["min nearest distance"] == numbers["max nearest distance"] == pytest.approx(2.82)
+    assert numbers["mean coordination"] == pytest.approx(6.0, abs=0.05)
+    assert numbers["mean neighbor species"] == pytest.approx(1.0, abs=0.01)
+    assert numbers["mean bonds to own species"] == pytest.approx(0.0, abs=0.01)
+    step = table()[Z["Cl"] - 1, FEATURES.index("electronegativity")] - 0.93
+    assert numbers["mean electronegativity step"] == pytest.approx(step, abs=0.02)
+    assert numbers["deviation coordination"] < 0.01
+
+
+def test_angular_order_tells_an_octahedron_from_a_tetrahedron():
+    zinc_blende = replace(ROCK_SALT, positions=np.array([[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]]))
+    degrees = (1, 2, 4, 6)
+    expected = {"octahedron": (0, 0, 0.7638, 0.3536), "tetrahedron": (0, 0, 0.5092, 0.6285)}
+    for crystal, order in zip((ROCK_SALT, zinc_blende), expected.values(), strict=True):
+        around = surroundings(crystal)
+        found = angular_order(around, bonds(around), degrees)
+        np.testing.assert_allclose(found, [order, order], atol=0.01)
+
+
+def test_pairs_far_away_tend_to_the_mean_density():
+    numbers = named(structure_statistics, ROCK_SALT)
+    far = [value for name, value in numbers.items() if name.startswith(("pairs at 6", "pairs at 7"))]
+    assert np.mean(far) == pytest.approx(2 / ROCK_SALT.volume, rel=0.2)
+
+
+def test_composition_statistics_are_weighted_by_fraction():
+    rutile_like = cubic(4.0, [[0, 0, 0], [0.3, 0.3, 0], [0.7, 0.7, 0]], [0, 1, 1], pure("Ti", "O"))
+    numbers = named(composition_statistics, rutile_like)
+    assert numbers["mean atomic_number"] == pytest.approx((22 + 8 + 8) / 3)
+    assert numbers["deviation atomic_number"] == pytest.approx((28 / 3 + 2 * 14 / 3) / 3)
+    assert (numbers["min atomic_number"], numbers["max atomic_number"], numbers["range atomic_number"]) == (8, 22, 14)
+
+
+def test_occupancy_counts():
+    mixed, vacant = (Occupant(26, 0.5), Occupant(28, 0.5)), (Occupant(8, 0.8),)
+    crystal = cubic(4.2, [[0, 0, 0], [0.5, 0.5, 0.5]], [0, 1], (mixed, vacant))
+    fractions = named(element_fractions, crystal)
+    assert fractions["fraction of Fe"] == pytest.approx(0.5 / 1.8)
+    assert fractions["fraction of O"] == pytest.approx(0.8 / 1.8)
+    full = replace(crystal, kinds=(mixed, (Occupant(8, 1.0),)))
+    iron = replace(crystal, kinds=((Occupant(26, 1.0),), vacant))
+    rows, _ = structure_statistics([crystal, full, iron])
+    assert len(np.unique(rows.round(6), axis=0)) == 3
+
+
+def test_alternative_places_of_one_atom_are_not_neighbours():
+    half = (Occupant(8, 0.5),)
+    split = cubic(4.0, [[0, 0, 0], [0.1, 0, 0]], [0, 0], (half,))
+    assert named(structure_statistics, split)["min nearest distance"] == pytest.approx(3.6)
+    both = replace(split, kinds=((Occupant(8, 1.0),),))
+    assert named(structure_statistics, both)["min nearest distance"] == pytest.approx(0.4)
+
+
+def test_no_crystals_give_no_rows():
+    assert element_fractions([])[0].shape == (0, len(SYMBOLS))
+    assert structure_statistics([])[0].shape[0] == 0
