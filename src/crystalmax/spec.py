@@ -1,0 +1,212 @@
+"""Components as plain data, and back: what recipes are written in and what is stored beside weights.
+
+A component becomes `{"use": name, argument: value, ...}`. Nothing is registered: a short name is looked up in the
+public modules of this package, a name with dots is imported, but only from places that were trusted beforehand, since a
+spec may come from a stranger. The one rule for a component: `__init__` stores each argument under its own name.
+"""
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+PUBLIC_MODULES = (
+    "crystalmax.encoding",
+    "crystalmax.surroundings",
+    "crystalmax.transforms",
+    "crystalmax.estimators",
+    "crystalmax.critics",
+    "crystalmax.regularizers",
+    "crystalmax.negatives",
+    "crystalmax.encoders",
+    "crystalmax.encoders.layers",
+    "crystalmax.objectives",
+)
+"""Where short names are looked up, in this order."""
+
+_TRUSTED = ("crystalmax", "torch.optim")
+
+
+def describe(component: object) -> dict[str, object]:
+    """Write a component as plain data that `build` turns into an equal one.
+
+    A class, or a `functools.partial` of one, stands for a part that is built later, once its other arguments are known.
+
+    Args:
+        component: A frozen dataclass, a named tuple, an `nn.Module`, a class, or a partial of a class.
+    """
+    if isinstance(component, functools.partial):
+        if component.args:
+            raise TypeError(
+                f"{component} has arguments without a name; a part built later takes keyword arguments only"
+            )
+        name = _name(component.func)
+        return {"use": name, "later": True, **_plain_items(component.keywords, name)}
+    if isinstance(component, type):
+        return {"use": _name(component), "later": True}
+    name = _name(type(component))
+    arguments = {}
+    for argument in _parameters(type(component)):
+        if not hasattr(component, argument):
+            raise TypeError(
+                f"{name} does not store its argument {argument!r} under that name, so it cannot be described"
+            )
+        arguments[argument] = getattr(component, argument)
+    return {"use": name, **_plain_items(arguments, name)}
+
+
+def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
+    """Make the component that a spec describes; lists become tuples, and a mapping without `use` stays a mapping.
+
+    Args:
+        spec: What `describe` or `read_recipe` returned.
+        trusted: Packages, beside crystalmax and torch.optim, that the spec may import from.
+    """
+    return _build(spec, (*_TRUSTED, *trusted), "")
+
+
+def read_recipe(recipe: str | Path) -> dict[str, object]:
+    """Read a TOML recipe.
+
+    Args:
+        recipe: A path, or the name of a recipe that ships with this package.
+    """
+    shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
+    path = shipped.get(str(recipe), Path(recipe))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file and no shipped recipe is called {recipe}{_did_you_mean(str(recipe), shipped)}"
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{recipe} is not valid TOML: {error}") from error
+
+
+def _plain_items(arguments: Mapping[str, object], owner: str) -> dict[str, object]:
+    return {name: _plain(value, f"{owner}.{name}") for name, value in arguments.items()}
+
+
+def _plain(value: object, where: str) -> object:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if not isinstance(value, type) and type(value).__module__ == "builtins":
+        raise TypeError(f"{where} is {value!r}, which is not a component; pass an object whose class can be imported")
+    return describe(value)
+
+
+def _name(component: object) -> str:
+    if not isinstance(component, type):
+        raise TypeError(f"{component!r} is not a class, so it cannot be described")
+    if _inside(component.__module__, ("crystalmax",)) and _public_class(component.__name__) is component:
+        return component.__name__
+    if "<locals>" in component.__qualname__:
+        raise TypeError(f"{component.__qualname__} is defined inside a function, where no other session could find it")
+    return f"{component.__module__}.{component.__qualname__}"
+
+
+def _build(spec: object, trusted: tuple[str, ...], where: str) -> object:
+    if isinstance(spec, list | tuple):
+        return tuple(_build(item, trusted, f"{where}[{i}]") for i, item in enumerate(spec))
+    if not isinstance(spec, Mapping):
+        return spec
+    prefix = f"{where}." if where else ""
+    arguments = {
+        str(name): _build(value, trusted, f"{prefix}{name}")
+        for name, value in spec.items()
+        if "use" not in spec or name not in ("use", "later")
+    }
+    if "use" not in spec:
+        return arguments
+    name = spec["use"]
+    later = spec.get("later", False)
+    if not isinstance(name, str) or not isinstance(later, bool):
+        raise ValueError(
+            f"{_at(where)}'use' must be the name of a part and 'later' true or false, not {name!r}, {later!r}"
+        )
+    component = _find(name, trusted, where)
+    _check_arguments(component, arguments, later=later, where=where)
+    if later:
+        return functools.partial(component, **arguments) if arguments else component
+    return component(**arguments)
+
+
+def _find(name: str, trusted: tuple[str, ...], where: str) -> type:
+    if "." not in name:
+        known = _public_class(name)
+        if known is None:
+            hint = _did_you_mean(name, dict(_public_classes()))
+            raise ValueError(f"{_at(where)}crystalmax has no part {name!r}{hint}")
+        return known
+    module, _, attribute = name.rpartition(".")
+    private = any(part.startswith("_") for part in name.split("."))
+    if private or not _inside(module, trusted):
+        raise ValueError(
+            f"{_at(where)}refusing to import {name!r}: parts may come from {', '.join(trusted)}, "
+            "and from packages that you trust by name, by their public names only"
+        )
+    try:
+        found = vars(import_module(module)).get(attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{_at(where)}cannot import {name!r}: {error}") from error
+    # A trusted module has untrusted ones in its namespace: what it imported itself.
+    if not isinstance(found, type) or not _inside(found.__module__, trusted):
+        raise ValueError(f"{_at(where)}refusing to use {name!r}: it is not a class defined in {module.split('.')[0]}")
+    return found
+
+
+def _check_arguments(component: type, arguments: Mapping[str, object], *, later: bool, where: str) -> None:
+    parameters = _parameters(component)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            hint = _did_you_mean(name, parameters)
+            raise ValueError(f"{_at(where)}{component.__name__} has no argument {name!r}{hint}")
+    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [name for name in missing if name not in arguments]
+    if missing and not later:
+        needs = ", ".join(map(repr, missing))
+        raise ValueError(
+            f"{_at(where)}{component.__name__} needs {needs}; give it, or write later = true if it is known only later"
+        )
+
+
+def _public_classes() -> Iterator[tuple[str, type]]:
+    """Parts that this package itself defines, by name; a module is imported when its turn comes."""
+    for module in PUBLIC_MODULES:
+        for name, found in vars(import_module(module)).items():
+            ours = isinstance(found, type) and _inside(found.__module__, ("crystalmax",))
+            if ours and not name.startswith("_") and not getattr(found, "_is_protocol", False):
+                yield name, found
+
+
+def _public_class(name: str) -> type | None:
+    return next((found for known, found in _public_classes() if known == name), None)
+
+
+def _parameters(component: type) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(component).parameters
+    except ValueError as error:
+        raise TypeError(f"{component} does not say which arguments it takes, so it is not a component") from error
+
+
+def _inside(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
+
+
+def _at(where: str) -> str:
+    return f"at {where}: " if where else ""

@@ -1,0 +1,197 @@
+"""Specs: the round trip, the answers to typos, and the doors that stay shut to a stranger's recipe."""
+
+import functools
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crystalmax import spec
+from crystalmax.critics import ProjectedDot
+from crystalmax.encoding import Widths
+from crystalmax.spec import build, describe, read_recipe
+
+HERE = (__name__,)
+
+
+@dataclass(frozen=True)
+class Part:
+    size: int = 3
+    names: tuple[str, ...] = ("a", "b")
+    scale: float = 0.5
+    on: bool = True
+    inner: object = None
+    options: dict = field(default_factory=dict)
+
+
+class Net(nn.Module):
+    def __init__(self, width: int, *, part: object = None, late: object = None):
+        super().__init__()
+        self.width, self.part, self.late = width, part, late
+        self.layer = nn.Linear(width, width)
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int = 0
+
+
+class Forgetful:
+    def __init__(self, width):
+        self.size = width
+
+
+def tool():
+    """Not a part: a function of a trusted module."""
+
+
+def parts():
+    leaf = st.builds(
+        Part,
+        size=st.integers(),
+        names=st.lists(st.text(max_size=3), max_size=3).map(tuple),
+        scale=st.floats(allow_nan=False),
+        on=st.booleans(),
+        options=st.dictionaries(st.sampled_from(["x", "y"]), st.one_of(st.none(), st.integers()), max_size=2),
+    )
+    return st.recursive(
+        leaf,
+        lambda inner: st.builds(Part, inner=st.one_of(inner, st.lists(inner, max_size=3).map(tuple))),
+        max_leaves=5,
+    )
+
+
+@given(part=parts())
+@settings(max_examples=60, deadline=None)
+def test_any_nesting_survives_json(part):
+    plain = json.loads(json.dumps(describe(part)))
+    assert build(plain, trusted=HERE) == part
+
+
+def test_modules_tuples_and_parts_built_later():
+    net = Net(4, part=Pair(1), late=functools.partial(ProjectedDot, hidden=8))
+    plain = describe(net)
+    assert plain == {
+        "use": f"{__name__}.Net",
+        "width": 4,
+        "part": {"use": f"{__name__}.Pair", "left": 1, "right": 0},
+        "late": {"use": "ProjectedDot", "later": True, "hidden": 8},
+    }
+    copy = build(plain, trusted=HERE)
+    assert isinstance(copy, Net)
+    assert (copy.width, copy.part) == (4, Pair(1))
+    critic = copy.late(Widths(3, 5))
+    assert isinstance(critic, ProjectedDot)
+    assert critic.hidden == 8
+    assert describe(copy) == plain
+
+
+def test_a_class_alone_is_a_part_built_later():
+    assert describe(ProjectedDot) == {"use": "ProjectedDot", "later": True}
+    assert build({"use": "ProjectedDot", "later": True}) is ProjectedDot
+    assert build({"use": "torch.optim.AdamW", "later": True, "lr": 0.1}).func is torch.optim.AdamW
+
+
+def test_a_mapping_without_use_stays_a_mapping():
+    built = build({"noise": {"use": "NoRegularizer", "later": True}, "epochs": 3, "list": [1, 2]})
+    assert (built["epochs"], built["list"]) == (3, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"use": f"{__name__}.Part", "sise": 3}, r"^Part has no argument 'sise'; did you mean 'size'\?$"),
+        ({"use": "ProjectedDott"}, r"crystalmax has no part 'ProjectedDott'; did you mean 'ProjectedDot'\?$"),
+        ({"use": "zzzzzz"}, r"crystalmax has no part 'zzzzzz'; there are .*JensenShannon"),
+        ({"use": "Critic"}, "has no part 'Critic'"),
+        ({"use": "ProjectedDot"}, "ProjectedDot needs 'widths'; give it, or write later = true"),
+        ({"use": f"{__name__}.Part", "inner": [{"use": f"{__name__}.Net"}]}, r"^at inner\[0\]: Net needs 'width'"),
+        ({"use": f"{__name__}.Gone"}, "refusing to use .*Gone.* not a class"),
+        ({"use": "crystalmax.no_such_module.Part"}, "cannot import 'crystalmax.no_such_module.Part'"),
+        ({"use": 3}, "'use' must be the name of a part"),
+        ({"use": "JensenShannon", "later": "yes"}, "'later' true or false"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(plain, message):
+    with pytest.raises(ValueError, match=message):
+        build(plain, trusted=HERE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "torch.load",
+        "torch.optimizer.Evil",
+        "torch.hub.load",
+        "crystalmaxevil.Part",
+        "crystalmax.spec.functools.partial",
+        "crystalmax.spec.import_module",
+        "crystalmax.spec.Path",
+        "crystalmax.crystal.Tensor",
+        "crystalmax.critics.nn",
+        "crystalmax.__main__.main",
+        "crystalmax.spec._find",
+        "torch.optim.adamw.Tensor",
+        "torch.optim.os.system",
+        f"{__name__}.sys",
+        f"{__name__}.nn",
+        f"{__name__}.tool",
+        f"{__name__}.Net.__init__",
+        ".os.system",
+        "..system",
+    ],
+)
+def test_a_strangers_recipe_cannot_reach_outside(name):
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match=r"refusing to|cannot import"):
+        build({"use": name}, trusted=HERE)
+    # `subprocess` and the like are loaded by the tests themselves; nothing new may have come in but our own modules.
+    assert {module for module in set(sys.modules) - before if not module.startswith("crystalmax")} == set()
+
+
+def test_trust_is_given_by_name():
+    with pytest.raises(ValueError, match="refusing to import"):
+        build({"use": f"{__name__}.Part"})
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (Forgetful(3), "Forgetful does not store its argument 'width' under that name"),
+        (Part(inner=tool), "Part.inner is .*not a component"),
+        (Part(inner=({1, 2},)), r"Part.inner\[0\] is \{1, 2\}, which is not a component"),
+        (Part(inner=torch.zeros(2)), "not"),
+        (functools.partial(Net, 4), "keyword arguments only"),
+        (functools.partial(tool, x=1), "not a class"),
+        (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "inside a function"),
+    ],
+)
+def test_what_cannot_be_rebuilt_is_not_described(component, message):
+    with pytest.raises(TypeError, match=message):
+        describe(component)
+
+
+def test_recipes_are_read_with_their_names_in_the_errors(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('use = "DeepInfoMax"\n[[negatives]]\nuse = "OtherCrystals"\n', encoding="utf-8")
+    assert read_recipe(recipe) == {"use": "DeepInfoMax", "negatives": [{"use": "OtherCrystals"}]}
+    recipe.write_text("use = = 3", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML: .*line 1"):
+        read_recipe(str(recipe))
+    with pytest.raises(FileNotFoundError, match=r"no file and no shipped recipe is called nowhere\.toml"):
+        read_recipe("nowhere.toml")
+
+
+def test_every_public_part_is_found_by_its_short_name():
+    found = dict(spec._public_classes())
+    assert {"SiteNet", "DeepInfoMax", "JensenShannon", "OtherCrystals", "GaussianNoise"} <= set(found)
+    assert all(spec._public_class(name) is part for name, part in found.items())
