@@ -1,0 +1,154 @@
+"""A frozen encoder as a scikit-learn transformer: crystals in, vectors out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, TransformerMixin
+from torch import nn
+
+from crystalmax import checkpoint
+from crystalmax.cells import canonical
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.encoding import Encoder
+from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.spec import build, describe
+from crystalmax.structures import Refused, convert
+from crystalmax.training import seeded_weights
+
+log = logging.getLogger(__name__)
+
+
+class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """Vectors of crystals from a frozen encoder.
+
+    Nothing is fitted: `fit` is there for pipelines. Crystals are brought to their canonical cell first, so the vector does not
+    depend on the choice of cell.
+
+    Args:
+        encoder: A trained encoder; `from_pretrained` brings one.
+        geometry: Makes the pairs that the encoder was trained on.
+        sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
+        on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in `refusals_`.
+
+    Attributes:
+        refusals_: After `transform`: for each row that is NaN, its position and the reason.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        geometry: Geometry = AllPairs(),  # noqa: B008  # frozen
+        sites_per_batch: int = 1200,
+        on_error: Literal["raise", "nan"] = "raise",
+    ) -> None:
+        self.encoder = encoder
+        self.geometry = geometry
+        self.sites_per_batch = sites_per_batch
+        self.on_error = on_error
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path, **options: Any) -> Self:  # noqa: ANN401  # as __init__
+        """The encoder of a run folder, with the geometry that it was trained on."""
+        model = checkpoint.load(Path(run))
+        return cls(model.encoder, geometry=model.geometry, **options)
+
+    def untrained_twin(self, seed: int) -> "CrystalFeaturizer":
+        """The same network with random initial weights: the control that shows what training added."""
+        return CrystalFeaturizer(
+            untrained(self.encoder, seed),
+            geometry=self.geometry,
+            sites_per_batch=self.sites_per_batch,
+            on_error=self.on_error,
+        )
+
+    def fit(self, X: Sequence[object], y: object = None) -> Self:  # noqa: N803  # sklearn's name
+        """Do nothing; the encoder is trained already."""
+        return self
+
+    def transform(self, X: Sequence[object]) -> Float[np.ndarray, "crystals width"]:  # noqa: N803  # sklearn's name
+        """Vectors of these structures, a row each, in their order.
+
+        Args:
+            X: Any mix of `Crystal`, pymatgen `Structure`, ASE `Atoms`, CIF text and paths to structure files.
+
+        Raises:
+            Refused: A structure cannot be read, and `on_error` is "raise".
+        """
+        crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise")
+        vectors = np.full((len(X), self._width), np.nan, dtype=np.float32)
+        if crystals:
+            data = CrystalDataset.from_crystals(crystals)
+            vectors[rows] = encode(self.encoder, self.geometry, data, self.sites_per_batch)
+        return vectors
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
+        """Names of the columns."""
+        return np.array([f"crystalmax_{i:03d}" for i in range(self._width)], dtype=object)
+
+    @property
+    def _width(self) -> int:
+        return list(self.encoder.widths.values())[-1].summary
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:  # noqa: ANN401  # sklearn's own type
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+
+def untrained(encoder: Encoder, seed: int) -> Encoder:
+    """The same network with the initial weights of this seed."""
+    with seeded_weights(seed):
+        twin = build(describe(encoder), trusted=(type(encoder).__module__,))
+    assert isinstance(twin, Encoder)  # it was made from the description of one
+    return twin
+
+
+def encode(
+    encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
+) -> Float[np.ndarray, "crystals width"]:
+    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
+    by_size = np.argsort(data.n_sites, kind="stable")
+    rows: list[Float[np.ndarray, "batch width"]] = []
+    batches = batches_of_sites(data.n_sites, sites_per_batch, by_size)
+    device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
+    with torch.inference_mode():
+        for batch in batches:
+            encoding = encoder(geometry(data.batch(batch).to(device)))
+            rows.append(encoding.crystals.float().cpu().numpy())
+    vectors = np.concatenate(rows)
+    out = np.empty_like(vectors)
+    out[by_size] = vectors
+    return out
+
+
+def readable(
+    structures: Sequence[object], *, raise_on_error: bool
+) -> tuple[list[Crystal], list[int], dict[int, str]]:
+    """Canonical crystals of what can be read, their rows, and a reason for each other row.
+
+    Raises:
+        Refused: A structure cannot be read, and `raise_on_error` is set.
+    """
+    crystals, rows, refusals = [], [], {}
+    for row, structure in enumerate(structures):
+        try:
+            crystals.append(canonical(convert(structure, key=f"row {row}").crystal))
+            rows.append(row)
+        except Refused as refused:
+            if raise_on_error:
+                raise
+            refusals[row] = str(refused)
+    if refusals:
+        log.warning("%d of %d structures were refused; see `refusals_`", len(refusals), len(structures))
+    return crystals, rows, refusals

@@ -1,0 +1,327 @@
+"""Training: one LightningModule and one Trainer, for pre-training and for fine-tuning alike.
+
+Chance is a function of (seed, epoch) for the order of crystals and of (seed, step) for noise and false samples, never of what ran
+before; so a run that was killed and resumed gives the weights of a run that was not.
+"""
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from jaxtyping import Int
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Generator, Tensor, nn
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.geometry import Geometry
+from crystalmax.objectives.base import Objective
+
+log = logging.getLogger(__name__)
+
+Rows = Int[np.ndarray, " rows"]
+_SECONDS_BETWEEN_SAVES = 60.0
+_NOT_LOSSES = ("epoch", "split", "crystals_per_second")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the crystals.
+        sites_per_batch: A batch is filled with crystals up to about this many sites.
+        learning_rate: Of AdamW (amsgrad).
+        weight_decay: Of AdamW.
+        clip: Gradients longer than this are shortened to it.
+        seed: Of the order of crystals, noise and false samples; initial weights have the seed they were made with.
+    """
+
+    epochs: int = 15
+    sites_per_batch: int = 1200
+    learning_rate: float = 8.12e-4
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a data set to train on, and rows to watch the losses on; neither needs a label."""
+
+    train: Rows
+    valid: Rows
+
+    @classmethod
+    def random(cls, rows: Rows, valid_fraction: float, seed: int) -> "Split":
+        """A random cut of these rows."""
+        shuffled = np.random.default_rng(seed).permutation(rows)
+        n_valid = round(valid_fraction * len(rows))
+        return cls(train=np.sort(shuffled[n_valid:]), valid=np.sort(shuffled[:n_valid]))
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Modules made inside get weights that depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    objective: Objective,
+    data: CrystalDataset,
+    split: Split,
+    how: Training,
+    *,
+    geometry: Geometry,
+    folder: Path | None = None,
+    accelerator: str = "cpu",
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Train an objective in place.
+
+    With a folder, everything that a resumed run needs is saved there every epoch and on interruption, and a run that finds such a
+    file goes on from it; losses are logged for TensorBoard and as CSV.
+
+    Returns:
+        One row an epoch and part of the split: `epoch`, `split`, a mean over batches of each term, `crystals_per_second`.
+
+    Raises:
+        ValueError: There are too few crystals to train on.
+        FloatingPointError: A loss is not finite; the message names the crystals of the batch.
+    """
+    if len(split.train) < 2:
+        raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
+    module = _Module(objective, data, split, how, geometry)
+    history = _History()
+    callbacks: list[Callback] = [history]
+    if progress:
+        callbacks.append(TQDMProgressBar(leave=False))
+    saved = None
+    if folder is not None:
+        saved = folder / "last.ckpt"
+        callbacks.append(_Saver(saved, history))
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_epochs=how.epochs,
+        gradient_clip_val=how.clip,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        logger=[] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")],
+        log_every_n_steps=10,
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_checkpointing=folder is not None,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return history.rows
+
+
+class _Batches:
+    """Batches of one epoch from a given batch on; Lightning stores and restores where it is."""
+
+    def __init__(self, data: CrystalDataset, batches: list[Rows]) -> None:
+        self.data, self.batches, self.next = data, batches, 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[CrystalBatch]:
+        while self.next < len(self.batches):
+            self.next += 1
+            yield self.data.batch(self.batches[self.next - 1])
+        self.next = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.next = state["next"]
+
+
+class _Module(pl.LightningModule):
+    """Glue between an objective and Lightning; it knows nothing of what the objective does."""
+
+    def __init__(
+        self, objective: Objective, data: CrystalDataset, split: Split, how: Training, geometry: Geometry
+    ) -> None:
+        super().__init__()
+        if not isinstance(objective, nn.Module):
+            raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
+        self.objective, self.data, self.split, self.how, self.geometry = objective, data, split, how, geometry
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.parameters(),
+            lr=self.how.learning_rate,
+            weight_decay=self.how.weight_decay,
+            amsgrad=True,
+            eps=1e-7,
+        )
+
+    def train_dataloader(self) -> _Batches:
+        shuffled = np.random.default_rng([self.how.seed, self.trainer.current_epoch]).permutation(self.split.train)
+        return _Batches(self.data, batches_of_sites(self.data.n_sites, self.how.sites_per_batch, shuffled))
+
+    def val_dataloader(self) -> _Batches:
+        rows = self.split.valid
+        cut = batches_of_sites(self.data.n_sites, self.how.sites_per_batch, rows) if len(rows) > 1 else []
+        return _Batches(self.data, cut)
+
+    def transfer_batch_to_device(self, batch: CrystalBatch, device: torch.device, dataloader_idx: int) -> CrystalBatch:
+        return self.geometry(batch.to(device))
+
+    def training_step(self, batch: CrystalBatch, batch_idx: int) -> dict[str, Tensor]:
+        terms = self.objective(batch, self._rng(self.trainer.global_step, batch.device))
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total):
+            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+            raise FloatingPointError(f"the loss is not finite ({values}) on the crystals {', '.join(batch.keys)}")
+        shown = {name: value.detach() for name, value in terms.items() if not name.endswith("_penalty")}
+        self.log_dict(shown, prog_bar=True, batch_size=batch.n_crystals)
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
+
+    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> dict[str, Tensor]:
+        # The same false samples every epoch, so that the curve shows the network and not the draw.
+        return dict(self.objective(batch, self._rng(-1 - batch_idx, batch.device)))
+
+    def _rng(self, step: int, device: torch.device) -> Generator:
+        key = np.random.SeedSequence([self.how.seed, step % 2**32]).generate_state(1, np.uint64)[0]
+        return torch.Generator(device).manual_seed(int(key) >> 1)
+
+
+class _History(Callback):
+    """One row an epoch and part of the split; its unfinished sums survive a checkpoint in the middle of an epoch."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, dict[str, float]] = {}
+        self.seconds = 0.0
+        self.began = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        seconds = self.seconds + time.perf_counter() - self.began
+        return {"rows": [dict(row) for row in self.rows], "sums": deepcopy(self.sums), "seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.sums, self.seconds = state_dict["rows"], state_dict["sums"], state_dict["seconds"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CrystalBatch, batch_idx: int
+    ) -> None:
+        self._add("train", {name: value for name, value in outputs.items() if name != "loss"}, batch)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: CrystalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add("valid", outputs, batch)
+
+    def _add(self, split: str, terms: Mapping[str, Tensor], batch: CrystalBatch) -> None:
+        sums = self.sums.setdefault(split, {"crystals": 0.0})
+        sums["crystals"] += batch.n_crystals
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * batch.n_crystals
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = self.seconds + time.perf_counter() - self.began
+        for split, sums in self.sums.items():
+            n_crystals = sums.pop("crystals")
+            means = {name: value / n_crystals for name, value in sums.items()}
+            row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "split": split, **means}
+            if split == "train":
+                row["crystals_per_second"] = round(n_crystals / seconds, 1)
+            self.rows.append(row)
+            pl_module.log_dict({f"{split}/{name}": value for name, value in means.items()})
+        self.sums, self.seconds = {}, 0.0
+        log.info("%s", _sentence(self.rows, trainer.max_epochs))
+
+
+class _Saver(Checkpoint):
+    """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
+
+    A signal never cuts a step in two: what is saved is always the state between steps.
+    """
+
+    def __init__(self, path: Path, history: _History) -> None:
+        self.path, self.history = path, history
+        self.saved = time.perf_counter()
+        self.asked_to_stop = False
+        self.before: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._ask)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+        self.asked_to_stop = True
+        log.info("stopping after this step; what has been learnt so far is kept")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CrystalBatch, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:
+            return  # the end of the epoch, with its validation, is about to be saved
+        if self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        partial.replace(self.path)
+        self.saved = time.perf_counter()
+        lines = "".join(json.dumps(row) + "\n" for row in self.history.rows)
+        partial.write_text(lines)
+        partial.replace(self.path.with_name("history.jsonl"))
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+
+
+def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int | None) -> str:
+    """The last epoch in one line."""
+    last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
+    parts = []
+    for row in last:
+        terms = [f"{name} {row[name]:.3f}" for name in row if name not in _NOT_LOSSES and not name.endswith("_penalty")]
+        parts.append(f"{row['split']} {', '.join(terms)}")
+    line = f" (knowing nothing: {2 * math.log(2):.3f})" if "crystal" in rows[-1] else ""
+    rate = max(row.get("crystals_per_second", 0.0) for row in last)
+    return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"
