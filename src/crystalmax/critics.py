@@ -2,12 +2,11 @@
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from crystalmax.encoding import Constituents, Widths
-from crystalmax.segments import gather
+from crystalmax.segments import gather, paired_dot
 
 
 @runtime_checkable
@@ -41,7 +40,6 @@ class ProjectedDot(nn.Module):
     def forward(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
         """See `Critic`."""
         common = self.summary(summaries)
-        moved = torch.cat([common @ self.last.weight, (common @ self.last.bias)[:, None]], dim=-1)
         hidden = self.constituent(constituents.values)
-        held = gather(moved, constituents.owner)
-        return (gather(hidden, constituents.row) * held[:, :-1]).sum(-1) + held[:, -1]
+        products = paired_dot(hidden, common @ self.last.weight, constituents.row, constituents.owner)
+        return products + gather(common @ self.last.bias, constituents.owner)

@@ -12,7 +12,7 @@ from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
-from crystalmax.segments import gather, segment_mean, segment_softmax, segment_sum
+from crystalmax.segments import gather, segment_mean, segment_softmax, weighted_sum
 
 N_SITE_FEATURES = len(elements.FEATURES) + 1
 _QUANTUM = 1e-5  # angstrom; distances are read on this grid, so that equal ones are recognised whatever the batch
@@ -100,7 +100,7 @@ class SiteNet(nn.Module):
         attention, value = torch.split(hidden, self.hidden, dim=-1)
         logits = gather(self.logit(attention)[:, 0], triples.of_pair)
         share = segment_softmax(logits, pairs.center, batch.n_sites, pairs.count)
-        pooled = segment_sum(gather(self.value(value), triples.of_pair) * share[:, None], pairs.center, batch.n_sites)
+        pooled = weighted_sum(self.value(value), triples.of_pair, share, pairs.center, batch.n_sites)
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)
