@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import gemmi
 import numpy as np
@@ -23,7 +22,6 @@ _CELL = tuple(
     f"cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
 _AXES = ("fract_x", "fract_y", "fract_z")
-_FORMULA = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 _FORMULA_SLACK = 0.02
 _ROWS_PER_SITE = 20
 
@@ -107,7 +105,7 @@ def _read_with_gemmi(block: cif.Block, loop: cif.Loop, key: str, max_sites: int)
     lattice = np.array(cell.orth.mat.tolist()).T
     if not 0.0 < cell.volume < np.inf:
         raise Refused(key, f"the volume of the cell is {cell.volume:g}", "correct the cell lengths and angles")
-    formula = _stated_formula(block)
+    formula = symbols.sum_formula(_value(block, "chemical_formula_sum"))
     atoms = _atoms(loop, _oxidation_states(block), key, formula)
     if len(atoms.species) > _ROWS_PER_SITE * max_sites:
         raise Refused(
@@ -147,7 +145,7 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     except Refused as refused:
         return refused
     stated = re.search(r"(?im)^_chemical_formula_sum\s+(['\"]?)([^'\"\n]*)\1", text)
-    if stated and _disagrees(reading.crystal.composition(), _parsed_formula(stated.group(2))):
+    if stated and _disagrees(reading.crystal.composition(), symbols.sum_formula(stated.group(2))):
         reason = f"gemmi cannot read it ({cause}), and what pymatgen reads disagrees with the stated formula"
         return Refused(key, reason, "repair the CIF")
     return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *reading.notes))
@@ -284,31 +282,6 @@ def _oxidation_states(block: cif.Block) -> dict[str, float]:
     table = block.find("_atom_type_", ["symbol", "oxidation_number"])
     states = ((cif.as_string(row[0]), _number(row[1])) for row in table)
     return {symbol: state for symbol, state in states if state is not None}
-
-
-def _stated_formula(block: cif.Block) -> dict[int, float]:
-    return _parsed_formula(_value(block, "chemical_formula_sum"))
-
-
-def _parsed_formula(text: str) -> dict[int, float]:
-    """Atoms by atomic number; nothing where the text is no plain sum formula."""
-    formula: dict[int, float] = {}
-    for word in text.split():
-        for number, amount in _formula_word(word):
-            if number == 0:
-                return {}
-            formula[number] = formula.get(number, 0.0) + amount
-    return formula
-
-
-@lru_cache(maxsize=65536)
-def _formula_word(word: str) -> tuple[tuple[int, float], ...]:
-    if _FORMULA.sub("", word):
-        return ((0, 0.0),)
-    return tuple(
-        (symbols.element(symbols.from_type(symbol), frozenset()), float(amount) if amount.strip(".") else 1.0)
-        for symbol, amount in _FORMULA.findall(word)
-    )
 
 
 def _disagrees(composition: Mapping[int, float], formula: Mapping[int, float]) -> bool:

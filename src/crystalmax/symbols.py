@@ -17,6 +17,7 @@ import gemmi
 from crystalmax.structures import HEAVIEST, isotope_note
 
 _CHARGED = re.compile(r"[A-Za-z]+(?:(\d+\.?\d*)([+-])|([+-])(\d*\.?\d*))$")
+_FORMULA = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 _WATER = re.compile(r"(?:wat|h2o|hoh)", re.IGNORECASE)
 _HYDROXYL = re.compile(r"O-?\(?H")
 _GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "lp", "gh", "ghost", "cnt", "cent"}
@@ -72,6 +73,26 @@ def element(reading: Reading, stated: Set[int]) -> int:
         if number in stated:
             return number
     return reading.candidates[0] if reading.candidates else 0
+
+
+def sum_formula(text: str) -> dict[int, float]:
+    """Atoms by atomic number; nothing where the text is no plain sum formula."""
+    formula: dict[int, float] = {}
+    for word in text.split():
+        for number, amount in _formula_word(word):
+            if number == 0:
+                return {}
+            formula[number] = formula.get(number, 0.0) + amount
+    return formula
+
+
+@lru_cache(maxsize=65536)
+def _formula_word(word: str) -> tuple[tuple[int, float], ...]:
+    if _FORMULA.sub("", word):
+        return ((0, 0.0),)
+    return tuple(
+        (_number(symbol), float(amount) if amount.strip(".") else 1.0) for symbol, amount in _FORMULA.findall(word)
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -89,8 +89,10 @@ def orbits(
 
 
 def _images(positions: Float[np.ndarray, "atoms 3"], operations: Operations) -> Float[np.ndarray, "atoms operations 3"]:
-    rotated = np.matmul(positions, operations.rotations.reshape(-1, 3).T)
-    return np.add(rotated.reshape(len(positions), -1, 3), operations.translations)
+    images: Float[np.ndarray, "atoms operations 3"]
+    images = (positions @ operations.rotations.reshape(-1, 3).T).reshape(len(positions), -1, 3)
+    images += operations.translations
+    return images
 
 
 def _first_occurrences(images: Float[np.ndarray, "images 3"], of_each_atom: int) -> Int[np.ndarray, " distinct"]:
