@@ -20,8 +20,8 @@ OWNERS = {
     "pymatgen": {"structures.py", "cif.py", "sources.py"},
     "ase": {"structures.py", "sources.py"},
     "gemmi": {"structures.py", "cif.py", "symbols.py", "symmetry.py"},
-    "sklearn": {"featurizer.py", "regressor.py", "baselines.py", "evaluation.py"},
-    "matplotlib": {"plots.py"},
+    "sklearn": {"featurizer.py", "regressor.py", "baselines.py", "evaluation.py", "plots.py"},
+    "matplotlib": {"plots.py", "report.py"},
     "lightning": {"training.py"},
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PUBLIC_MODULES = (
     "crystalmax.encoding",
-    "crystalmax.surroundings",
+    "crystalmax.geometry",
     "crystalmax.transforms",
     "crystalmax.estimators",
     "crystalmax.critics",
