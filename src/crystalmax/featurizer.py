@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         self.on_error = on_error
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, **options: Any) -> Self:  # noqa: ANN401  # as __init__
+    def from_pretrained(cls, run: str | Path, **options: Any) -> "CrystalFeaturizer":  # noqa: ANN401  # as __init__
         """The encoder of a run folder, with the geometry that it was trained on."""
         model = checkpoint.load(Path(run))
         return cls(model.encoder, geometry=model.geometry, **options)
@@ -68,7 +68,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
             on_error=self.on_error,
         )
 
-    def fit(self, X: Sequence[object], y: object = None) -> Self:  # noqa: N803  # sklearn's name
+    def fit(self, X: Sequence[object], y: object = None) -> "CrystalFeaturizer":  # noqa: N803  # sklearn's name
         """Do nothing; the encoder is trained already."""
         return self
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,12 +69,12 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.seed = seed
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, **options: Any) -> Self:  # noqa: ANN401  # as __init__
+    def from_pretrained(cls, run: str | Path, **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
         """Start from the encoder of a run folder."""
         model = checkpoint.load(Path(run))
         return cls(model.encoder, geometry=model.geometry, **options)
 
-    def fit(self, X: Sequence[object], y: Sequence[float]) -> Self:  # noqa: N803  # sklearn's name
+    def fit(self, X: Sequence[object], y: Sequence[float]) -> "CrystalRegressor":  # noqa: N803  # sklearn's name
         """Fine-tune on these structures and values.
 
         Raises:
@@ -90,7 +90,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         labelled = [replace(crystal, targets={_TARGET: value}) for crystal, value in zip(crystals, values.tolist(), strict=True)]
         return self.fit_crystals(labelled, _TARGET)
 
-    def fit_crystals(self, crystals: Sequence[Crystal], target: str) -> Self:
+    def fit_crystals(self, crystals: Sequence[Crystal], target: str) -> "CrystalRegressor":
         """Fine-tune on canonical crystals that carry their value."""
         data = CrystalDataset.from_crystals(crystals)
         if len(data) < max(2, 2 * self.folds):

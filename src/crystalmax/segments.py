@@ -7,11 +7,11 @@ for bit on CPU; the gradient of `values[index]` is not.
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
-def gather(values: Float[Tensor, "rows *dims"], index: Int[Tensor, " parts"]) -> Float[Tensor, "parts *dims"]:
+def gather(values: Shaped[Tensor, "rows *dims"], index: Int[Tensor, " parts"]) -> Shaped[Tensor, "parts *dims"]:
     """Rows of `values` by index, with a reproducible gradient."""
     return values.index_select(0, index)
 
