@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class CrystalDataset:
     content_hash: str = ""
 
     @classmethod
-    def from_crystals(cls, crystals: Sequence[Crystal]) -> Self:
+    def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
         """A data set in memory."""
         kinds: dict[Species, int] = {}
         names = tuple({name: None for crystal in crystals for name in crystal.targets})
@@ -83,7 +83,7 @@ class CrystalDataset:
         )
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> "CrystalDataset":
         """Map a data set from disk; takes milliseconds whatever its size.
 
         Raises:
@@ -175,79 +175,103 @@ def batches_of_sites(
     return np.split(order, kept[1:])
 
 
-def write_dataset(
-    path: Path, crystals: Iterable[Crystal], *, target_names: Sequence[str] = (), provenance: Mapping[str, Any]
-) -> CrystalDataset:
-    """Write crystals to a folder one by one, in bounded memory, and open it.
+def write_dataset(path: Path, crystals: Iterable[Crystal], *, provenance: Mapping[str, Any]) -> CrystalDataset:
+    """Write crystals to a folder one by one, in bounded memory, and open it; see `DatasetWriter`."""
+    with DatasetWriter(path, provenance=provenance) as writer:
+        for crystal in crystals:
+            writer.add(crystal)
+    return CrystalDataset.open(path)
 
-    The folder appears at once when everything is written; an interrupted call leaves `path` as it was.
+
+class DatasetWriter:
+    """Appends crystals to a data set on disk, which appears at once when the `with` block ends without an error.
+
+    Until then everything is in `folder`, a hidden one beside it; other files written there come along.
+
+    Args:
+        path: The data set to make.
+        provenance: Plain data that says what it was made from.
 
     Raises:
         FileExistsError: `path` exists already.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with _Writer(partial, tuple(target_names)) as writer:
-        for crystal in crystals:
-            writer.add(crystal)
-    (partial / "manifest.json").write_text(json.dumps(writer.manifest(provenance), indent=1))
-    partial.rename(path)
-    return CrystalDataset.open(path)
 
+    def __init__(self, path: Path, *, provenance: Mapping[str, Any]) -> None:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
+        self.path, self.provenance = path, provenance
+        self.folder = path.with_name(f".{path.name}.partial")
+        self.n_crystals = 0
+        self._n_sites = self._n_key_bytes = 0
+        self._kinds: dict[Species, int] = {}
+        self._targets: dict[str, int] = {}
+        self._target_widths: list[int] = []
+        self._files: dict[str, IO[bytes]] = {}
+        self._stack = ExitStack()
 
-class _Writer:
-    """Appends crystals to the arrays of a folder and hashes what it writes."""
-
-    def __init__(self, folder: Path, target_names: tuple[str, ...]) -> None:
-        self.folder, self.target_names = folder, target_names
-        self.kinds: dict[Species, int] = {}
-        self.n_crystals = self.n_sites = self.n_key_bytes = 0
-        self.bytes = dict.fromkeys(_ARRAYS, 0)
-        self.hashes = {name: hashlib.sha256() for name in _ARRAYS}
-        self.files: dict[str, IO[bytes]] = {}
-        self.stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self.files = {name: self.stack.enter_context(open(self.folder / name, "wb")) for name in _ARRAYS}
+    def __enter__(self) -> "DatasetWriter":
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._files = {name: self._stack.enter_context(open(self.folder / name, "wb")) for name in _ARRAYS}
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._stack.close()
+        if kind is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        self._square_targets()
+        (self.folder / "manifest.json").write_text(json.dumps(self._manifest(), indent=1))
+        self.folder.rename(self.path)
 
     def add(self, crystal: Crystal) -> None:
+        """Append one crystal; a property that was not there before is unknown for those before it."""
         key = crystal.key.encode()
         self.n_crystals += 1
-        self.n_sites += crystal.n_sites
-        self.n_key_bytes += len(key)
+        self._n_sites += crystal.n_sites
+        self._n_key_bytes += len(key)
+        for name in crystal.targets:
+            self._targets.setdefault(name, len(self._targets))
+        self._target_widths.append(len(self._targets))
         self._append("lattice.f8", crystal.lattice)
-        self._append("site_end.i8", np.array(self.n_sites))
+        self._append("site_end.i8", np.array(self._n_sites))
         self._append("position.f4", crystal.positions)
-        self._append("species.i4", _rows_in(self.kinds, crystal))
-        self._append("target.f8", np.array([crystal.targets.get(name, np.nan) for name in self.target_names]))
+        self._append("species.i4", _rows_in(self._kinds, crystal))
+        self._append("target.f8", np.array([crystal.targets.get(name, np.nan) for name in self._targets]))
         self._append("key.u1", np.frombuffer(key, dtype="u1"))
-        self._append("key_end.i8", np.array(self.n_key_bytes))
+        self._append("key_end.i8", np.array(self._n_key_bytes))
 
     def _append(self, name: str, values: np.ndarray) -> None:
-        data = values.astype("<" + name.rsplit(".", 1)[1]).tobytes()
-        self.files[name].write(data)
-        self.hashes[name].update(data)
-        self.bytes[name] += len(data)
+        self._files[name].write(values.astype("<" + name.rsplit(".", 1)[1]).tobytes())
 
-    def manifest(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    def _square_targets(self) -> None:
+        """Give every crystal as many numbers as there are properties in the end."""
+        widths = np.array(self._target_widths)
+        if np.all(widths == len(self._targets)):
+            return
+        ragged = np.fromfile(self.folder / "target.f8", dtype="<f8")
+        square = np.full((len(widths), len(self._targets)), np.nan, dtype="<f8")
+        square[np.arange(len(self._targets)) < widths[:, None]] = ragged
+        square.tofile(self.folder / "target.f8")
+
+    def _manifest(self) -> dict[str, Any]:
+        paths = {name: self.folder / name for name in _ARRAYS}
         content = {
             "format": FORMAT,
             "n_crystals": self.n_crystals,
-            "n_sites": self.n_sites,
-            "target_names": list(self.target_names),
-            "kinds": list(self.kinds),
-            "bytes": self.bytes,
-            "sha256": {name: digest.hexdigest() for name, digest in self.hashes.items()},
+            "n_sites": self._n_sites,
+            "target_names": list(self._targets),
+            "kinds": list(self._kinds),
+            "bytes": {name: path.stat().st_size for name, path in paths.items()},
+            "sha256": {name: _sha256(path) for name, path in paths.items()},
         }
         content_hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return {**content, "content_hash": content_hash, "provenance": dict(provenance)}
+        return {**content, "content_hash": content_hash, "provenance": dict(self.provenance)}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -80,7 +80,9 @@ def paired_dot(
     right_row: Int[Tensor, " parts"],
 ) -> Float[Tensor, " parts"]:
     """Dot products of chosen rows of two tables, without ever holding the chosen rows of all parts at once."""
-    out: Float[Tensor, " parts"] = _PairedDot.apply(left, right, left_row, right_row)
+    out: Float[Tensor, " parts"] = _PairedDot.apply(  # type: ignore[no-untyped-call]
+        left, right, left_row, right_row
+    )
     return out
 
 
@@ -92,7 +94,9 @@ def weighted_sum(
     n_segments: int,
 ) -> Float[Tensor, "wholes width"]:
     """Sum over each set of `weight[p] * values[row[p]]`, without ever holding the values of all parts at once."""
-    out: Float[Tensor, "wholes width"] = _WeightedSum.apply(values, row, weight, owner, n_segments)
+    out: Float[Tensor, "wholes width"] = _WeightedSum.apply(  # type: ignore[no-untyped-call]
+        values, row, weight, owner, n_segments
+    )
     return out
 
 

@@ -1,0 +1,76 @@
+"""From sources and a model folder to tables: vectors, fine-tuned models, predictions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from crystalmax import checkpoint
+from crystalmax.checkpoint import Model
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset
+from crystalmax.featurizer import CrystalFeaturizer, encode
+from crystalmax.objectives.supervised import Regression
+from crystalmax.regressor import CrystalRegressor
+from crystalmax.regressor import predict as predicted
+from crystalmax.sources import Record
+
+
+def represent(records: Iterable[Record], model: Path) -> pd.DataFrame:
+    """A row a record: `key`, the vector, and in `refusal` the reason where there is none."""
+    featurizer = CrystalFeaturizer.from_pretrained(model)
+    names = [str(name) for name in featurizer.get_feature_names_out()]
+    return _table(records, names, lambda data: encode(featurizer.encoder, featurizer.geometry, data))
+
+
+def finetune(
+    crystals: Sequence[Crystal], target: str, model: Path, out: Path, *, max_epochs: int, seed: int
+) -> tuple[float, float]:
+    """Fine-tune the encoder of a run on canonical crystals with their target, and write a model folder.
+
+    Returns:
+        Root mean square error over held-out folds, and that of always answering the mean; both in units of the target.
+
+    Raises:
+        FileExistsError: `out` exists already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} exists already; remove it or choose another name for the model")
+    regressor = CrystalRegressor.from_pretrained(model, max_epochs=max_epochs, seed=seed)
+    regressor.fit_crystals(crystals, target)
+    deviation = float(np.std([crystal.targets[target] for crystal in crystals]))
+    error = deviation * float(regressor.curve_[regressor.epochs_ - 1]) ** 0.5
+    extra = {"target": target, "labels": len(crystals), "epochs": regressor.epochs_, "error": error}
+    checkpoint.save(Model(regressor.objective_, regressor.geometry, extra), out)
+    return error, deviation
+
+
+def predict(records: Iterable[Record], model: Path) -> pd.DataFrame:
+    """A row a record: `key`, `prediction`, and in `refusal` the reason where there is none.
+
+    Raises:
+        ValueError: The folder holds a model that was not fine-tuned.
+    """
+    loaded = checkpoint.load(model)
+    objective = loaded.objective
+    if not isinstance(objective, Regression):
+        raise ValueError(f"the model in {model} predicts nothing yet; fine-tune it with `crystalmax finetune`")
+    return _table(records, ["prediction"], lambda data: predicted(objective, loaded.geometry, data)[:, None])
+
+
+def _table(
+    records: Iterable[Record],
+    columns: Sequence[str],
+    compute: Callable[[CrystalDataset], Float[np.ndarray, "crystals columns"]],
+) -> pd.DataFrame:
+    everything = list(records)
+    crystals = [record.crystal for record in everything if record.crystal is not None]
+    values = np.full((len(everything), len(columns)), np.nan)
+    if crystals:
+        rows = [row for row, record in enumerate(everything) if record.crystal is not None]
+        values[rows] = compute(CrystalDataset.from_crystals(crystals))
+    keys = pd.DataFrame({"key": [record.key for record in everything]})
+    reasons = ["" if record.refusal is None else str(record.refusal) for record in everything]
+    return pd.concat([keys, pd.DataFrame(values, columns=list(columns))], axis=1).assign(refusal=reasons)

@@ -1,0 +1,129 @@
+"""Pre-training from a recipe: a data set in, a run folder out."""
+
+import json
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from crystalmax import __version__
+from crystalmax.checkpoint import Model, save, write_json
+from crystalmax.dataset import CrystalDataset
+from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.objectives.base import Objective
+from crystalmax.spec import build, read_recipe
+from crystalmax.training import Split, Training, seeded_weights, train
+
+log = logging.getLogger(__name__)
+
+VALID_FRACTION = 0.05
+
+
+def pretrain(
+    data: CrystalDataset,
+    run: Path,
+    *,
+    recipe: str | Path = "default",
+    epochs: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    accelerator: str = "cpu",
+    progress: bool = False,
+    trusted: tuple[str, ...] = (),
+) -> list[dict[str, Any]]:
+    """Train the objective of a recipe and write a run folder (see `checkpoint`). No label is looked at.
+
+    Crystals with more sites than the geometry's supercell are left out, as in the paper. Interrupted, it keeps what was learnt;
+    with `resume` it goes on as if nothing had happened, also for more epochs than before.
+
+    Args:
+        data: Crystals to learn from.
+        run: The folder to write; it must not exist unless `resume` is set.
+        recipe: Name of a shipped recipe, or a TOML file; a resumed run has its own.
+        epochs: Instead of the recipe's.
+        seed: Of weights, order, noise and false samples.
+        resume: Go on with the run in this folder.
+        accelerator: As Lightning names it.
+        progress: Whether to show a progress bar.
+        trusted: Packages, besides crystalmax, that the recipe may take parts from.
+
+    Returns:
+        See `training.train`.
+
+    Raises:
+        FileExistsError: The folder exists and `resume` is not set.
+        ValueError: The recipe is wrong, the data are not those that the run began with, or there are too few crystals.
+    """
+    plan = _resumed(run, data, epochs) if resume else _begun(run, data, read_recipe(recipe), epochs, seed)
+    with seeded_weights(plan["seed"]):
+        objective = build(plan["recipe"]["objective"], trusted=trusted)
+    geometry = build(plan["recipe"].get("geometry", {"use": "AllPairs"}), trusted=trusted)
+    if (
+        not isinstance(objective, nn.Module)
+        or not isinstance(objective, Objective)
+        or not isinstance(geometry, Geometry)
+    ):
+        raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
+    how = replace(Training(**plan["recipe"].get("training", {})), epochs=plan["epochs"], seed=plan["seed"])
+    limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
+    rows = np.flatnonzero(data.n_sites <= limit)
+    log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
+    split = Split.random(rows, VALID_FRACTION, plan["seed"])
+    extra = {"data": data.content_hash, "recipe": plan["recipe"].get("name", str(recipe)), "crystals": len(rows)}
+    try:
+        history = train(
+            objective, data, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
+        )
+    except KeyboardInterrupt:
+        save(Model(objective, geometry, {**extra, "finished": False}), run)
+        raise
+    save(Model(objective, geometry, {**extra, "finished": True}), run)
+    return history
+
+
+def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Epoch, split and the loss of each level, without penalties: what `plots.training_curves` takes."""
+    table = pd.DataFrame(history)
+    return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
+
+
+def _begun(run: Path, data: CrystalDataset, recipe: dict[str, Any], epochs: int | None, seed: int) -> dict[str, Any]:
+    if run.exists() and any(run.iterdir()):
+        raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
+    if not isinstance(recipe.get("objective"), dict):
+        raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
+    unknown = set(recipe) - {"name", "geometry", "objective", "training"}
+    if unknown:
+        raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
+    run.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "recipe": recipe,
+        "epochs": epochs or recipe.get("training", {}).get("epochs", Training.epochs),
+        "seed": seed,
+        "data": data.content_hash,
+        "crystalmax": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    write_json(run / "run.json", plan)
+    return plan
+
+
+def _resumed(run: Path, data: CrystalDataset, epochs: int | None) -> dict[str, Any]:
+    try:
+        plan: dict[str, Any] = json.loads((run / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{run} holds no run to resume ({error})") from None
+    if plan["data"] != data.content_hash:
+        raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
+    return {**plan, "epochs": epochs or plan["epochs"]}
