@@ -1,0 +1,254 @@
+"""The canonical cell: one description of a crystal, whichever cell it was written in.
+
+Primitive first, then reduced, then, where the lattice is more symmetric than the crystal on it, settled by what stands
+where. Comparisons of measured numbers have a tolerance, so noise of 1e-6 angstrom does not change the answer.
+"""
+
+from dataclasses import replace
+from functools import cache
+from itertools import combinations, permutations, product
+from math import gcd, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+from crystalmax.crystal import Crystal, Species
+
+Whole = tuple[int, int, int]
+
+# Lengths in angstrom and sums of cosines closer than this count as equal. No round numbers: published cells are rounded
+# to a few digits, so their differences are round, and none should lie on a threshold.
+_SAME_LENGTH = 1.7e-4
+_SAME_COSINES = 1.3e-4
+_REACH = 2  # largest index of the plane waves that tell bases apart
+
+
+def canonical(crystal: Crystal, *, tolerance: float = 0.01) -> Crystal:
+    """The crystal in its canonical cell: primitive, reduced, in a standard orientation.
+
+    All cells of one crystal (primitive, conventional, doubled; rotated, shifted, shuffled) lead to the same vectors,
+    up to symmetries of the crystal: the shortest ones, by ascending length, and of these the most slanted, as in a
+    Niggli cell. The lattice is right-handed, its first vector along x, its second in the xy plane. Origin and order of
+    the sites stay as they come, since distances do not depend on them. Targets are copied, so they should not depend on
+    the size of the cell.
+
+    Args:
+        crystal: A crystal in any cell.
+        tolerance: A translation is a symmetry if it takes each site to within this distance, in angstrom, of a site
+            with the same species. Sites that become one are averaged.
+    """
+    if crystal.volume < 1e-3:
+        raise ValueError(
+            f"crystal {crystal.key!r} has a cell of {crystal.volume:.1g} cubic angstrom, and cell vectors must span a "
+            "volume; check its cell lengths and angles"
+        )
+    lattice, positions, species = _primitive(crystal.lattice, crystal.positions, crystal.species, tolerance)
+    obtuse = _obtuse(lattice)
+    lattice, positions = obtuse @ lattice, positions @ np.linalg.inv(obtuse)
+    candidates = _shortest_bases(lattice)
+    best = candidates[0]
+    if len(candidates) > 1:
+        weight = np.array([_weight(kind) for kind in crystal.kinds])[species]
+        best = candidates[_signatures(lattice, positions, weight, candidates).argmax()]
+    lattice, positions = _tables().bases[best] @ lattice, positions @ _tables().inverses[best]
+    if np.linalg.det(lattice) < 0:  # the opposite vectors, for the opposite hand
+        lattice, positions = -lattice, -positions
+    upright = np.linalg.cholesky(lattice @ lattice.T)
+    return replace(crystal, lattice=upright, positions=positions - np.floor(positions), species=species)
+
+
+# ---- primitive
+
+
+def _primitive(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "sites 3"],
+    species: Int[np.ndarray, " sites"],
+    tolerance: float,
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "primitive 3"], Int[np.ndarray, " primitive"]]:
+    """The smallest cell that repeats to the crystal, its sites averaged over the images that coincide."""
+    counts = np.bincount(species)
+    parts = gcd(
+        *counts.tolist()
+    )  # no more primitive cells than this fit the cell: each takes its share of each species
+    if parts == 1:
+        return lattice, positions, species
+    groups = [np.flatnonzero(species == kind) for kind in np.argsort(counts, kind="stable") if counts[kind]]
+    steps = positions[groups[0][1:]] - positions[groups[0][0]]
+    whole = np.rint(steps * parts)  # a translation that fits `parts` times at most is a multiple of 1 / parts
+    near = (((steps - whole / parts) @ lattice) ** 2).sum(1) <= tolerance**2
+    candidates = {(int(a), int(b), int(c)) for a, b, c in whole[near] % parts} - {(0, 0, 0)}
+    while True:
+        images = {step: _image(lattice, positions, groups, np.array(step) / parts, tolerance) for step in candidates}
+        found = [(step, image) for step, image in images.items() if image is not None]
+        rows = np.array(_row_basis([step for step, _ in found], parts))
+        # Translations that fit within the tolerance need not form a group. Then only the better ones count.
+        if rows.diagonal().prod() * (len(found) + 1) == parts**3:
+            break
+        candidates, tolerance = {step for step, _ in found}, tolerance / 2
+    if not found:
+        return lattice, positions, species
+    partner = np.stack([np.arange(len(species)), *(image for _, image in found)])
+    off = positions[partner[1:]] - positions - np.array([step for step, _ in found])[:, None] / parts
+    positions = positions + (off - np.rint(off)).sum(0) / len(partner)
+    kept = partner.min(0) == partner[0]
+    return rows / parts @ lattice, positions[kept] @ np.linalg.inv(rows / parts), species[kept]
+
+
+def _image(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "sites 3"],
+    groups: list[Int[np.ndarray, " _"]],
+    step: Float[np.ndarray, " 3"],
+    tolerance: float,
+) -> Int[np.ndarray, " sites"] | None:
+    """For each site the one of its group that a translation takes it to, if the translation is a symmetry."""
+    image = np.empty(len(positions), dtype=np.int64)
+    for group in groups:
+        members = positions[group]
+        off = members - (members + step)[:, None]
+        off = (off - np.rint(off)) @ lattice
+        squared = np.einsum("ijk,ijk->ij", off, off)
+        nearest = squared.argmin(1)
+        if squared.min(1).max() > tolerance**2 or len(set(nearest.tolist())) < len(group):
+            return None
+        image[group] = group[nearest]
+    return image
+
+
+def _row_basis(steps: list[Whole], parts: int) -> list[list[int]]:
+    """An upper triangular basis of the lattice that the steps and `parts` times each unit vector span."""
+    rows = [list(step) for step in steps] + [[parts, 0, 0], [0, parts, 0], [0, 0, parts]]
+    basis = []
+    for column in range(3):
+        pivot = [0, 0, 0]
+        rest = []
+        for row in rows:
+            while row[column]:  # Euclid's algorithm on whole rows
+                factor = pivot[column] // row[column]
+                pivot, row = row, [p - factor * r for p, r in zip(pivot, row, strict=True)]
+            if any(row):
+                rest.append(row)
+        basis.append(pivot if pivot[column] > 0 else [-p for p in pivot])
+        rows = rest
+    return basis
+
+
+# ---- reduced
+
+
+def _obtuse(lattice: Float[np.ndarray, "3 3"]) -> Int[np.ndarray, "3 3"]:
+    """Selling's reduction: three vectors that, with minus their sum, make no acute angle with each other.
+
+    In plain floats, because numpy takes longer to be called than this takes to run.
+    """
+    (a, b, c), limit = lattice.tolist(), 1e-9 * float((lattice**2).sum())
+    # Each vector carries its whole coordinates behind its Cartesian ones.
+    vectors = [[*a, 1, 0, 0], [*b, 0, 1, 0], [*c, 0, 0, 1]]
+    vectors.append([-x - y - z for x, y, z in zip(*vectors, strict=True)])
+    while True:
+        sharpest, i, j = max(
+            (u[0] * v[0] + u[1] * v[1] + u[2] * v[2], i, j) for (i, u), (j, v) in combinations(enumerate(vectors), 2)
+        )
+        if sharpest <= limit:
+            return np.array([vector[3:] for vector in vectors[:3]], dtype=np.int64)
+        turned = vectors[i]
+        vectors = [
+            [-x for x in turned]
+            if k == i
+            else vector
+            if k == j
+            else [x + y for x, y in zip(vector, turned, strict=True)]
+            for k, vector in enumerate(vectors)
+        ]
+
+
+class _Tables(NamedTuple):
+    """Everything about bases that does not depend on a crystal.
+
+    The shortest vectors of a lattice are among the seven sums of an obtuse basis, one for each class of vectors modulo
+    2 (Conway and Sloane, DOI 10.1098/rspa.1992.0047). So there are 168 triples to choose from, each with four choices
+    of signs; opposite bases count once.
+    """
+
+    sums: Int[np.ndarray, "7 3"]
+    triples: Int[np.ndarray, "triples 3"]
+    couple_signs: Int[np.ndarray, "3 4"]
+    bases: Int[np.ndarray, "bases 3 3"]
+    inverses: Int[np.ndarray, "bases 3 3"]
+    waves: Int[np.ndarray, "bases waves"]
+    wave_weights: Float[np.ndarray, " waves"]
+
+
+@cache
+def _tables() -> _Tables:
+    sums = np.array([(code & 1, code >> 1 & 1, code >> 2 & 1) for code in range(1, 8)])
+    triples = np.array([(u, v, w) for u, v, w in permutations(range(7), 3) if (u + 1) ^ (v + 1) != w + 1])
+    signs = np.array([(1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)])
+    couple_signs = np.stack([signs[:, 0] * signs[:, 1], signs[:, 0] * signs[:, 2], signs[:, 1] * signs[:, 2]])
+    bases = (signs[:, :, None] * sums[triples][:, None]).reshape(-1, 3, 3)
+    inverses = np.rint(np.linalg.inv(bases)).astype(np.int64)
+    span = range(-_REACH, _REACH + 1)
+    waves = np.array([wave for wave in product(span, repeat=3) if wave > (0, 0, 0)])
+    # A wave of index h in one basis has index inverse @ h, at most three times as large, in the obtuse basis.
+    indices = np.einsum("bij,wj->bwi", inverses, waves) + 3 * _REACH
+    flat = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (6 * _REACH + 1,) * 3)
+    wave_weights = np.abs(waves @ np.sqrt([2.0, 3.0, 5.0])) % 1
+    return _Tables(sums, triples, couple_signs, bases, inverses, flat, wave_weights)
+
+
+def _shortest_bases(lattice: Float[np.ndarray, "3 3"]) -> Int[np.ndarray, " candidates"]:
+    """Rows of the table of bases that, within tolerance, are shortest.
+
+    Of these, those with angles farthest from right angles, all acute or all obtuse, and obtuse if there is the choice.
+    """
+    tables = _tables()
+    vectors = tables.sums @ lattice
+    gram = vectors @ vectors.T
+    lengths = np.sqrt(gram.diagonal())
+    first, second, third, fourth = np.argsort(lengths)[:4].tolist()
+    if (first + 1) ^ (second + 1) == third + 1:  # the three lie in a plane
+        third = fourth
+    longest = lengths[[first, second, third]] + _SAME_LENGTH
+    short = (lengths[tables.triples] <= longest).all(1).nonzero()[0]
+    u, v, w = tables.triples[short].T
+    cosines = gram / (lengths[:, None] * lengths)
+    slant = np.stack([cosines[u, v], cosines[u, w], cosines[v, w]], 1) @ tables.couple_signs
+    slanted = np.abs(slant) >= np.abs(slant).max() - _SAME_COSINES
+    row, sign = (slanted & (slant <= slant[slanted].min() + _SAME_COSINES)).nonzero()
+    candidates: Int[np.ndarray, " candidates"] = short[row] * 4 + sign
+    return candidates
+
+
+def _weight(kind: Species) -> float:
+    """A number for what occupies a site, different for whatever a network tells apart.
+
+    It is not linear in the occupancies, or two alloyed sites would look like one of each element.
+    """
+    return sum(occupancy * (1 + number * sqrt(2) % 1 + 0.1 * (state or 0.0)) for number, occupancy, state in kind) ** 3
+
+
+def _signatures(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "sites 3"],
+    weight: Float[np.ndarray, " sites"],
+    candidates: Int[np.ndarray, " candidates"],
+) -> Float[np.ndarray, " candidates"]:
+    """One number for each basis, equal for two of them if a symmetry of the crystal takes one to the other.
+
+    It sums how strongly the crystal scatters waves of given index in that basis (which no shift, inversion or order of
+    sites affects), and adds the metric. Noise may exchange bases with almost equal numbers, but then
+    they are almost the same to a network too, which sums smooth functions of distances.
+    """
+    tables = _tables()
+    gram = np.abs(np.einsum("bij,bkj->bik", *[tables.bases[candidates] @ lattice] * 2)).reshape(-1, 9)
+    metric = gram @ (np.sqrt([2, 3, 5, 3, 7, 11, 5, 11, 13]) % 1) / gram[0].sum()
+    powers = np.exp(2j * np.pi * positions[:, :, None] * np.arange(-3 * _REACH, 3 * _REACH + 1))
+    along_x, along_y, along_z = (weight[:, None] * powers[:, 0], powers[:, 1], powers[:, 2])
+    amplitudes: Complex[np.ndarray, " table"] = (
+        (along_x[:, :, None] * along_y[:, None]).reshape(len(positions), -1).T @ along_z
+    ).ravel()
+    intensities = (amplitudes * amplitudes.conj()).real / (weight @ weight)
+    signatures: Float[np.ndarray, " candidates"] = metric + intensities[tables.waves[candidates]] @ tables.wave_weights
+    return signatures

@@ -1,0 +1,206 @@
+"""Which sites see which: from a batch of crystals to a batch with pairs.
+
+One vectorised pass over all crystals of a batch, on the device of the batch, in float64; only the result is float32.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.segments import offsets, ranges
+
+# Noise must not decide ties: axes closer than this share and shears closer than this to a half count as ties.
+_TIE = 1e-3
+_SAME_DISTANCE = 1e-5  # angstrom
+_RESOLUTION = 2.0**-20  # angstrom; distances are sorted in these units, as integers
+_FARTHEST = 2**30  # in these units
+
+
+@runtime_checkable
+class Geometry(Protocol):
+    """Makes the pairs of a batch: returns the same batch with `pairs`, rows grouped by center."""
+
+    def __call__(self, batch: CrystalBatch) -> CrystalBatch:
+        """The same batch with its pairs."""
+        ...
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """Each site of the cell with all other sites of a near-cubic supercell, each at its nearest image.
+
+    A crystal with more than `max_sites` sites is its own supercell. The choice of cell does not matter where crystals
+    come in their canonical cell (`cells.canonical`).
+
+    Differs: the pair of a site with itself, at distance 0, is left out (DOI 10.1039/d4dd00202d includes it).
+
+    Attributes:
+        max_sites: Sites in a supercell at most.
+        merge: Whether pairs of the same two sites at the same distance share a row, which counts them and keeps the
+            displacement of one of them.
+    """
+
+    max_sites: int = 50
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_sites < 2:
+            raise ValueError(f"max_sites is {self.max_sites}; a site needs room for a neighbor, so give at least 2")
+
+    def __call__(self, batch: CrystalBatch) -> CrystalBatch:
+        """The same batch with all pairs."""
+        lattice, positions = batch.lattice.double(), batch.positions.double()
+        repeats = near_cubic(lattice, batch.sites_of_crystal, self.max_sites)
+        supercell = shortest_basis(repeats.double() @ lattice)
+        into = lattice @ torch.linalg.inv(supercell)  # from coordinates in the cell to those in the supercell
+        cells, n_cells = _cells(repeats, into)
+        sites = _transformed(positions, into, batch.crystal_of_site)
+        center, neighbor, cell = _all_pairs(batch, n_cells)
+        steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
+        displacement = nearest_images(steps, supercell, batch.crystal_of_site[center])
+        if self.merge:
+            kept, count = _distinct(center * batch.n_sites + neighbor, displacement.square().sum(0).sqrt())
+            center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
+        else:
+            count = torch.ones_like(center)
+        return replace(batch, pairs=Pairs(center, neighbor, displacement.T.float(), count.float()))
+
+
+def near_cubic(
+    lattice: Float[Tensor, "crystals 3 3"], n_sites: Int[Tensor, " crystals"], max_sites: int
+) -> Int[Tensor, "crystals 3 3"]:
+    """Supercells close to a cube: upper triangular matrices that take cell vectors to supercell vectors.
+
+    The shortest axis is repeated once more as long as the sites stay within `max_sites`, where an axis is the part of
+    a cell vector orthogonal to the vectors behind it. Then whole vectors are added to come close to these axes. Signs
+    of the cell vectors do not matter.
+    """
+    gram = lattice @ lattice.mT
+    _, bb, cc = gram.diagonal(dim1=1, dim2=2).unbind(1)
+    ab, ac, bc = gram[:, 0, 1], gram[:, 0, 2], gram[:, 1, 2]
+    face = bb * cc - bc**2
+    axes = torch.stack([torch.linalg.det(lattice).abs() / face.sqrt(), (face / cc).sqrt(), cc.sqrt()], 1)
+    repeats = torch.ones_like(axes, dtype=torch.int64)
+    growing = torch.ones_like(n_sites, dtype=torch.bool)
+    while growing.any():
+        length = repeats * axes
+        tied = length <= length.amin(1, keepdim=True) * (1 + _TIE)
+        first = tied & (tied.cumsum(1) == 1)
+        growing = growing & ((repeats + first).prod(1) * n_sites <= max_sites)
+        repeats = repeats + first * growing[:, None]
+    shears = {(0, 1): (ac * bc - ab * cc) / face, (0, 2): (ab * bc - ac * bb) / face, (1, 2): -bc / cc}
+    matrix = torch.diag_embed(repeats)
+    for (row, column), shear in shears.items():
+        exact = repeats[:, row] * shear
+        matrix[:, row, column] = (exact.sign() * (exact.abs() + 0.5 + _TIE).floor()).long()
+    return matrix
+
+
+def shortest_basis(lattice: Float[Tensor, "crystals 3 3"]) -> Float[Tensor, "crystals 3 3"]:
+    """Three shortest vectors that span the same lattice, by Selling's reduction, as `cells.canonical` does for one."""
+    vectors = torch.cat([lattice, -lattice.sum(1, keepdim=True)], 1)
+    couples = torch.tensor(list(combinations(range(4), 2)), device=lattice.device)
+    # What each vector gets of vector i if i and j make an acute angle.
+    share = torch.ones(6, 4, dtype=lattice.dtype, device=lattice.device).scatter(
+        1, couples, couples.new_tensor([-2.0, 0.0]).to(lattice).expand(6, 2)
+    )
+    limit = 1e-9 * lattice.square().sum((1, 2))
+    while True:
+        products = (vectors @ vectors.mT)[:, couples[:, 0], couples[:, 1]]
+        sharpest, which = products.max(1)
+        acute = sharpest > limit
+        if not acute.any():
+            break
+        turned = vectors.gather(1, couples[which, 0][:, None, None].expand(-1, 1, 3))
+        vectors = vectors + share[which][:, :, None] * turned * acute[:, None, None]
+    codes = torch.arange(1, 8, device=lattice.device)
+    bits = (codes[:, None] >> torch.arange(3, device=lattice.device)) & 1
+    sums = bits.to(lattice) @ vectors[:, :3]
+    order = sums.norm(dim=2).argsort(1)
+    first, second, third, fourth = codes[order[:, :4]].unbind(1)
+    third = torch.where(third == first ^ second, fourth, third)
+    rows = torch.stack([first, second, third], 1) - 1
+    return sums.gather(1, rows[:, :, None].expand(-1, -1, 3))
+
+
+def _transformed(
+    vectors: Float[Tensor, "rows 3"], matrices: Float[Tensor, "crystals 3 3"], owner: Int[Tensor, " rows"]
+) -> Float[Tensor, "3 rows"]:
+    """Each row vector times the matrix of its owner; axes become rows, so that gathering moves whole arrays."""
+    return (vectors[:, None] @ matrices[owner])[:, 0].T.contiguous()
+
+
+def _cells(
+    repeats: Int[Tensor, "crystals 3 3"], into: Float[Tensor, "crystals 3 3"]
+) -> tuple[Float[Tensor, "3 cells"], Int[Tensor, " crystals"]]:
+    """The cells of each supercell, the cell itself first, in coordinates of the supercell, and how many they are."""
+    counts = repeats.diagonal(dim1=1, dim2=2)
+    n_cells = counts.prod(1)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), n_cells)
+    place = ranges(torch.zeros_like(n_cells), n_cells)
+    _, n_b, n_c = counts[owner].unbind(1)
+    whole = torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1)
+    return _transformed(whole.to(into), into, owner), n_cells
+
+
+def _all_pairs(
+    batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    """Center, neighbor and row of the neighbor's cell, by center, for all pairs but those of a site with itself."""
+    sizes = batch.sites_of_crystal
+    # First (site, site) for all sites of a crystal, then each of these in all cells.
+    seen = sizes[batch.crystal_of_site]
+    center = torch.repeat_interleave(torch.arange(batch.n_sites, device=batch.device), seen)
+    neighbor = ranges(offsets(sizes)[batch.crystal_of_site], seen)
+    crystal = batch.crystal_of_site[center]
+    # The first cell is the one that the sites are in, where a site meets itself.
+    itself = (center == neighbor).long()
+    images = n_cells[crystal] - itself
+    cell = ranges(offsets(n_cells)[crystal] + itself, images)
+    return torch.repeat_interleave(center, images), torch.repeat_interleave(neighbor, images), cell
+
+
+def nearest_images(
+    steps: Float[Tensor, "3 pairs"], lattice: Float[Tensor, "crystals 3 3"], crystal: Int[Tensor, " pairs"]
+) -> Float[Tensor, "3 pairs"]:
+    """The shortest of all vectors that differ from each step by a vector of its crystal's lattice, in angstrom.
+
+    Args:
+        steps: Fractional coordinates, one axis a row.
+        lattice: Shortest bases: there the nearest image is at most one cell from the one that rounding finds.
+        crystal: The crystal that each step is in.
+    """
+    rows = lattice.permute(1, 2, 0).contiguous().index_select(2, crystal)
+    vector = ((steps - steps.round())[:, None] * rows).sum(0)
+    along = (vector * rows).sum(1)
+    # Of the 26 neighboring images, 13 and their opposites. The better of two opposites changes the square by this:
+    moves = torch.tensor([move for move in product((-1, 0, 1), repeat=3) if move > (0, 0, 0)], device=lattice.device)
+    ways = moves.to(lattice) @ lattice
+    squares = ways.square().sum(2).T.contiguous()
+    gain, taken = torch.zeros_like(vector[0]), torch.full_like(crystal, -1)
+    for number, signs in enumerate(moves.tolist()):
+        reach = sum(sign * part for sign, part in zip(signs, along, strict=True) if sign)
+        change = squares[number].index_select(0, crystal) - 2 * reach.abs()
+        taken = torch.where(change < gain, number, taken)
+        gain = torch.minimum(change, gain)
+    far = (taken >= 0).nonzero()[:, 0]
+    way = ways[crystal[far], taken[far]].T
+    toward = (way * vector[:, far]).sum(0).sign()
+    return vector.index_add(1, far, -toward * way)
+
+
+def _distinct(
+    group: Int[Tensor, " pairs"], distance: Float[Tensor, " pairs"]
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is."""
+    key, order = torch.sort(group * _FARTHEST + (distance / _RESOLUTION).long())
+    fresh = torch.ones_like(key, dtype=torch.bool)
+    fresh[1:] = key.diff() > _SAME_DISTANCE / _RESOLUTION
+    start = fresh.nonzero()[:, 0]
+    count = torch.diff(start, append=start.new_tensor([len(key)]))
+    return order[start + count // 2], count  # the one in the middle is closest to all
