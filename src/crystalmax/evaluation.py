@@ -1,0 +1,255 @@
+"""How well features predict a property from few labels: the same labels, test rows and scaling for every rival.
+
+Knows arrays and scikit-learn estimators only; whose numbers they are is no business of this module. What the scores
+mean is said by `verdict`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+Kind = Literal["pretrained", "untrained", "baseline", "joint", "trivial"]
+"""The role of a feature set: what is judged, its twins, plain rivals, both together, or none at all."""
+
+TRIVIAL = "nothing"
+"""Name of the predictor that sees no features and always answers with the median of its labels."""
+
+FEW_LABELS = 150
+"""Below this many labels a test split would be too small, and folds are used instead."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Numbers that describe the rows of a data set, and their role in the comparison."""
+
+    values: Float[np.ndarray, "crystals columns"]
+    kind: Kind
+
+
+class Draw(NamedTuple):
+    """One set of labels: what is learnt from and what is predicted, part by part.
+
+    The test rows of the parts, end to end, are the same set of rows for each draw of a plan.
+    """
+
+    labels: int
+    number: int
+    seed: int
+    parts: tuple[tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]], ...]
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """Says which labels each draw may see. All methods are given the same draws."""
+
+    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """Draws over rows numbered from 0; rows of one group never stand on both sides of a split."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelBudgets:
+    """A fixed test split, and repeated draws of a few labels from the rest.
+
+    Attributes:
+        budgets: Numbers of labels; those that leave nothing to draw between are left out.
+        n_draws: Repeats of each budget. The nth draw of a small budget is part of the nth draw of a larger one.
+        test_fraction: Part of the rows that is only ever predicted.
+        seed: Decides the split and every draw.
+    """
+
+    budgets: tuple[int, ...] = (50, 100, 250, 1000)
+    n_draws: int = 20
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """Every budget that the rows outside the test split can supply, times `n_draws`."""
+        order = np.random.default_rng(self.seed).permutation(groups.max() + 1)
+        rank = np.argsort(order)[groups]
+        filled = np.cumsum(np.bincount(rank))
+        tested = rank <= np.searchsorted(filled, self.test_fraction * n_rows)
+        test, pool = np.flatnonzero(tested), np.flatnonzero(~tested)
+        budgets = [budget for budget in self.budgets if budget < len(pool)]
+        if not budgets:
+            raise ValueError(
+                f"{len(pool)} labels remain beside the test split, no more than the smallest budget of "
+                f"{min(self.budgets)}; give more labelled rows, smaller budgets, or use RepeatedFolds"
+            )
+        shuffled = [np.random.default_rng([self.seed, number]).permutation(pool) for number in range(self.n_draws)]
+        return tuple(
+            Draw(budget, number, self.seed, ((rows[:budget], test),))
+            for budget in budgets
+            for number, rows in enumerate(shuffled)
+        )
+
+
+@dataclass(frozen=True)
+class RepeatedFolds:
+    """Repeated cross-validation, for when labels are too few to set a test split aside.
+
+    Attributes:
+        n_folds: Parts that the rows are cut into; each is predicted from the others.
+        n_draws: How often the rows are cut anew.
+        seed: Decides every cut.
+    """
+
+    n_folds: int = 5
+    n_draws: int = 20
+    seed: int = 0
+
+    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """One draw a repeat; its parts are the folds. Rows of one group stay together."""
+        n_groups = int(groups.max()) + 1
+        if n_groups < self.n_folds:
+            raise ValueError(
+                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds"
+            )
+        return tuple(self._draw(number, n_rows, n_groups, groups) for number in range(self.n_draws))
+
+    def _draw(self, number: int, n_rows: int, n_groups: int, groups: Int[np.ndarray, " rows"]) -> Draw:
+        order = np.random.default_rng([self.seed, number]).permutation(n_groups)
+        fold = np.argsort(order)[groups] * self.n_folds // n_groups
+        parts = tuple((np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(self.n_folds))
+        return Draw(n_rows - n_rows // self.n_folds, number, self.seed, parts)
+
+
+def plan_for(n_labels: int, *, seed: int = 0) -> Plan:
+    """Label budgets where there are enough labels for a test split, repeated folds where there are not."""
+    return RepeatedFolds(seed=seed) if n_labels < FEW_LABELS else LabelBudgets(seed=seed)
+
+
+def default_models() -> dict[str, BaseEstimator]:
+    """A linear model and a forest, both good without tuning: ridge with its penalty by leave-one-out, extra trees."""
+    return {
+        "ridge": RidgeCV(alphas=np.logspace(-2, 5, 15)),
+        "extra trees": ExtraTreesRegressor(n_estimators=100, max_features=1 / 3, n_jobs=1),
+    }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that was predicted, and how well.
+
+    Attributes:
+        table: One row a combination of features, model, labels and draw, with its mean absolute error `mae`; `pool` is
+            the number of rows that labels could be drawn from, `test` the number of rows predicted.
+        predictions: What was predicted, a row for each row of the table.
+        tested: Rows of the data set that were predicted.
+        measured: Their true values.
+    """
+
+    table: pd.DataFrame
+    predictions: Float[np.ndarray, "scores tested"]
+    tested: Int[np.ndarray, " tested"]
+    measured: Float[np.ndarray, " tested"]
+
+    def errors(self, features: str, model: str, labels: int) -> Float[np.ndarray, "draws tested"]:
+        """Absolute errors of one method at one budget, a row for each draw."""
+        of_method = (self.table.features == features) & (self.table.model == model) & (self.table.labels == labels)
+        errors: Float[np.ndarray, "draws tested"] = np.abs(self.predictions[of_method.to_numpy()] - self.measured)
+        return errors
+
+
+def evaluate(
+    features: Mapping[str, FeatureSet],
+    y: Float[np.ndarray, " rows"],
+    *,
+    models: Mapping[str, BaseEstimator] | None = None,
+    plan: Plan | None = None,
+    groups: Sequence[str] | None = None,
+    n_jobs: int = 1,
+) -> Scores:
+    """Score each model on each feature set with the labels of each draw, and the median of those labels beside them.
+
+    Args:
+        features: Feature sets by name, all with one row a value of `y`.
+        y: The property, without gaps.
+        models: scikit-learn regressors by name; extra trees and ridge unless given.
+        plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
+        groups: A name for each row; rows of one name never stand on both sides of a split.
+        n_jobs: Processes to spread the draws over. The scores do not depend on it.
+    """
+    _check(features, y)
+    models = default_models() if models is None else models
+    plan = plan_for(len(y)) if plan is None else plan
+    codes = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    draws = plan.draws(len(y), codes)
+    # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
+    predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, features, models, y) for draw in reversed(draws))[::-1]
+    tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
+    predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
+    methods = [*product(features, models), (TRIVIAL, "median")]
+    rows = [_row(method, features, draw, len(y), len(tested)) for method, draw in product(methods, draws)]
+    table = pd.DataFrame(rows).assign(mae=np.abs(predictions - y[tested]).mean(axis=1))
+    return Scores(table, predictions, tested, y[tested])
+
+
+def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) -> None:
+    unknown = int((~np.isfinite(y)).sum())
+    if unknown:
+        raise ValueError(
+            f"{unknown} of {len(y)} labels are missing or infinite; leave their rows out before evaluating"
+        )
+    for name, feature_set in features.items():
+        if name == TRIVIAL:
+            raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
+        if len(feature_set.values) != len(y):
+            raise ValueError(
+                f"feature set {name!r} has {len(feature_set.values)} rows for {len(y)} labels; give one row a label"
+            )
+        bad = np.flatnonzero(~np.isfinite(feature_set.values).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"feature set {name!r} has missing or infinite values in {len(bad)} rows, first in row {bad[0]}; "
+                "leave these rows out of every feature set"
+            )
+
+
+def _predict(
+    draw: Draw, features: Mapping[str, FeatureSet], models: Mapping[str, BaseEstimator], y: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, "methods rows"]:
+    """Predictions of every method, last of the median; NaN where a row is not tested."""
+    predictions = np.full((len(features) * len(models) + 1, len(y)), np.nan)
+    seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
+    with threadpool_limits(1):  # sums in another order would change the last digit with the number of threads
+        for train, test in draw.parts:
+            for row, (feature_set, model) in enumerate(product(features.values(), models.values())):
+                estimator = make_pipeline(StandardScaler(), _seeded(model, seed))
+                estimator.fit(feature_set.values[train], y[train])
+                predictions[row, test] = estimator.predict(feature_set.values[test])
+            predictions[-1, test] = np.median(y[train])
+    return predictions
+
+
+def _seeded(model: BaseEstimator, seed: int) -> BaseEstimator:
+    copy = clone(model)
+    return copy.set_params(random_state=seed) if "random_state" in copy.get_params() else copy
+
+
+def _row(
+    method: tuple[str, str], features: Mapping[str, FeatureSet], draw: Draw, n_rows: int, n_tested: int
+) -> dict[str, str | int]:
+    name, model = method
+    return {
+        "features": name,
+        "kind": "trivial" if name == TRIVIAL else features[name].kind,
+        "model": model,
+        "labels": draw.labels,
+        "draw": draw.number,
+        "seed": draw.seed,
+        "pool": n_rows if len(draw.parts) > 1 else n_rows - n_tested,
+        "test": n_tested,
+    }
