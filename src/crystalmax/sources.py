@@ -17,7 +17,7 @@ from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.formats import Outcomes, read_with_ase, reader_of
 from crystalmax.structures import MAX_SITES, Refused, convert
-from crystalmax.tables import SUFFIXES, Labels, Row, Table, rows_of
+from crystalmax.tables import SUFFIXES, Labels, Row, Table, read_labels, rows_of
 
 MAX_FILE_BYTES = 2**28
 """Size above which a file, or an entry of an archive once unpacked, is refused."""
@@ -96,7 +96,7 @@ def read(
         parallel = Parallel(n_jobs=n_jobs, return_as="generator")
         results = parallel(delayed(_open_chunk)(chunk, max_sites) for chunk in chunks)
     records = chain.from_iterable(results)
-    return _unique(records if labels is None else _labelled(records, Labels.of(labels)))
+    return _unique(records if labels is None else _labelled(records, read_labels(labels)))
 
 
 def write_skipped(path: str | PathLike[str], records: Iterable[Record]) -> int:

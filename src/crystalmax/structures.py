@@ -41,11 +41,10 @@ from jaxtyping import Float, Int
 
 from crystalmax.contacts import close_pairs, plane_spacings
 from crystalmax.crystal import Crystal, Occupant, Species
+from crystalmax.symbols import HEAVIEST, isotope_note
 
 MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
-HEAVIEST = 103
-"""Lawrencium, the heaviest element for which tables of properties exist."""
 OCCUPANCY_SLACK = 1.05
 CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied."""
@@ -126,10 +125,10 @@ def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> 
         return checked(replace(structure, key=key) if key else structure, max_sites=max_sites)
     # The origin is read off the class, so that neither package is imported for nothing.
     origins = {ancestor.__module__.partition(".")[0] for ancestor in type(structure).__mro__}
-    if "pymatgen" in origins:
-        crystal, notes = _from_pymatgen(structure, key)
-    elif "ase" in origins:
+    if "ase" in origins:  # asked first, as pymatgen has its own subclass of Atoms
         crystal, notes = _from_ase(structure, key)
+    elif "pymatgen" in origins:
+        crystal, notes = _from_pymatgen(structure, key)
     else:
         raise TypeError(
             f"{key or 'this structure'} is a {type(structure).__name__}; expected a pymatgen Structure, ASE Atoms or a "
@@ -151,11 +150,6 @@ def of_species(species: Iterable[Species]) -> tuple[Int[np.ndarray, " sites"], t
     kinds: dict[Species, int] = {}
     rows = [kinds.setdefault(kind, len(kinds)) for kind in species]
     return np.array(rows, dtype=np.int64), tuple(kinds)
-
-
-def isotope_note(symbol: str) -> str:
-    """What is noted where an isotope is read as its element."""
-    return f"{'deuterium' if symbol == 'D' else 'tritium'} was read as hydrogen"
 
 
 def unknown_element(key: str, symbol: str) -> Refused:
@@ -245,7 +239,7 @@ def _check_contacts(
 ) -> None:
     occupancy = np.array([sum(occupant.occupancy for occupant in kind) for kind in crystal.kinds])[crystal.species]
     clash = (occupancy[pairs].sum(axis=1) > OCCUPANCY_SLACK) & (pairs[:, 0] != pairs[:, 1])
-    for (first, second), distance in zip(pairs[clash], distances[clash], strict=True):
+    for (first, second), distance in zip(pairs[clash].tolist(), distances[clash].tolist(), strict=True):
         raise Refused(
             crystal.key,
             f"{_place(crystal, first)} and {_place(crystal, second)} are {distance:.2f} angstrom apart with "
@@ -278,8 +272,10 @@ def _from_pymatgen(structure: object, key: str) -> tuple[Crystal, set[str]]:
             for symbol, occupancy in site.species.items():
                 if isinstance(symbol, DummySpecies):
                     raise unknown_element(key, symbol.symbol)
-                if symbol.symbol in {"D", "T"}:
-                    notes.add(isotope_note(symbol.symbol))
+                # The isotopes are members of the enumeration Element whose symbol is that of hydrogen.
+                written = symbol.symbol if isinstance(symbol, Ion) else symbol.name
+                if written in {"D", "T"}:
+                    notes.add(isotope_note(written))
                 oxidation = symbol.oxi_state if isinstance(symbol, Ion) else None
                 row.append(Occupant(int(symbol.Z), float(occupancy), None if oxidation is None else float(oxidation)))
             yield tuple(sorted(row, key=lambda occupant: occupant.atomic_number))

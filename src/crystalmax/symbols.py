@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import gemmi
 
-from crystalmax.structures import HEAVIEST, isotope_note
+HEAVIEST = 103
+"""Lawrencium, the heaviest element for which tables of properties exist."""
 
 _CHARGED = re.compile(r"[A-Za-z]+(?:(\d+\.?\d*)([+-])|([+-])(\d*\.?\d*))$")
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
@@ -73,6 +74,11 @@ def element(reading: Reading, stated: Set[int]) -> int:
         if number in stated:
             return number
     return reading.candidates[0] if reading.candidates else 0
+
+
+def isotope_note(symbol: str) -> str:
+    """What is noted where an isotope is read as its element."""
+    return f"{'deuterium' if symbol == 'D' else 'tritium'} was read as hydrogen"
 
 
 def sum_formula(text: str) -> dict[int, float]:

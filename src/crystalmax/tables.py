@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,24 +41,6 @@ class Labels:
     source: str
     rows: Mapping[str, Mapping[str, float]]
 
-    @classmethod
-    def of(cls, table: str | PathLike[str] | Table) -> Self:
-        """Labels from a table whose identifier column, or else whose first column, names structures.
-
-        Raises:
-            ValueError: A structure is named twice.
-        """
-        source = "labels" if isinstance(table, Table) else str(table)
-        rows: dict[str, Mapping[str, float]] = {}
-        for batch in _batches(table):
-            identifier = _identifier(batch.schema) or batch.schema.names[0]
-            names = [_bare(str(name)) for name in batch.column(identifier).to_pylist()]
-            for name, targets in zip(names, _targets(batch, {identifier}), strict=True):
-                if name in rows:
-                    raise ValueError(f"{source} names {name!r} twice; keep one row for each structure.")
-                rows[name] = targets
-        return cls(source, rows)
-
     def find(self, key: str) -> tuple[str, Mapping[str, float]]:
         """The name that stands for a key, and its labels: the key itself, its file without folders, or its file."""
         file = key.partition(":")[0]
@@ -66,6 +48,24 @@ class Labels:
             if name in self.rows:
                 return name, self.rows[name]
         return "", {}
+
+
+def read_labels(table: str | PathLike[str] | Table) -> Labels:
+    """Labels from a table whose identifier column, or else whose first column, names structures.
+
+    Raises:
+        ValueError: A structure is named twice.
+    """
+    source = "labels" if isinstance(table, Table) else str(table)
+    rows: dict[str, Mapping[str, float]] = {}
+    for batch in _batches(table):
+        identifier = _identifier(batch.schema) or batch.schema.names[0]
+        names = [_bare(str(name)) for name in batch.column(identifier).to_pylist()]
+        for name, targets in zip(names, _targets(batch, {identifier}), strict=True):
+            if name in rows:
+                raise ValueError(f"{source} names {name!r} twice; keep one row for each structure.")
+            rows[name] = targets
+    return Labels(source, rows)
 
 
 def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:

@@ -1,0 +1,253 @@
+import warnings
+from textwrap import dedent
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifParser
+
+from crystalmax.cif import read_cif
+from crystalmax.crystal import Occupant
+from crystalmax.structures import Reading, Refused, convert
+
+
+def cif(atoms, *, cell=(5, 5, 5, 90, 90, 90), symmetry="_symmetry_space_group_name_H-M 'P 1'", name="x", extra=""):
+    """A small CIF; `atoms` are a header of columns and then rows."""
+    columns, *rows = atoms
+    if "label" not in columns:
+        columns, rows = f"label {columns}", [f"A{number} {row}" for number, row in enumerate(rows)]
+    lines = [f"data_{name}", symmetry, extra]
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    lines += [f"_cell_{key} {value}" for key, value in zip(names, cell, strict=True)]
+    lines += ["loop_", *(f"_atom_site_{column}" for column in columns.split()), *rows]
+    return "\n".join(lines) + "\n"
+
+
+def only(text, **options):
+    (outcome,) = read_cif(text, "it", **options)
+    return outcome
+
+
+XYZ = "fract_x fract_y fract_z"
+CSCL = (f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0.5 0.5 0.5")
+RUTILE_OPERATIONS = dedent(
+    """
+    loop_
+    _space_group_symop_operation_xyz
+    'x,y,z'
+    '-x,-y,z'
+    '1/2-y,1/2+x,1/2+z'
+    '1/2+y,1/2-x,1/2+z'
+    '1/2-x,1/2+y,1/2-z'
+    '1/2+x,1/2-y,1/2-z'
+    'y,x,-z'
+    '-y,-x,-z'
+    '-x,-y,-z'
+    'x,y,-z'
+    '1/2+y,1/2-x,1/2-z'
+    '1/2-y,1/2+x,1/2-z'
+    '1/2+x,1/2-y,1/2+z'
+    '1/2-x,1/2+y,1/2+z'
+    '-y,-x,z'
+    'y,x,z'
+    """
+)
+CHARGES = "loop_\n_atom_type_symbol\n_atom_type_oxidation_number\nFe3+ 3\nO2- -2\n"
+
+GOOD = {
+    "P1": cif(CSCL),
+    "triclinic": cif(CSCL, cell=(5, 6, 7, 81.5, 95.25, 112.125)),
+    "uncertainties": cif((f"type_symbol {XYZ}", "Cs 0.1(2) .25(10) 0", "Cl 0.503(1) 0.5 -0.5"), cell=("5.1(3)", 5, 5, 90, 90, 90)),
+    "explicit operations": cif(
+        (f"label {XYZ}", "Ti 0 0 0", "O1 0.3053 0.3053 0"), cell=(4.59, 4.59, 2.96, 90, 90, 90), symmetry=RUTILE_OPERATIONS
+    ),
+    "name of the group": cif((f"type_symbol {XYZ}", "Na 0 0 0", "Cl 0.5 0 0"), symmetry="_symmetry_space_group_name_H-M 'F m -3 m'"),
+    "name without blanks": cif((f"type_symbol {XYZ}", "C 0 0 0"), symmetry="_space_group_name_H-M_alt 'Im-3m'"),
+    "mixed site": cif((f"label type_symbol {XYZ} occupancy", "M1 Na 0 0 0 0.25", "M2 K 0 0 0 0.75", "X Cl .5 .5 .5 1")),
+    "vacancies": cif((f"type_symbol {XYZ} occupancy", "Ti 0 0 0 1", "O 0.5 0.5 0.5 0.8")),
+    "split position": cif((f"type_symbol {XYZ} occupancy", "K 0.03 0 0 0.5", "Cl .5 .5 .5 1"), symmetry="_symmetry_space_group_name_H-M 'P -1'"),
+    "charges in symbols": cif((f"type_symbol {XYZ}", "Fe3+ 0 0 0", "N3- 0.5 0.5 0.5")),
+    "charges in a table": cif((f"type_symbol {XYZ}", "Fe3+ 0 0 0", "O2- 0.5 0.5 0.5", "O2- 0.5 0 0"), extra=CHARGES),
+    "hexagonal, rounded": cif(
+        (f"type_symbol {XYZ}", "Zn 0.3333 0.6667 0", "S 0.3333 0.6667 0.375"),
+        cell=(3.8, 3.8, 6.2, 90, 90, 120),
+        symmetry="_symmetry_space_group_name_H-M 'P 63 m c'",
+    ),
+    "text fields and comments": "# made by hand\n" + cif(CSCL, extra="_publ_section_title\n;\n _cell_length_a 9\n;\n"),
+}  # fmt: skip
+
+
+# pymatgen does not know this spelling of the space group, and would read the file as P1.
+RHOMBOHEDRAL = cif(
+    (f"type_symbol {XYZ}", "Bi 0.234 0.234 0.234"),
+    cell=(4.7, 4.7, 4.7, 57, 57, 57),
+    symmetry="_symmetry_space_group_name_H-M 'R -3 m :R'",
+)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_atoms_are_those_that_pymatgen_finds(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (structure,) = CifParser.from_str(GOOD[name]).parse_structures(primitive=False)
+    expected = convert(structure).crystal
+    crystal, notes = only(GOOD[name])
+    assert notes == ()
+    assert crystal.key == "it"
+    assert crystal.n_sites == expected.n_sites
+    assert crystal.volume == pytest.approx(expected.volume, rel=1e-9)
+    assert crystal.composition() == pytest.approx(expected.composition())
+    assert occupancies(crystal) == occupancies(expected)
+    # The same geometry, whatever the orientation of the cell.
+    np.testing.assert_allclose(distances_of(crystal), distances_of(expected), atol=5e-3)
+
+
+def occupancies(crystal):
+    return {tuple(occupant[:2] for occupant in kind) for kind in crystal.kinds}
+
+
+def distances_of(crystal):
+    """The shortest distances between sites, over more images than can hold them."""
+    between = crystal.positions[:, None] - crystal.positions
+    images = [between - np.rint(between) + np.array(shift) - 2 for shift in np.ndindex(5, 5, 5)]
+    return np.sort(np.linalg.norm(np.array(images) @ crystal.lattice, axis=-1).ravel())[:100]
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "kinds"),
+    [
+        ("explicit operations", 6, {((22, 1.0, None),), ((8, 1.0, None),)}),
+        ("name of the group", 8, {((11, 1.0, None),), ((17, 1.0, None),)}),
+        ("mixed site", 2, {((11, 0.25, None), (19, 0.75, None)), ((17, 1.0, None),)}),
+        ("vacancies", 2, {((22, 1.0, None),), ((8, 0.8, None),)}),
+        ("split position", 3, {((19, 0.5, None),), ((17, 1.0, None),)}),
+        ("charges in symbols", 2, {((26, 1.0, 3.0),), ((7, 1.0, -3.0),)}),
+        ("charges in a table", 3, {((26, 1.0, 3.0),), ((8, 1.0, -2.0),)}),
+        ("hexagonal, rounded", 4, {((30, 1.0, None),), ((16, 1.0, None),)}),
+        ("rhombohedral", 2, {((83, 1.0, None),)}),
+    ],
+)
+def test_sites_and_species_are_those_that_the_file_means(name, sites, kinds):
+    crystal, _ = only({**GOOD, "rhombohedral": RHOMBOHEDRAL}[name])
+    assert crystal.n_sites == sites
+    assert {tuple(tuple(one) for one in kind) for kind in crystal.kinds} == kinds
+
+
+@given(seed=st.integers(0, 10**6))
+def test_what_pymatgen_writes_is_read_back(seed):
+    rng = np.random.default_rng(seed)
+    lattice = 6 * np.eye(3) + rng.uniform(-1, 1, (3, 3))
+    corners = np.array([[0, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0.5, 0.5]])
+    shares = rng.uniform(0.1, 0.9, 2).round(3)
+    species = ["Sr", {"Fe": shares[0], "Ni": 1 - shares[0]}, {"O": shares[1]}, "O"]
+    structure = Structure(lattice, species, corners + rng.uniform(-0.05, 0.05, (4, 3)))
+    expected = convert(structure).crystal
+    crystal, notes = only(structure.to(fmt="cif"))
+    assert notes == ()
+    assert crystal.volume == pytest.approx(expected.volume, rel=1e-6)
+    assert crystal.composition() == pytest.approx(expected.composition())
+    np.testing.assert_allclose(distances_of(crystal), distances_of(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (cif((f"type_symbol {XYZ}", "D 0 0 0", "Cl .5 .5 .5")), "deuterium was read as hydrogen"),
+        (cif((f"label {XYZ}", "T 0 0 0", "Cl .5 .5 .5")), None),
+        (cif((f"label {XYZ}", "D1 0 0 0", "Cl .5 .5 .5")), "deuterium was read as hydrogen"),
+        (cif((f"label {XYZ}", "Na 0 0 0", "Wat .5 .5 .5")), "water or hydroxyl was read as its oxygen"),
+        (cif((f"label {XYZ}", "O-H 0 0 0", "Al .5 .5 .5")), "water or hydroxyl was read as its oxygen"),
+        (cif(CSCL, symmetry=""), "no symmetry is given: read as P1"),
+        (cif(CSCL, symmetry="_symmetry_space_group_name_H-M 'Q 1'"), "'Q 1' is not known: read as P1"),
+        (cif(CSCL, extra="_chemical_formula_sum 'Cs Cl2'"), "'Cs Cl2' disagrees with the atoms"),
+        (cif(CSCL, extra="_chemical_formula_sum 'Cs2 Cl2'"), ""),
+        (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 ?")), "unknown occupancy of Cs was read as 1"),
+        (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 .")), ""),
+        (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 1", "I .5 0 0 0.0")), "1 atoms of occupancy 0 were left out"),
+        (cif(CSCL, cell=(5, 5, 5, 90, "?", 90)), "missing _cell_angle_beta was read as 90"),
+        (cif(CSCL, symmetry="_symmetry_Int_Tables_number 2"), "space group number 2"),
+    ],
+)  # fmt: skip
+def test_every_reinterpretation_is_noted(text, said):
+    outcome = only(text)
+    if said is None:
+        assert isinstance(outcome, Refused)
+        assert "'T' is not an element" in outcome.reason
+        return
+    assert isinstance(outcome, Reading), outcome
+    assert len(outcome.notes) == bool(said)
+    assert all(said in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text,
+        lambda text: text.encode(),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: "\ufeff" + text,
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("latin-1"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("'Müller'", "Müller"),
+        lambda text: text.replace(" 0.5", " +0.5"),
+        lambda text: text.replace(".5 0.5 0.5", ".5 \u22120.5 0.5"),
+        lambda text: text.upper(),
+        lambda text: text.replace("_atom_site_", "_atom_site.").replace("_cell_", "_cell."),
+    ],
+)
+def test_encodings_line_endings_and_spelling_of_tags_do_not_matter(encode):
+    text = cif(CSCL, extra="_publ_author_name 'Müller'")
+    crystal, notes = only(encode(text))
+    assert notes == ()
+    assert crystal.composition() == {55: 1.0, 17: 1.0}
+    np.testing.assert_allclose(crystal.positions % 1, [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def test_each_block_with_atoms_gives_a_crystal_and_a_bad_one_spoils_none():
+    bad = cif((f"type_symbol {XYZ}", "Xx 0 0 0"), name="bad")
+    text = "data_global\n_publ_author_name 'A'\n" + cif(CSCL, name="one") + bad + cif(CSCL, name="two")
+    one, refused, two = read_cif(text, "file")
+    assert (one.crystal.key, refused.key, two.crystal.key) == ("file:one", "file:bad", "file:two")
+    assert "'Xx' is not an element" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("_publ_title 'open\n", "read by pymatgen, as gemmi cannot (string:18:17(308): unterminated"),
+        ("_x\n", "_x has no value"),
+        ("loop_\n_y\n_z\n1\n", "neither gemmi"),
+    ],
+)
+def test_a_block_of_invalid_syntax_spoils_no_other(broken, said):
+    text = cif(CSCL, name="a") + broken + cif(CSCL, name="b") + cif(CSCL, name="a")
+    first, second, third = read_cif(text, "file")
+    assert said in (first.reason if isinstance(first, Refused) else first.notes[0])
+    assert (second.crystal.key, third.crystal.key) == ("file:b", "file:a")
+    assert second.notes == third.notes == ()
+
+
+def test_pymatgen_takes_what_gemmi_does_not():
+    fifth = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/5,y,z'\n'x+2/5,y,z'\n'x+3/5,y,z'\n'x+4/5,y,z'\n"
+    text = cif((f"type_symbol {XYZ}", "Cs 0 0 0"), cell=(25, 5, 5, 90, 90, 90), symmetry=fifth)
+    crystal, notes = only(text)
+    assert crystal.n_sites == 5
+    assert "read by pymatgen, as gemmi cannot (Wrong denominator 5" in notes[0]
+    refused = only(text + "_chemical_formula_sum 'Cs Cl'\n")
+    assert isinstance(refused, Refused)
+    assert "disagrees with the stated formula" in refused.reason
+
+
+def test_the_largest_cell_is_an_argument():
+    text = GOOD["name of the group"]
+    assert only(text, max_sites=8).crystal.n_sites == 8
+    assert "8 sites, more than the 7 allowed" in only(text, max_sites=7).reason
+
+
+def test_species_that_are_spelt_differently_are_one():
+    crystal, _ = only(cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 1", "CS .5 0 0 1.0", "Cs1 0 .5 0 1.00(1)")))
+    assert crystal.kinds == ((Occupant(55, 1.0),),)
+    assert crystal.species.tolist() == [0, 0, 0]

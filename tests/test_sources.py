@@ -1,0 +1,338 @@
+import csv
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from pymatgen.core import Lattice, Molecule, Structure
+
+from crystalmax import sources
+from crystalmax.sources import read, write_notes, write_skipped
+
+HEAD = """data_{name}
+_cell_length_a {a}
+_cell_length_b 5.6
+_cell_length_c 5.6
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M '{group}'
+{extra}loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+"""
+
+
+def cif(*atoms, name="x", a="5.6", group="P 1", extra=""):
+    rows = "".join(f"A{number} {atom}\n" for number, atom in enumerate(atoms))
+    return HEAD.format(name=name, a=a, group=group, extra=extra) + rows
+
+
+SALT = cif("Na 0 0 0 1", "Cl 0.5 0.5 0.5 1", group="F m -3 m")
+CESIUM = cif("Cs 0 0 0 1", "Cl 0.5 0.5 0.5 0.75")
+POSCAR = "salt\n1.0\n4 0 0\n0 4 0\n0 0 4\nNa Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+STRUCTURE = Structure(Lattice.cubic(4), ["Na", {"Cl": 0.5, "Br": 0.25}], [[0, 0, 0], [0.5, 0.5, 0.5]])
+XYZ = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa 0 0 0\nCl 2 2 2\n'
+
+
+def zipped(**entries):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name.replace("__", "."), content)
+    return buffer.getvalue()
+
+
+def parquet(frame):
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    return buffer.getvalue()
+
+
+# A name for the file, its content, and what the line about it must say.
+BROKEN = {
+    "empty file": ("x.cif", "", "it is empty"),
+    "no CIF at all": ("x.cif", "<html>not found</html>", "it is no CIF"),
+    "binary content": ("x.cif", bytes(range(256)), "it is no CIF"),
+    "no atoms": ("x.cif", "data_x\n_cell_length_a 5\n", "no data block has atoms"),
+    "cut short": ("x.cif", SALT[:-12], "neither gemmi"),
+    "coordinates missing": ("x.cif", cif("Na 0 0 0 1", "Cl ? . 0.5 1"), r"no coordinates for A1 \(\?\), A1 \(\.\)"),
+    "coordinate is no number": ("x.cif", cif("Na 0 0 1/2 1"), r"no coordinates for A0 \(1/2\)"),
+    "cell is missing": ("x.cif", SALT.replace("_cell_length_b 5.6\n", ""), "_cell_length_b is missing"),
+    "decimal comma": ("x.cif", cif("Na 0 0 0 1", a="5,6"), "_cell_length_a is '5,6'"),
+    "edge of zero": ("x.cif", cif("Na 0 0 0 1", a="0.0"), "length or angle is 0"),
+    "impossible angles": ("x.cif", SALT.replace("alpha 90", "alpha 10").replace("beta 90", "beta 170"), "volume of"),
+    "dummy species": ("x.cif", cif("Na 0 0 0 1", "Xx 0.5 0.5 0.5 1"), "'Xx' is not an element"),
+    "too heavy an element": ("x.cif", cif("Og 0 0 0 1"), "atomic number 118"),
+    "overlapping atoms": ("x.cif", cif("Na 0 0 0 1", "Cl 0.01 0 0 1"), "0.06 angstrom apart"),
+    "overfull site": ("x.cif", cif("Na 0 0 0 0.9", "K 0 0 0 0.6"), r"sum to 1.5 \(Na 0.9 \+ K 0.6\)"),
+    "occupancy is no number": ("x.cif", cif("Na 0 0 0 full"), "occupancy 'full' of Na is no number"),
+    "occupancy not a number": ("x.cif", cif("Na 0 0 0 nan"), "occupancy of Na is nan"),
+    "negative occupancy": ("x.cif", cif("Na 0 0 0 -1"), "occupancy of Na is -1"),
+    "only empty sites": ("x.cif", cif("Na 0 0 0 0"), "every atom has occupancy 0"),
+    "huge cell": ("x.cif", cif("Na 0.01 0.02 0.03 1", "Cl .2 .3 .4 1", group="F m -3 m"), "288 sites, more than the 200"),
+    "POSCAR without elements": ("POSCAR", POSCAR.replace("Na Cl\n", ""), "does not name its elements"),
+    "POSCAR cut short": ("x.vasp", POSCAR[:40], "cannot be read"),
+    "invalid JSON": ("x.json", '{"lattice": ', "no valid JSON"),
+    "JSON of something else": ("x.json", '{"a": 1}', "holds no structure"),
+    "JSON of a molecule": ("x.json", json.dumps(Molecule(["H"], [[0, 0, 0]]).as_dict()), "holds no structure"),
+    "JSON with a bad site": ("x.json", json.dumps([{"lattice": {}, "sites": [1]}]), "cannot be read"),
+    "molecule": ("x.xyz", "1\n\nH 0 0 0\n", "not periodic"),
+    "unknown format": ("x.doc", "hello", "cannot be read"),
+    "table without structures": ("x.csv", "id,gap\na,1\n", "no column 'cif' among id, gap"),
+    "table without rows": ("x.csv", "id,cif\n", "has no rows"),
+    "empty table": ("x.csv", "", "cannot be read"),
+    "row without structure": ("x.csv", "id,cif,gap\na,,1\n", "it is empty"),
+    "corrupt Parquet": ("x.parquet", b"PAR1 and then nothing", "the table cannot be read"),
+    "corrupt archive": ("x.zip", b"PK and then nothing", "no readable zip archive"),
+    "archive without structures": ("x.zip", zipped(readme__txt="hello"), "the archive holds no structure"),
+    "archive in an archive": ("x.zip", zipped(inner__zip=zipped(a__cif=SALT)), "archive within an archive"),
+    "missing file": ("", "", "no such file or folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_input_gets_a_line_and_spoils_nothing_else(name, tmp_path):
+    file, content, said = BROKEN[name]
+    path = tmp_path / (file or "absent.cif")
+    if file:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "good.cif").write_text(CESIUM)
+    before, broken, after = read(CESIUM, path, tmp_path / "good.cif", max_sites=200)
+    for record in (before, after):
+        assert record.refusal is None
+        assert record.crystal.composition() == {55: 1.0, 17: 0.75}
+    assert broken.crystal is None
+    with pytest.raises(ValueError, match=said):
+        raise broken.refusal
+    assert broken.refusal.key == broken.key
+    assert broken.refusal.remedy
+    assert "\n" not in str(broken.refusal)
+    assert broken.source.startswith(str(path))
+
+
+def test_every_kind_of_file_gives_the_same_crystal(tmp_path):
+    rocksalt = cif("Na 0 0 0 1", "Cl 0.5 0.5 0.5 1").replace("5.6", "4")
+    plain = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    contents = {
+        "a.cif": rocksalt,
+        "b.CIF": rocksalt,
+        "CONTCAR.2": POSCAR,
+        "d.vasp": POSCAR,
+        "e.json": json.dumps(plain.as_dict()),
+        "f.xyz": XYZ,
+    }
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    plain.to_ase_atoms().write(tmp_path / "g.res")
+    records = [*read(tmp_path), *read(tmp_path / "g.res"), *read(plain), *read(plain.to_ase_atoms()), *read(rocksalt)]
+    assert [record.key for record in records] == ["CONTCAR.2", "a", "b", "d", "e", "f", "g", "0", "0", "0"]
+    for record in records:
+        assert record.notes == ()
+        np.testing.assert_allclose(record.crystal.lattice, 4 * np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(record.crystal.positions, [[0, 0, 0], [0.5] * 3], atol=1e-9)
+        assert record.crystal.composition() == {11: 1.0, 17: 1.0}
+
+
+def test_folders_are_read_deeply_in_the_order_of_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b/z.cif", "b/a.cif", "c.cif", "a.v2.cif", ".hidden/x.cif", "b/.x.cif"):
+        (tmp_path / name).write_text(SALT)
+    (tmp_path / "notes.txt").write_text("not a structure")
+    (tmp_path / "d.zip").write_bytes(zipped(inside__cif=SALT))
+    (tmp_path / "e.tar").write_bytes(b"")
+    records = list(read(tmp_path))
+    assert [record.key for record in records] == ["a.v2", "b/a", "b/z", "c", "inside", "e"]
+    assert records[0].source == str(tmp_path / "a.v2.cif")
+    assert records[4].source == f"{tmp_path / 'd.zip'}!inside.cif"
+    assert "only zip is read" in records[5].refusal.reason
+
+
+def test_a_folder_without_structures_says_so(tmp_path):
+    (tmp_path / "readme.txt").write_text("hello")
+    (record,) = read(tmp_path)
+    assert "none of the 1 files" in record.refusal.reason
+
+
+def test_archives_are_read_in_memory_and_never_written(tmp_path):
+    path = tmp_path / "all.zip"
+    path.write_bytes(zipped(**{"../../evil.cif": SALT, "/root.cif": CESIUM, "POSCAR": POSCAR, "readme.md": "x"}))
+    records = list(read(path))
+    assert [record.key for record in records] == ["../../evil", "/root", "POSCAR"]
+    assert all(record.crystal for record in records)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["all.zip"]
+    assert not (tmp_path.parent.parent / "evil.cif").exists()
+
+
+def test_what_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
+    (tmp_path / "bomb.zip").write_bytes(zipped(big__cif=" " * 10**6, small__cif=SALT))
+    (tmp_path / "large.cif").write_text(SALT + " " * 2000)
+    big, small, large = read(tmp_path)
+    assert "larger than" in big.refusal.reason
+    assert small.crystal.n_sites == 8
+    assert "larger than" in large.refusal.reason
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
+def test_tables_give_keys_and_targets(form, tmp_path):
+    frame = pd.DataFrame(
+        {
+            "Material_ID": ["007", "mp-2", "mp-3"],
+            "cif": [SALT, CESIUM, "junk"],
+            "gap": [5.0, np.nan, 1.0],
+            "count": [1, 2, 3],
+            "metal": [True, False, False],
+            "comment": ["a", "b", "c"],
+        }
+    )
+    table = frame
+    if form == "csv":
+        table = tmp_path / "t.csv"
+        frame.to_csv(table, index=False)
+    elif form == "parquet":
+        table = tmp_path / "t.parquet"
+        frame.to_parquet(table)
+    first, second, third = read(table)
+    assert [first.key, second.key, third.key] == ["007", "mp-2", "mp-3"]
+    assert first.targets == first.crystal.targets == {"gap": 5.0, "count": 1.0, "metal": 1.0}
+    assert np.isnan(second.targets["gap"])
+    assert third.refusal is not None
+    assert third.targets["gap"] == 1.0
+    assert third.source.endswith("row 2")
+
+
+def test_rows_without_identifier_are_numbered(tmp_path):
+    path = tmp_path / "mine.csv"
+    pd.DataFrame({"gap": [1.0, 2.0], "cif": [SALT, SALT]}).to_csv(path, index=False)
+    records = list(read(path))
+    assert [record.key for record in records] == ["mine-0", "mine-1"]
+    assert [record.targets for record in records] == [{"gap": 1.0}, {"gap": 2.0}]
+
+
+def test_tables_in_other_encodings_are_read(tmp_path):
+    frame = pd.DataFrame({"id": ["Süd", "b"], "cif": [SALT, SALT]})
+    frame.to_csv(tmp_path / "latin.csv", index=False, encoding="latin-1")
+    frame.to_csv(tmp_path / "bom.csv", index=False, encoding="utf-8-sig")
+    assert [record.key for record in read(tmp_path / "latin.csv")] == ["Süd", "b"]
+    assert [record.key for record in read(tmp_path / "bom.csv")] == ["Süd", "b"]
+
+
+@pytest.mark.parametrize("column", ["file", "id", "anything"])
+def test_labels_join_by_key_or_file_name(column, tmp_path):
+    folder = tmp_path / "cifs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.cif").write_text(SALT)
+    (folder / "sub" / "b.cif").write_text(CESIUM)
+    (folder / "two.cif").write_text(cif("Na 0 0 0 1", name="p") + cif("K 0 0 0 1", name="q"))
+    (folder / "unlabelled.cif").write_text(SALT)
+    labels = pd.DataFrame({column: ["a.cif", "b", "two", "ghost.cif"], "gap": [1.0, 2.0, 3.0, 4.0]})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    for table in (tmp_path / "labels.csv", labels):
+        records = {record.key: record for record in read(folder, labels=table)}
+        gaps = {key: record.targets.get("gap") for key, record in records.items()}
+        assert gaps == {"a": 1.0, "sub/b": 2.0, "two:p": 3.0, "two:q": 3.0, "unlabelled": None, "ghost": 4.0}
+        assert records["a"].crystal.targets == {"gap": 1.0}
+        assert "labels but no structure" in records["ghost"].refusal.reason
+
+
+def test_numbers_as_names_keep_their_zeros_in_labels(tmp_path):
+    (tmp_path / "007.cif").write_text(SALT)
+    (tmp_path / "labels.csv").write_text("name,gap\n007,1.5\n")
+    (record,) = read(tmp_path / "007.cif", labels=tmp_path / "labels.csv")
+    assert record.targets == {"gap": 1.5}
+
+
+def test_a_name_labelled_twice_is_an_error(tmp_path):
+    labels = pd.DataFrame({"id": ["a", "a.cif"], "gap": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="names 'a' twice"):
+        list(read(SALT, labels=labels))
+
+
+def test_objects_keep_their_place_and_bad_ones_a_row():
+    records = list(read([STRUCTURE, None, bulk("Cu"), 3, CESIUM], SALT))
+    assert [record.key for record in records] == ["0.0", "0.1", "0.2", "0.3", "0.4", "1"]
+    assert [record.crystal is None for record in records] == [False, True, False, True, False, False]
+    assert "a NoneType is no structure" in records[1].refusal.reason
+    assert records[0].crystal.composition() == pytest.approx({11: 1.0, 17: 0.5, 35: 0.25})
+
+
+def test_crystals_keep_key_and_targets():
+    (first,) = read(CESIUM)
+    crystal = first.crystal.__class__(**{**first.crystal.__dict__, "key": "mine", "targets": {"gap": 2.0}})
+    (record,) = read([crystal])
+    assert record.key == record.crystal.key == "mine"
+    assert record.targets == record.crystal.targets == {"gap": 2.0}
+
+
+def test_keys_are_unique_and_the_same_every_time(tmp_path):
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.cif").write_text(SALT)
+    (tmp_path / "one" / "a#2.cif").write_text(SALT)
+    (tmp_path / "two" / "bad.cif").write_text("")
+    (tmp_path / "three" / "bad.cif").write_text("")
+    folders = [tmp_path / folder for folder in ("one", "two", "three")]
+    records = list(read(*folders))
+    keys = [record.key for record in records]
+    assert sorted(keys) == sorted(set(keys))
+    assert keys == ["a#2", "a", "a#3", "bad", "a#4", "bad#2"]
+    assert [(record.crystal or record.refusal).key for record in records] == keys
+    assert [record.key for record in read(*folders)] == keys
+
+
+def test_a_json_file_may_hold_many_structures(tmp_path):
+    plain = STRUCTURE.as_dict()
+    (tmp_path / "list.json").write_text(json.dumps([plain, plain]))
+    (tmp_path / "named.json").write_text(json.dumps({"a": plain, "b": plain}))
+    assert [record.key for record in read(tmp_path)] == ["list:0", "list:1", "named:a", "named:b"]
+
+
+def test_frames_of_a_trajectory_are_numbered(tmp_path):
+    (tmp_path / "run.extxyz").write_text(XYZ + XYZ.replace("Na", "K"))
+    records = list(read(tmp_path))
+    assert [record.key for record in records] == ["run:0", "run:1"]
+    assert records[1].crystal.composition() == {19: 1.0, 17: 1.0}
+
+
+def test_several_processes_give_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "CHUNK", 3)
+    table = pd.DataFrame({"id": [f"m{n}" for n in range(10)], "cif": [SALT, CESIUM, "junk", SALT, ""] * 2})
+    alone, together = (list(read(table, STRUCTURE, n_jobs=n_jobs)) for n_jobs in (1, 2))
+    assert [record.key for record in alone] == [record.key for record in together]
+    assert [str(record.refusal) for record in alone] == [str(record.refusal) for record in together]
+    for one, other in zip(alone, together, strict=True):
+        assert (one.crystal is None) == (other.crystal is None)
+        if one.crystal is not None:
+            np.testing.assert_array_equal(one.crystal.positions, other.crystal.positions)
+
+
+def test_reading_is_lazy(tmp_path):
+    def endless():
+        while True:
+            yield CESIUM
+
+    assert next(read(endless())).crystal is not None
+
+
+def test_refusals_and_notes_are_written_for_the_user(tmp_path):
+    records = list(read([cif("Xx 0 0 0 1"), cif("D 0 0 0 1"), SALT]))
+    assert write_skipped(tmp_path / "skipped.csv", records) == 1
+    assert write_notes(tmp_path / "notes.csv", records) == 1
+    with open(tmp_path / "skipped.csv", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["key"] == "0"
+    assert line["source"] == "str 0"
+    assert line["reason"] == "'Xx' is not an element"
+    assert line["remedy"]
+    with open(tmp_path / "notes.csv", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line == {"key": "1", "source": "str 1", "note": "deuterium was read as hydrogen"}

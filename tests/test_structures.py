@@ -1,0 +1,212 @@
+import logging
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from hypothesis import given
+from hypothesis import strategies as st
+from pymatgen.core import Composition, DummySpecies, Element, Lattice, Molecule, Species, Structure
+
+from crystalmax.crystal import Crystal, Occupant
+from crystalmax.structures import Refused, checked, convert, to_crystal
+
+CUBE = 4.0 * np.eye(3)
+
+
+def raw(*atoms, lattice=CUBE, key="here"):
+    """A crystal with one row an atom, from (position, occupant, ...)."""
+    positions = np.array([position for position, *_ in atoms], dtype=float).reshape(-1, 3)
+    kinds = tuple(dict.fromkeys(tuple(Occupant(*one) for one in occupants) for _, *occupants in atoms))
+    species = np.array([kinds.index(tuple(Occupant(*one) for one in occupants)) for _, *occupants in atoms], dtype=int)
+    return Crystal(np.array(lattice, dtype=float), positions, species, kinds, key)
+
+
+ORIGIN, CENTER = (0, 0, 0), (0.5, 0.5, 0.5)
+
+
+def test_a_good_crystal_passes_unchanged():
+    crystal = raw((ORIGIN, (55, 1.0)), (CENTER, (17, 1.0, -1.0)))
+    reading = checked(crystal)
+    assert reading.crystal is crystal
+    assert reading.notes == ()
+
+
+def test_atoms_at_one_position_become_one_site_with_a_row_of_occupancies():
+    crystal, notes = checked(raw((ORIGIN, (19, 0.25)), (CENTER, (17, 1.0)), ((1, 1, 1), (11, 0.5))))
+    assert crystal.n_sites == 2
+    assert crystal.kinds[crystal.species[0]] == (Occupant(11, 0.5), Occupant(19, 0.25))
+    assert notes == ()
+
+
+def test_two_charges_of_one_element_stay_apart_and_equal_ones_add_up():
+    crystal, _ = checked(
+        raw((ORIGIN, (26, 0.5, 3.0)), (ORIGIN, (26, 0.25, 2.0)), (ORIGIN, (26, 0.25, 2.0)), (CENTER, (8, 0.5, -2.0)))
+    )
+    assert crystal.kinds[crystal.species[0]] == (Occupant(26, 0.5, 2.0), Occupant(26, 0.5, 3.0))
+    assert crystal.kinds[crystal.species[1]] == (Occupant(8, 0.5, -2.0),)
+
+
+def test_split_positions_stay_separate():
+    crystal, notes = checked(raw((ORIGIN, (19, 0.5)), ((0.05, 0, 0), (19, 0.5)), (CENTER, (17, 1.0))))
+    assert crystal.n_sites == 3
+    assert notes == ()
+
+
+@given(total=st.floats(0.05, 1.3), share=st.floats(0.1, 0.9))
+def test_no_position_is_ever_filled_above_one(total, share):
+    crystal = raw((ORIGIN, (28, total * share)), (ORIGIN, (26, total * (1 - share))))
+    if total > 1.05 + 1e-9:
+        with pytest.raises(Refused, match="sum to"):
+            checked(crystal)
+    elif total < 1.05 - 1e-9:
+        reading = checked(crystal)
+        iron, nickel = reading.crystal.kinds[0]
+        assert iron.occupancy + nickel.occupancy == pytest.approx(min(total, 1.0))
+        assert nickel.occupancy / iron.occupancy == pytest.approx(share / (1 - share))
+        assert bool(reading.notes) == (total > 1.0 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("crystal", "said"),
+    [
+        (raw((ORIGIN, (11, 1.0)), (ORIGIN, (11, 1.0))), "Na is listed 2 times at one position"),
+        (raw((ORIGIN, (11, 0.0)), (CENTER, (17, 1.0))), "1 atoms of occupancy 0 were left out"),
+        (raw((ORIGIN, (11, 1.03)), (CENTER, (17, 1.0))), "occupancies summing to 1.03 were scaled to 1"),
+    ],
+)
+def test_what_is_reinterpreted_is_noted(crystal, said):
+    reading = checked(crystal, notes=("before",))
+    assert reading.notes[0] == "before"
+    assert said in reading.notes[1]
+    assert reading.crystal.is_ordered
+
+
+@pytest.mark.parametrize(
+    ("crystal", "reason"),
+    [
+        (raw((ORIGIN, (11, 1.2))), "sum to 1.2"),
+        (raw((ORIGIN, (11, 0.7)), (ORIGIN, (19, 0.7))), r"sum to 1.4 \(Na 0.7 \+ K 0.7\)"),
+        (raw((ORIGIN, (11, 1.0)), ((0.1, 0, 0), (17, 1.0))), "0.40 angstrom apart"),
+        (raw((ORIGIN, (11, 1.0)), ((0.99, 0, 0), (17, 0.2))), "0.04 angstrom apart .* 1.2"),
+        (raw((ORIGIN, (11, 0.0))), "every atom has occupancy 0"),
+        (raw((ORIGIN, (11, -0.5))), "occupancy of Na is -0.5"),
+        (raw((ORIGIN, (11, np.nan))), "occupancy of Na is nan"),
+        (raw((ORIGIN, (11, np.inf))), "occupancy of Na is inf"),
+        (raw((ORIGIN, (0, 1.0))), "atomic number 0 is outside"),
+        (raw((ORIGIN, (104, 1.0))), "atomic number 104 is outside"),
+        (raw(((0, 0, np.nan), (11, 1.0))), "not a finite number"),
+        (raw(), "no atoms"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.ones((3, 3))), "volume of the cell is 0"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.full((3, 3), np.nan)), "volume of the cell is"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, np.inf])), "volume of the cell is"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, 0.3])), "collapsed"),
+        (raw((ORIGIN, (11, 1.0)), lattice=[[4, 0, 0], [4, 0.05, 0], [0, 0, 4]]), "collapsed"),
+    ],
+)
+def test_what_is_refused_says_why_and_what_would_help(crystal, reason):
+    with pytest.raises(Refused, match=reason) as error:
+        checked(crystal)
+    assert error.value.key == "here"
+    assert error.value.remedy
+    assert str(error.value) == f"here: {error.value.reason}; {error.value.remedy}."
+
+
+def test_the_largest_cell_is_an_argument():
+    grid = [((x / 3, y / 3, z / 3), (14, 1.0)) for x in range(3) for y in range(3) for z in range(3)]
+    crystal = raw(*grid, lattice=9 * np.eye(3))
+    assert checked(crystal, max_sites=27).crystal.n_sites == 27
+    with pytest.raises(Refused, match="27 sites, more than the 26 allowed"):
+        checked(crystal, max_sites=26)
+
+
+def test_a_refusal_survives_pickling():
+    refused = Refused("a", "b", "c")
+    again = pickle.loads(pickle.dumps(refused))
+    assert (again.key, again.reason, again.remedy) == ("a", "b", "c")
+
+
+def test_pymatgen_structures_keep_occupancies_charges_and_cell():
+    lattice = Lattice.from_parameters(4, 5, 6, 80, 95, 103)
+    species = [{Species("Fe", 3): 0.5, Species("Fe", 2): 0.25}, {Element("K"): 0.5, Element("Na"): 0.5}, "O"]
+    structure = Structure(lattice, species, [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0, 0.2]])
+    crystal, notes = convert(structure, "mine")
+    assert crystal.key == "mine"
+    assert notes == ()
+    np.testing.assert_array_equal(crystal.lattice, lattice.matrix)
+    np.testing.assert_array_equal(crystal.positions, structure.frac_coords)
+    assert [crystal.kinds[row] for row in crystal.species] == [
+        (Occupant(26, 0.25, 2.0), Occupant(26, 0.5, 3.0)),
+        (Occupant(11, 0.5), Occupant(19, 0.5)),
+        (Occupant(8, 1.0),),
+    ]
+
+
+def test_explicit_full_occupancy_is_no_occupancy():
+    plain = Structure(Lattice.cubic(4), ["Na", "Cl"], [ORIGIN, CENTER])
+    explicit = Structure(Lattice.cubic(4), [{"Na": 1.0}, Composition({"Cl": 1.0})], [ORIGIN, CENTER])
+    assert convert(plain).crystal.kinds == convert(explicit).crystal.kinds
+
+
+def test_deuterium_is_hydrogen_with_a_note(caplog):
+    structure = Structure(Lattice.cubic(4), [{"D": 0.5, "H": 0.5}, "Cl"], [ORIGIN, CENTER])
+    crystal, notes = convert(structure)
+    assert crystal.kinds[crystal.species[0]] == (Occupant(1, 1.0),)
+    assert notes == ("deuterium was read as hydrogen",)
+    with caplog.at_level(logging.WARNING):
+        assert to_crystal(structure, "ice").key == "ice"
+    assert caplog.messages == ["ice: deuterium was read as hydrogen"]
+
+
+@pytest.mark.parametrize(
+    ("structure", "reason"),
+    [
+        (Structure(Lattice.cubic(4), [DummySpecies("Xa"), "O"], [ORIGIN, CENTER]), "'Xa' is not an element"),
+        (Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.7]]), "not periodic"),
+        (Structure(Lattice(CUBE, pbc=(True, True, False)), ["Na"], [ORIGIN]), "not periodic"),
+        (molecule("H2O"), "not periodic"),
+        (bulk("Cu") * (1, 1, 1), None),
+        (Atoms("Cu", cell=[4, 4, 0], pbc=True), "volume of the cell is 0"),
+        (Atoms("X", cell=[4, 4, 4], pbc=True), "'X' is not an element"),
+        (Atoms("Cu", cell=[4, 4, 4], pbc=[True, True, False]), "not periodic"),
+        (Atoms(cell=[4, 4, 4], pbc=True), "no atoms"),
+    ],
+)
+def test_objects_meet_the_same_policies(structure, reason):
+    if reason is None:
+        assert convert(structure).crystal.n_sites == 1
+        return
+    with pytest.raises(Refused, match=reason):
+        convert(structure, "it")
+
+
+def test_ase_atoms_keep_cell_and_positions():
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.rattle(0.05, seed=1)
+    crystal = to_crystal(atoms)
+    np.testing.assert_allclose(crystal.positions @ crystal.lattice, atoms.positions, atol=1e-12)
+    assert crystal.composition() == {11: 1.0, 17: 1.0}
+
+
+def test_occupancies_that_ase_puts_aside_are_taken_back(tmp_path):
+    from ase.io import read
+
+    structure = Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}, {"O": 0.8}], [ORIGIN, CENTER])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        structure.to(str(tmp_path / "x.cif"))
+        atoms = read(tmp_path / "x.cif")
+    assert to_crystal(atoms).composition() == pytest.approx({26: 0.5, 28: 0.5, 8: 0.8})
+
+
+def test_a_crystal_passes_through_with_its_key_unless_another_is_given():
+    crystal = raw((ORIGIN, (11, 1.0)))
+    assert to_crystal(crystal) is crystal
+    assert to_crystal(crystal, "new").key == "new"
+
+
+def test_anything_else_is_a_type_error():
+    with pytest.raises(TypeError, match="is a str; expected a pymatgen Structure"):
+        convert("NaCl.cif")

@@ -1,0 +1,96 @@
+import pytest
+
+from crystalmax.symbols import element, from_label, from_type, sum_formula
+
+
+@pytest.mark.parametrize(
+    ("symbol", "number", "charge"),
+    [
+        ("Fe", 26, None),
+        ("FE", 26, None),
+        ("fe", 26, None),
+        ("Fe3+", 26, 3.0),
+        ("Fe+3", 26, 3.0),
+        ("O2-", 8, -2.0),
+        ("Cl-", 17, -1.0),
+        ("Na1.5+", 11, 1.5),
+        ("Fe2", 26, None),
+        ("CO", 27, None),
+        ("OH", 8, None),
+        ("Wat", 8, None),
+        ("Lr", 103, None),
+        ("Og", 118, None),
+        ("D", 1, None),
+        ("T", 1, None),
+        ("Xx", 0, None),
+        ("Foo", 0, None),
+        ("X", 0, None),
+        ("", 0, None),
+    ],
+)
+def test_type_symbols(symbol, number, charge):
+    reading = from_type(symbol)
+    assert element(reading, frozenset()) == number
+    assert reading.oxidation_state == charge
+
+
+@pytest.mark.parametrize(
+    ("label", "stated", "number"),
+    [
+        ("Fe1", "", 26),
+        ("AlT", "", 13),
+        ("FeMe", "", 26),
+        ("Oint", "", 8),
+        ("O-H", "", 8),
+        ("OH1", "", 8),
+        ("Wat2", "", 8),
+        ("H2O", "", 8),
+        ("Dy1", "", 66),
+        ("D1", "", 1),
+        ("FE1", "Fe O", 26),
+        ("CO1", "Ca C O3", 6),
+        ("CO1", "Co O", 27),
+        ("CO1", "", 27),
+        ("NbA", "Na N", 7),
+        ("NbA", "Nb O2", 41),
+        ("Pa", "P O4", 15),
+        ("Fl", "Ca F2", 9),
+        ("NH4", "N H4 Cl", 7),
+        ("Vac1", "", 0),
+        ("Du", "", 0),
+        ("Q1", "", 0),
+        ("T1", "", 0),
+        ("1", "", 0),
+    ],
+)
+def test_labels_are_read_with_the_stated_formula_in_mind(label, stated, number):
+    assert element(from_label(label), sum_formula(stated).keys()) == number
+
+
+@pytest.mark.parametrize(("symbol", "said"), [("D", "deuterium"), ("T", "tritium"), ("H", "")])
+def test_isotopes_leave_a_note(symbol, said):
+    assert said in from_type(symbol).note
+    assert bool(from_type(symbol).note) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "bare"), [("Wat", True), ("O-H", True), ("OH2", True), ("O1", False), ("Os", False)]
+)
+def test_oxygen_without_its_hydrogens_is_marked(symbol, bare):
+    assert from_label(symbol).bare_oxygen == bare
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("Ca2 Al2 Si3 O12 H2", {20: 2, 13: 2, 14: 3, 8: 12, 1: 2}),
+        ("C12H10", {6: 12, 1: 10}),
+        ("Si.5 Fe1.4 O4.001", {14: 0.5, 26: 1.4, 8: 4.001}),
+        ("H D", {1: 2.0}),
+        ("(Na K) Cl", {}),
+        ("Qq2", {}),
+        ("?", {}),
+    ],
+)
+def test_sum_formulas(text, formula):
+    assert sum_formula(text) == pytest.approx(formula)
