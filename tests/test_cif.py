@@ -25,6 +25,10 @@ def cif(atoms, *, cell=(5, 5, 5, 90, 90, 90), symmetry="_symmetry_space_group_na
     return "\n".join(lines) + "\n"
 
 
+def named(group):
+    return f"_symmetry_space_group_name_H-M '{group}'"
+
+
 def only(text, **options):
     (outcome,) = read_cif(text, "it", **options)
     return outcome
@@ -59,31 +63,35 @@ CHARGES = "loop_\n_atom_type_symbol\n_atom_type_oxidation_number\nFe3+ 3\nO2- -2
 GOOD = {
     "P1": cif(CSCL),
     "triclinic": cif(CSCL, cell=(5, 6, 7, 81.5, 95.25, 112.125)),
-    "uncertainties": cif((f"type_symbol {XYZ}", "Cs 0.1(2) .25(10) 0", "Cl 0.503(1) 0.5 -0.5"), cell=("5.1(3)", 5, 5, 90, 90, 90)),
-    "explicit operations": cif(
-        (f"label {XYZ}", "Ti 0 0 0", "O1 0.3053 0.3053 0"), cell=(4.59, 4.59, 2.96, 90, 90, 90), symmetry=RUTILE_OPERATIONS
+    "uncertainties": cif(
+        (f"type_symbol {XYZ}", "Cs 0.1(2) .25(10) 0", "Cl 0.503(1) 0.5 -0.5"), cell=("5.1(3)", 5, 5, 90, 90, 90)
     ),
-    "name of the group": cif((f"type_symbol {XYZ}", "Na 0 0 0", "Cl 0.5 0 0"), symmetry="_symmetry_space_group_name_H-M 'F m -3 m'"),
+    "explicit operations": cif(
+        (f"label {XYZ}", "Ti 0 0 0", "O1 0.3053 0.3053 0"),
+        cell=(4.59, 4.59, 2.96, 90, 90, 90),
+        symmetry=RUTILE_OPERATIONS,
+    ),
+    "name of the group": cif((f"type_symbol {XYZ}", "Na 0 0 0", "Cl 0.5 0 0"), symmetry=named("F m -3 m")),
     "name without blanks": cif((f"type_symbol {XYZ}", "C 0 0 0"), symmetry="_space_group_name_H-M_alt 'Im-3m'"),
     "mixed site": cif((f"label type_symbol {XYZ} occupancy", "M1 Na 0 0 0 0.25", "M2 K 0 0 0 0.75", "X Cl .5 .5 .5 1")),
     "vacancies": cif((f"type_symbol {XYZ} occupancy", "Ti 0 0 0 1", "O 0.5 0.5 0.5 0.8")),
-    "split position": cif((f"type_symbol {XYZ} occupancy", "K 0.03 0 0 0.5", "Cl .5 .5 .5 1"), symmetry="_symmetry_space_group_name_H-M 'P -1'"),
+    "split position": cif((f"type_symbol {XYZ} occupancy", "K 0.03 0 0 0.5", "Cl .5 .5 .5 1"), symmetry=named("P -1")),
     "charges in symbols": cif((f"type_symbol {XYZ}", "Fe3+ 0 0 0", "N3- 0.5 0.5 0.5")),
     "charges in a table": cif((f"type_symbol {XYZ}", "Fe3+ 0 0 0", "O2- 0.5 0.5 0.5", "O2- 0.5 0 0"), extra=CHARGES),
     "hexagonal, rounded": cif(
         (f"type_symbol {XYZ}", "Zn 0.3333 0.6667 0", "S 0.3333 0.6667 0.375"),
         cell=(3.8, 3.8, 6.2, 90, 90, 120),
-        symmetry="_symmetry_space_group_name_H-M 'P 63 m c'",
+        symmetry=named("P 63 m c"),
     ),
     "text fields and comments": "# made by hand\n" + cif(CSCL, extra="_publ_section_title\n;\n _cell_length_a 9\n;\n"),
-}  # fmt: skip
+}
 
 
 # pymatgen does not know this spelling of the space group, and would read the file as P1.
 RHOMBOHEDRAL = cif(
     (f"type_symbol {XYZ}", "Bi 0.234 0.234 0.234"),
     cell=(4.7, 4.7, 4.7, 57, 57, 57),
-    symmetry="_symmetry_space_group_name_H-M 'R -3 m :R'",
+    symmetry=named("R -3 m :R"),
 )
 
 
@@ -160,7 +168,7 @@ def test_what_pymatgen_writes_is_read_back(seed):
         (cif((f"label {XYZ}", "Na 0 0 0", "Wat .5 .5 .5")), "water or hydroxyl was read as its oxygen"),
         (cif((f"label {XYZ}", "O-H 0 0 0", "Al .5 .5 .5")), "water or hydroxyl was read as its oxygen"),
         (cif(CSCL, symmetry=""), "no symmetry is given: read as P1"),
-        (cif(CSCL, symmetry="_symmetry_space_group_name_H-M 'Q 1'"), "'Q 1' is not known: read as P1"),
+        (cif(CSCL, symmetry=named("Q 1")), "'Q 1' is not known: read as P1"),
         (cif(CSCL, extra="_chemical_formula_sum 'Cs Cl2'"), "'Cs Cl2' disagrees with the atoms"),
         (cif(CSCL, extra="_chemical_formula_sum 'Cs2 Cl2'"), ""),
         (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 ?")), "unknown occupancy of Cs was read as 1"),

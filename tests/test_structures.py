@@ -100,7 +100,7 @@ def test_what_is_reinterpreted_is_noted(crystal, said):
         (raw(((0, 0, np.nan), (11, 1.0))), "not a finite number"),
         (raw(), "no atoms"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.ones((3, 3))), "volume of the cell is 0"),
-        (raw((ORIGIN, (11, 1.0)), lattice=np.full((3, 3), np.nan)), "volume of the cell is"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.full((3, 3), np.nan)), "volume of the cell is nan"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, np.inf])), "volume of the cell is"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, 0.3])), "collapsed"),
         (raw((ORIGIN, (11, 1.0)), lattice=[[4, 0, 0], [4, 0.05, 0], [0, 0, 4]]), "collapsed"),

@@ -241,16 +241,16 @@ def _cell(block: cif.Block, key: str) -> tuple[gemmi.UnitCell, list[str]]:
 def _coordinates(texts: list[str], labels: list[str], key: str) -> Float[np.ndarray, "atoms 3"]:
     """Coordinates from all x, then all y, then all z."""
     try:
-        numbers: list[float | None] = list(map(float, texts))
+        numbers = list(map(float, texts))
     except ValueError:
-        numbers = [_number(text) for text in texts]
-    bad = [
-        f"{label} ({text})" for label, text, number in zip(labels * 3, texts, numbers, strict=True) if number is None
-    ]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise Refused(key, f"no coordinates for {', '.join(bad[:3])}{more}", "give coordinates, or remove these atoms")
-    return np.array(numbers, dtype=np.float64).reshape(3, -1).T.copy()
+        read = [_number(text) for text in texts]
+        rows = zip(labels * 3, texts, read, strict=True)
+        bad = [f"{cif.as_string(label)} ({text})" for label, text, number in rows if number is None]
+        if bad:
+            found = f"no coordinates for {', '.join(bad[:3])}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+            raise Refused(key, found, "give coordinates, or remove these atoms") from None
+        numbers = [number for number in read if number is not None]
+    return np.array(numbers).reshape(3, -1).T.copy()
 
 
 def _number(text: str) -> float | None:

@@ -7,6 +7,7 @@ matter of `formats` and `tables`, what is taken that of `structures`.
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -144,7 +145,7 @@ def _is_structure(source: object) -> bool:
 def _pieces_of_path(path: Path) -> Iterator[_Piece]:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
-    except OSError:
+    except OSError:  # such as a name that is too long
         is_folder = is_file = False
     if is_folder:
         yield from _pieces_of_folder(path)
@@ -158,31 +159,24 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
         yield _Piece(_key_of(Path(path.name)), str(path), path)
 
 
-def _key_of(path: PurePath) -> str:
-    """The path without the suffix that tells the format; `POSCAR.1` has none."""
-    is_poscar = path.name.upper().startswith(("POSCAR", "CONTCAR"))
-    return path.as_posix() if is_poscar else path.with_suffix("").as_posix()
-
-
 def _pieces_of_folder(folder: Path) -> Iterator[_Piece]:
     found = False
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in inside:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = path.relative_to(folder)
+        suffix = path.suffix.lower()
         if any(part.startswith(".") for part in relative.parts):
             continue
-        key = _key_of(relative)
-        if path.suffix.lower() == ".zip":
-            found = True
-            yield from _pieces_of_archive(path, key)
-        elif path.suffix.lower() in ARCHIVES:
-            found = True
-            yield _refusal(key, str(path), "of archives only zip is read", "unpack it first")
+        if suffix == ".zip":
+            yield from _pieces_of_archive(path, _key_of(relative))
+        elif suffix in ARCHIVES:
+            yield _refusal(_key_of(relative), str(path), "of archives only zip is read", "unpack it first")
         elif reader_of(path.name):
-            found = True
-            yield _Piece(key, str(path), path)
+            yield _Piece(_key_of(relative), str(path), path)
+        else:
+            continue
+        found = True
     if not found:
-        reason = f"none of the {len(inside)} files in this folder is a structure by its name"
+        reason = "no file in this folder is a structure by its name"
         yield _refusal(folder.name, str(folder), reason, "give files named .cif, .vasp, .json, .xyz or POSCAR")
 
 
@@ -193,15 +187,16 @@ def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
         with zipfile.ZipFile(path) as archive:
             for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
                 name = PurePosixPath(entry.filename)
-                if entry.is_dir() or name.parts[:1] == ("__MACOSX",) or name.name.startswith("."):
+                if entry.is_dir() or name.parts[0] == "__MACOSX" or name.name.startswith("."):
                     continue
-                entry_key, source = _key_of(name), f"{path}!{entry.filename}"
+                source = f"{path}!{entry.filename}"
                 if name.suffix.lower() in {".zip", *ARCHIVES}:
-                    found = True
-                    yield _refusal(entry_key, source, "it is an archive within an archive", "unpack it first")
+                    yield _refusal(_key_of(name), source, "it is an archive within an archive", "unpack it first")
                 elif reader_of(name.name):
-                    found = True
-                    yield _piece_of_entry(archive, entry, entry_key, source)
+                    yield _Piece(_key_of(name), source, _unpacked(archive, entry, _key_of(name)))
+                else:
+                    continue
+                found = True
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         yield _refusal(key, str(path), f"it is no readable zip archive ({error})", "pack it anew")
         return
@@ -209,18 +204,14 @@ def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
         yield _refusal(key, str(path), "the archive holds no structure", "pack files named .cif, .vasp, .json or .xyz")
 
 
-def _piece_of_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, key: str, source: str) -> _Piece:
-    if entry.file_size > MAX_FILE_BYTES:
-        return _too_large(key, source, entry.file_size)
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, key: str) -> _Entry | Refused:
     try:
         with archive.open(entry) as file:
-            # The size that an archive states need not be true.
+            # One byte more than allowed, as the size that an archive states need not be true.
             content = file.read(MAX_FILE_BYTES + 1)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-        return _refusal(key, source, f"this entry cannot be unpacked ({error})", "pack it anew, without a password")
-    if len(content) > MAX_FILE_BYTES:
-        return _too_large(key, source, len(content))
-    return _Piece(key, source, _Entry(entry.filename, content))
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
+        return Refused(key, f"this entry cannot be unpacked ({error})", "pack it anew, without a password")
+    return _Entry(entry.filename, content) if len(content) <= MAX_FILE_BYTES else _too_large(key)
 
 
 def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Piece]:
@@ -231,13 +222,18 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
             yield _Piece(row.key, f"{source} row {number}", row.cif, row.targets)
 
 
+def _key_of(path: PurePath) -> str:
+    """The path without the suffix that tells the format; `POSCAR.1` has none."""
+    is_poscar = path.name.upper().startswith(("POSCAR", "CONTCAR"))
+    return path.as_posix() if is_poscar else path.with_suffix("").as_posix()
+
+
 def _refusal(key: str, source: str, reason: str, remedy: str) -> _Piece:
     return _Piece(key, source, Refused(key, reason, remedy))
 
 
-def _too_large(key: str, source: str, size: int) -> _Piece:
-    reason = f"it is larger than {MAX_FILE_BYTES // 2**20} MiB ({size} bytes)"
-    return _refusal(key, source, reason, "split it into smaller files")
+def _too_large(key: str) -> Refused:
+    return Refused(key, f"it is larger than {MAX_FILE_BYTES / 2**20:.3g} MiB", "split it into smaller files")
 
 
 def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -281,14 +277,11 @@ def _outcomes(piece: _Piece, max_sites: int) -> Outcomes:
 
 
 def _read_file(path: Path, key: str, max_sites: int) -> Outcomes:
+    reader = reader_of(path.name)
     try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            refusal = _too_large(key, str(path), size).content
-            return [refusal] if isinstance(refusal, Refused) else []
-        reader = reader_of(path.name)
-        if reader is None:
-            return read_with_ase(str(path), key, max_sites)
-        return reader(path.read_bytes(), key, max_sites)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return [_too_large(key)]
+        return reader(path.read_bytes(), key, max_sites) if reader else read_with_ase(str(path), key, max_sites)
     except OSError as error:
         return [Refused(key, f"it cannot be opened ({error.strerror})", "check the file and its permissions")]
 

@@ -41,7 +41,7 @@ from jaxtyping import Float, Int
 
 from crystalmax.contacts import close_pairs, plane_spacings
 from crystalmax.crystal import Crystal, Occupant, Species
-from crystalmax.symbols import HEAVIEST, isotope_note
+from crystalmax.symbols import HEAVIEST, from_type, isotope_note
 
 MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
@@ -163,7 +163,8 @@ def _check_cell(crystal: Crystal) -> None:
         raise Refused(key, "it has no atoms", "give at least one atom with coordinates")
     spacings = plane_spacings(lattice)
     if not 0.0 < math.prod(spacings) < math.inf:
-        raise Refused(key, f"the volume of the cell is {crystal.volume:g}", "correct the cell lengths and angles")
+        volume = crystal.volume if np.isfinite(lattice).all() else math.nan
+        raise Refused(key, f"the volume of the cell is {volume:g}", "correct the cell lengths and angles")
     shortest = min(math.hypot(*edge) for edge in lattice.tolist())
     if shortest < CONTACT or min(spacings) < FLATTEST:
         raise Refused(
@@ -312,12 +313,11 @@ def _from_ase(structure: object, key: str) -> tuple[Crystal, set[str]]:
                 continue
             row = []
             for symbol, occupancy in given[str(kind)].items():
-                element = gemmi.Element("H" if symbol in {"D", "T"} else symbol).atomic_number
-                if symbol in {"D", "T"}:
-                    notes.add(isotope_note(symbol))
-                if element == 0:
+                meaning = from_type(symbol)
+                if not meaning.candidates:
                     raise unknown_element(key, symbol)
-                row.append(Occupant(element, float(occupancy)))
+                notes.update({meaning.note} - {""})
+                row.append(Occupant(meaning.candidates[0], float(occupancy)))
             yield tuple(sorted(row))
 
     species, distinct = of_species(kinds())
