@@ -1,0 +1,120 @@
+"""False constituents: from which crystals, how often, and held against what."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Constituents, Encoding, Level
+from crystalmax.geometry import AllPairs
+from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
+from crystalmax.spec import build, describe
+from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
+from crystals import quartz, random_crystals
+from test_transforms import evenly
+
+SAMPLERS = (OtherCrystals(), Corrupted(FalsePolymorph()), Corrupted(FalsePermutation(), levels=("crystal",)))
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SiteNet(site_width=3, crystal_width=4, hidden=4)
+
+
+def labelled(weights):
+    """A level whose constituents carry their own number, for crystals with parts of these weights, two sets each."""
+    owner = torch.tensor([2 * crystal + part % 2 for crystal, own in enumerate(weights) for part in range(len(own))])
+    flat = torch.tensor([weight for own in weights for weight in own], dtype=torch.float32)
+    order = torch.argsort(owner, stable=True)
+    n = len(flat)
+    parts = Constituents(torch.arange(n).float()[:, None], torch.arange(n), owner[order], flat[order])
+    crystal = torch.arange(len(weights)).repeat_interleave(2)
+    return Level("site", parts, torch.zeros(2 * len(weights), 1), crystal)
+
+
+def drawn_from(level, n_crystals, rng):
+    batch = CrystalBatch(
+        torch.zeros(n_crystals, 3, 3), torch.zeros(0, 3), torch.zeros(0).long(), torch.zeros(0, 105), torch.zeros(0).long()
+    )
+    return OtherCrystals().draw(Encoding((level,)), batch, lambda other: None, rng)["site"]
+
+
+def seen(parts):
+    return parts.values[parts.row]
+
+
+weights_of_crystals = st.lists(st.lists(st.integers(1, 30), min_size=2, max_size=5), min_size=2, max_size=4)
+
+
+@given(weights=weights_of_crystals, seed=st.integers(0, 2**32 - 1))
+def test_other_crystals_never_gives_a_constituent_of_the_own_crystal(weights, seed):
+    level = labelled(weights)
+    false = drawn_from(level, len(weights), torch.Generator().manual_seed(seed))
+    of_part = level.crystal[level.constituents.owner]
+    assert (of_part[false.row] != of_part).all()
+    assert torch.equal(false.owner, level.constituents.owner)
+    assert torch.equal(false.weight, level.constituents.weight)
+    assert false.values is level.constituents.values
+
+
+def test_other_crystals_gives_every_other_constituent_in_proportion_to_its_weight(rng):
+    weights = [[1, 4], [2, 3, 1], [6, 2]]
+    level = labelled(weights)
+    weight, of_part = level.constituents.weight, level.crystal[level.constituents.owner]
+    counts = torch.zeros(7, 7)
+    for _ in range(1500):
+        counts[torch.arange(7), drawn_from(level, 3, rng).row] += 1
+    for part in range(7):
+        others = of_part != of_part[part]
+        assert (counts[part][~others] == 0).all()
+        expected = 1500 * weight[others] / weight[others].sum()
+        assert evenly(counts[part][others].tolist(), expected.tolist())
+    # Uniform draws of rows would not do.
+    uniform = torch.full((5,), 300.0)
+    assert not evenly(counts[0][of_part != 0].tolist(), uniform.tolist())
+
+
+@given(crystals=st.lists(random_crystals(), min_size=2, max_size=4), seed=st.integers(0, 2**32 - 1))
+def test_other_crystals_draws_at_both_levels_of_an_encoding(crystals, seed):
+    batch = AllPairs(max_sites=8)(CrystalBatch.collate(crystals))
+    truth = network()(batch, greedy=True)
+    false = OtherCrystals().draw(truth, batch, lambda other: None, torch.Generator().manual_seed(seed))
+    assert set(false) == {"site", "crystal"}
+    sites = false["crystal"].row
+    assert (batch.crystal_of_site[sites] != batch.crystal_of_site).all()
+    assert false["crystal"].values is truth["crystal"].constituents.values
+    # At the level of sites many pairs share a row, so what is drawn must occur in another crystal.
+    parts = truth["site"].constituents
+    crystal = batch.crystal_of_site[parts.owner]
+    for row, own in zip(false["site"].row.tolist(), crystal.tolist(), strict=True):
+        assert ((parts.row == row) & (crystal != own)).any()
+
+
+@pytest.mark.parametrize("levels", [("site", "crystal"), ("crystal",)])
+def test_corrupted_gives_the_constituents_of_the_corrupted_batch(levels, batch):
+    net, transform = network(), FalseComposition()
+    truth = net(batch, greedy=True)
+    sampler = Corrupted(transform, levels=levels)
+    false = sampler.draw(truth, batch, lambda other: net(other, greedy=True), torch.Generator().manual_seed(1))
+    expected = net(transform(batch, torch.Generator().manual_seed(1)), greedy=True)
+    assert tuple(false) == levels
+    for name in levels:
+        for column in ("values", "row", "owner", "weight"):
+            assert torch.equal(getattr(false[name], column), getattr(expected[name].constituents, column))
+        assert false[name].owner.max() < len(truth[name].summaries)
+        assert not torch.equal(seen(false[name]), seen(truth[name].constituents))
+
+
+def test_one_crystal_alone_has_no_other(rng):
+    alone = AllPairs()(CrystalBatch.collate([quartz()]))
+    with pytest.raises(ValueError, match="another crystal to come from, but this batch has 1"):
+        OtherCrystals().draw(network()(alone), alone, lambda other: None, rng)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_they_are_samplers_and_survive_a_description(sampler):
+    assert isinstance(sampler, NegativeSampler)
+    assert build(describe(sampler)) == sampler
