@@ -37,9 +37,7 @@ def test_scores_equal_the_dot_product_of_both_networks(seed, n_parts):
 def test_gradients_equal_those_of_the_dot_product_of_both_networks():
     summaries, parts = drawn(1, 7)
     net = critic()
-    plain = (
-        net.summary(summaries)[parts.owner] * net.last(net.constituent(parts.values))[parts.row]
-    ).sum(-1)
+    plain = (net.summary(summaries)[parts.owner] * net.last(net.constituent(parts.values))[parts.row]).sum(-1)
     weights = list(net.parameters())
     expected = torch.autograd.grad(plain.square().sum(), weights)
     for found, wanted in zip(torch.autograd.grad(net(summaries, parts).square().sum(), weights), expected, strict=True):

@@ -37,7 +37,11 @@ def labelled(weights):
 
 def drawn_from(level, n_crystals, rng):
     batch = CrystalBatch(
-        torch.zeros(n_crystals, 3, 3), torch.zeros(0, 3), torch.zeros(0).long(), torch.zeros(0, 105), torch.zeros(0).long()
+        torch.zeros(n_crystals, 3, 3),
+        torch.zeros(0, 3),
+        torch.zeros(0).long(),
+        torch.zeros(0, 105),
+        torch.zeros(0).long(),
     )
     return OtherCrystals().draw(Encoding((level,)), batch, lambda other: None, rng)["site"]
 

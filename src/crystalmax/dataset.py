@@ -1,7 +1,8 @@
 """Many crystals as flat arrays, in memory or mapped from disk.
 
-What is stored is structures (lattice, positions, species of the canonical cell), not pairs: one data set serves every geometry.
-On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their types, counts and hash:
+What is stored is structures (lattice, positions, species of the canonical cell), not pairs: one data set serves every
+geometry. On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their types,
+counts and hash:
 
     lattice.f8    3 x 3 numbers a crystal, rows are the cell vectors in angstrom
     site_end.i8   where the sites of each crystal end
@@ -109,10 +110,10 @@ class CrystalDataset:
     def __len__(self) -> int:
         return len(self.site_end)
 
-    def __getitem__(self, row: int) -> Crystal:
+    def __getitem__(self, row: int | np.integer[Any]) -> Crystal:
         if not -len(self) <= row < len(self):
             raise IndexError(f"this data set has {len(self)} crystals; there is no crystal {row}")
-        row %= len(self)
+        row = int(row) % len(self)
         begin, end = (int(self.site_end[row - 1]) if row else 0), int(self.site_end[row])
         used, species = np.unique(self.species[begin:end], return_inverse=True)
         return Crystal(

@@ -62,5 +62,3 @@ def level_terms(critic, regularizer, summaries, noise, true, families, sets_of_c
         losses.append(set_loss(critic, seen, true[i], [family[i] for family in families]))
         divergences.append(divergence(regularizer, summary))
     return mean_over_crystals(losses, sets_of_crystal), mean_over_crystals(divergences, sets_of_crystal)
-
-

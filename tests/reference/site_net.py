@@ -82,5 +82,3 @@ def encode(net, batch, grid=None):
         mean = sum(run(net.before_mean, sites[i]) for i in members) / len(members)
         crystals.append(run(net.to_crystal, mean))
     return Naive(sites, crystals, pairs_of_site, sites_of_crystal)
-
-

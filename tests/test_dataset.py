@@ -1,0 +1,195 @@
+"""Crystals end to end, in memory and on disk; and how they are cut into batches."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.dataset import FORMAT, CrystalDataset, DatasetWriter, batches_of_sites, write_dataset
+from crystals import random_crystals, rock_salt, some_crystals
+
+
+def labelled():
+    """Six crystals with non-ASCII names; properties are known for some."""
+    targets = [{"gap": 8.5}, {"gap": 3.2, "hardness": 5.5}, {}, {"hardness": 7.0}, {"gap": float("nan")}, {}]
+    named = zip(some_crystals(), targets, strict=True)
+    return [replace(one, targets=known, key=f"{one.key} α{i}") for i, (one, known) in enumerate(named)]
+
+
+def assert_same(found, expected, names=()):
+    np.testing.assert_array_equal(found.lattice, expected.lattice)
+    np.testing.assert_allclose(found.positions, expected.positions, atol=1e-7)
+    species = [[one.kinds[kind] for kind in one.species] for one in (found, expected)]
+    assert species[0] == species[1]
+    assert found.key == expected.key
+    assert set(found.targets) == {*names, *expected.targets}
+    for name, value in found.targets.items():
+        assert value == pytest.approx(expected.targets.get(name, np.nan), nan_ok=True)
+
+
+@pytest.mark.parametrize("kept", ["in memory", "on disk"])
+def test_every_crystal_comes_back_as_it_was(kept, tmp_path):
+    crystals = labelled()
+    data = CrystalDataset.from_crystals(crystals)
+    if kept == "on disk":
+        data = write_dataset(tmp_path / "data", iter(crystals), provenance={"from": "hand"})
+        assert data.provenance == {"from": "hand"}
+    assert len(data) == len(crystals)
+    assert data.target_names == ("gap", "hardness")
+    for found, expected in zip(data, crystals, strict=True):
+        assert_same(found, expected, data.target_names)
+    assert_same(data[-1], crystals[-1], data.target_names)
+    assert data.n_sites.tolist() == [one.n_sites for one in crystals]
+    with pytest.raises(IndexError, match="has 6 crystals; there is no crystal 6"):
+        data[6]
+
+
+@given(crystals=st.lists(random_crystals(), max_size=5))
+def test_any_crystals_come_back(crystals, tmp_path_factory):
+    data = write_dataset(tmp_path_factory.mktemp("any") / "data", crystals, provenance={})
+    assert len(data) == len(crystals)
+    for found, expected in zip(data, crystals, strict=True):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("kept", ["in memory", "on disk"])
+def test_a_batch_equals_the_collated_crystals(kept, tmp_path):
+    data = CrystalDataset.from_crystals(labelled())
+    if kept == "on disk":
+        data = write_dataset(tmp_path / "data", labelled(), provenance={})
+    rows = np.array([4, 0, 2, 2])
+    batch, expected = data.batch(rows), CrystalBatch.collate([data[row] for row in rows])
+    for name in ("lattice", "positions", "crystal_of_site"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name))
+    # The order of the species table is free; it holds what occurs, once.
+    assert torch.equal(batch.kinds[batch.species], expected.kinds[expected.species])
+    assert len(batch.kinds) == len(expected.kinds)
+    assert batch.keys == expected.keys
+    for name, values in expected.targets.items():
+        torch.testing.assert_close(batch.targets[name], values, equal_nan=True)
+    assert set(batch.targets) == set(expected.targets)
+    batch.lattice.mul_(2)  # a batch is a copy, not a window on the data set
+    assert torch.equal(data.batch(rows).lattice, expected.lattice)
+
+
+def test_an_empty_data_set_is_one(tmp_path):
+    for data in (CrystalDataset.from_crystals([]), write_dataset(tmp_path / "empty", [], provenance={})):
+        assert len(data) == 0
+        assert list(data) == []
+
+
+def test_arrays_are_mapped_not_read(tmp_path):
+    crystals = [rock_salt()] * 4_000
+    write_dataset(tmp_path / "data", crystals, provenance={})
+    began = time.process_time()
+    data = CrystalDataset.open(tmp_path / "data")
+    assert time.process_time() - began < 0.1
+    for array in (data.lattice, data.position, data.species, data.key, data.site_end):
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+    assert_same(data[3_210], rock_salt())
+
+
+def test_the_hash_is_of_the_content(tmp_path):
+    first = write_dataset(tmp_path / "first", labelled(), provenance={"when": "now"})
+    again = write_dataset(tmp_path / "again", labelled(), provenance={"when": "later"})
+    other = write_dataset(tmp_path / "other", labelled()[::-1], provenance={"when": "now"})
+    assert first.content_hash == again.content_hash != other.content_hash
+    assert len(first.content_hash) == 64
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def interrupted():
+        yield rock_salt()
+        raise RuntimeError("the power went out")
+
+    with pytest.raises(RuntimeError, match="the power"):
+        write_dataset(tmp_path / "data", interrupted(), provenance={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_write_is_cleared_away_by_the_next(tmp_path):
+    writer = DatasetWriter(tmp_path / "data", provenance={}).__enter__()
+    writer.add(rock_salt())  # and no more: as if the process had been killed
+    assert not (tmp_path / "data").exists()
+    data = write_dataset(tmp_path / "data", labelled(), provenance={})
+    assert len(data) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_nothing_is_written_over(tmp_path):
+    write_dataset(tmp_path / "data", labelled(), provenance={})
+    with pytest.raises(FileExistsError, match="exists already; remove it or choose another name"):
+        write_dataset(tmp_path / "data", labelled(), provenance={})
+
+
+def truncate(folder):
+    path = folder / "position.f4"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def lengthen(folder):
+    with open(folder / "species.i4", "ab") as file:
+        file.write(b"\0\0\0\0")
+
+
+def change_format(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+
+
+DAMAGES = {
+    "an array is cut short": (truncate, r"position.f4 has 308 bytes where its manifest says 312; ingest"),
+    "an array is too long": (lengthen, r"species.i4 has 108 bytes where its manifest says 104; ingest"),
+    "an array is gone": (lambda folder: (folder / "key.u1").unlink(), r"key.u1 has None bytes where"),
+    "a newer format": (change_format, f"has format 99, but this version reads format {FORMAT}; ingest"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "not a crystalmax data set .*No such file"),
+    "a broken manifest": (lambda folder: (folder / "manifest.json").write_text('{"fo'), "not a crystalmax data set"),
+    "a strange manifest": (lambda folder: (folder / "manifest.json").write_text("[1]"), "has format None"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused_in_a_sentence(damage, tmp_path):
+    write_dataset(tmp_path / "data", labelled(), provenance={})
+    spoil, sentence = DAMAGES[damage]
+    spoil(tmp_path / "data")
+    with pytest.raises(ValueError, match=sentence):
+        CrystalDataset.open(tmp_path / "data")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere is not a crystalmax data set .*crystalmax ingest"):
+        CrystalDataset.open(tmp_path / "nowhere")
+
+
+@given(
+    n_sites=st.lists(st.integers(1, 60), min_size=2, max_size=40),
+    budget=st.integers(1, 200),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_batches_cover_the_order_with_at_least_two_crystals_each_near_the_budget(n_sites, budget, seed):
+    sizes = np.array(n_sites)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    batches = batches_of_sites(sizes, budget, order)
+    np.testing.assert_array_equal(np.concatenate(batches), order)
+    largest = sizes.max()
+    for batch in batches:
+        assert len(batch) >= 2
+        # Two crystals are in a batch whatever their size; a last remainder below half a budget may come on top.
+        assert sizes[batch].sum() <= max(budget + largest, 2 * largest) + max(budget / 2, largest)
+    if sizes.sum() >= 3 * (budget + 3 * largest):
+        assert np.mean([sizes[batch].sum() for batch in batches]) >= budget / 2
+
+
+def test_batches_of_equal_crystals_are_filled_exactly():
+    batches = batches_of_sites(np.full(100, 5), 50, np.arange(100))
+    assert [len(batch) for batch in batches] == [10] * 10
+    assert batches_of_sites(np.array([5]), 50, np.array([0]))[0].tolist() == [0]
+    assert batches_of_sites(np.array([], dtype=int), 50, np.array([], dtype=int)) == []
