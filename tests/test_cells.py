@@ -117,7 +117,7 @@ def agree(one, other, within):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.sampled_from(sorted(NASTY)), seeds, st.integers(1, 6), st.sampled_from([0.0, 0.03]))
 def test_every_cell_of_a_crystal_leads_to_the_same_pairs(name, seed, n_sites, wobble):
     rng = np.random.default_rng(seed)
@@ -128,7 +128,7 @@ def test_every_cell_of_a_crystal_leads_to_the_same_pairs(name, seed, n_sites, wo
         assert agree(surroundings(first), surroundings(other), 1.2e-5)  # merging may round by 1e-5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.sampled_from(sorted(NASTY)), seeds, st.integers(1, 6), st.sampled_from([0.0, 0.03]))
 def test_noise_does_not_change_the_pairs(name, seed, n_sites, wobble):
     rng = np.random.default_rng(seed)
@@ -160,7 +160,7 @@ def test_without_a_canonical_cell_these_axes_would_be_confused():
     assert not all(agree(first, other, 1e-5) for other in rest)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.sampled_from(sorted(NASTY)), seeds, st.integers(1, 8))
 def test_size_and_lengths_are_those_of_spglib(name, seed, n_sites):
     rng = np.random.default_rng(seed)
