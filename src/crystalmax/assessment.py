@@ -109,7 +109,7 @@ def figures(assessment: Assessment, unit: str = "") -> list[ReportFigure]:
     if len(labels) > 1:
         found.append(
             ReportFigure(
-                f"{target}: error on test crystals against the number of labels; median over draws and their middle half.",
+                f"{target}: error on test crystals against the number of labels; median and middle half of the draws.",
                 plots.learning_curves(scores.table, error=error),
             )
         )
@@ -119,7 +119,7 @@ def figures(assessment: Assessment, unit: str = "") -> list[ReportFigure]:
             plots.errors_of_methods(scores.table, labels=labels[-1], error=error),
         ),
         ReportFigure(
-            f"{target}: pre-trained vectors against their untrained twins, draw by draw. Below zero, pre-training helped.",
+            f"{target}: pre-trained vectors against their untrained twins, draw by draw; below zero, it helped.",
             plots.paired_differences(scores.table, VECTORS),
         ),
         ReportFigure(

@@ -9,8 +9,8 @@ A run folder holds
     last.ckpt             what a resumed run needs; only there while a run is unfinished or may be continued
     csv, tensorboard      logs
 
-How crystals become numbers travels with the weights: the geometry in the spec, the element table as a hash. A model whose element
-table is not the installed one is refused, since its numbers would mean something else.
+How crystals become numbers travels with the weights: the geometry in the spec, the element table as a hash. A model
+whose element table is not the installed one is refused, since its numbers would mean something else.
 """
 
 import json
@@ -81,8 +81,8 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
         trusted: Packages, besides crystalmax, that parts of the model may come from.
 
     Raises:
-        ValueError: The folder holds no model, one of another format, one made with another element table, or weights that do not
-            fit its spec.
+        ValueError: The folder holds no model, one of another format, one made with another element table, or weights
+            that do not fit its spec.
     """
     spec = _read_spec(folder)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
@@ -115,7 +115,7 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has format {found}, but this version of crystalmax reads format {FORMAT}")
     if spec["element_table"] != elements.features_hash():
         raise ValueError(
-            f"the model in {folder} was trained with another table of element properties ({spec['element_table']}) than this "
+            f"the model in {folder} was trained with another element table ({spec['element_table']}) than this "
             f"version has ({elements.features_hash()}); install crystalmax {spec['crystalmax']} or train it again"
         )
     return spec

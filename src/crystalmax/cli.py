@@ -256,13 +256,15 @@ def _say(text: str) -> None:
 def main() -> None:
     """Entry point: exit code 0, or 1 with one clear line, or 2 for wrong usage."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("lightning", "lightning.pytorch", "matplotlib", "fontTools"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(result_action="return_value", exit_on_error=True)
     except KeyboardInterrupt:
         sys.exit("crystalmax: interrupted; what was finished is kept")
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":  # named, not imported: torch takes seconds to load
+            sys.exit("crystalmax: interrupted; go on with --resume")
+        if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
+            raise
         sys.exit(f"crystalmax: {' '.join(str(error).split())}")

@@ -21,8 +21,8 @@ class Critic(Protocol):
 class ProjectedDot(nn.Module):
     """Both sides go through a network with one hidden layer into a common space; the score is their dot product.
 
-    The last linear map of the constituents' side is moved to the summaries (u . (W h + b) = (W^T u) . h + u . b), because a
-    set has one summary and many constituents: exact, and half the cost.
+    The last linear map of the constituents' side is moved to the summaries (u . (W h + b) = (W^T u) . h + u . b),
+    because a set has one summary and many constituents: exact, and half the cost.
 
     Args:
         widths: Widths of the level.

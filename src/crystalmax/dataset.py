@@ -19,8 +19,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -110,10 +111,11 @@ class CrystalDataset:
     def __len__(self) -> int:
         return len(self.site_end)
 
-    def __getitem__(self, row: int | np.integer[Any]) -> Crystal:
+    def __getitem__(self, row: SupportsIndex) -> Crystal:
+        row = index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"this data set has {len(self)} crystals; there is no crystal {row}")
-        row = int(row) % len(self)
+        row %= len(self)
         begin, end = (int(self.site_end[row - 1]) if row else 0), int(self.site_end[row])
         used, species = np.unique(self.species[begin:end], return_inverse=True)
         return Crystal(
@@ -213,7 +215,7 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self._files = {name: self._stack.enter_context(open(self.folder / name, "wb")) for name in _ARRAYS}
+        self._files = {name: self._stack.enter_context((self.folder / name).open("wb")) for name in _ARRAYS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:

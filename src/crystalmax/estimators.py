@@ -1,7 +1,7 @@
 """Lower bounds of mutual information, from the scores that a critic gives to true and to false constituents.
 
-Throughout, a high score says "true" (Hjelm et al., arXiv:1808.06670). The paper's eq. 2, minimised as printed, would push true
-scores down: a slip of sign.
+Throughout, a high score says "true" (Hjelm et al., arXiv:1808.06670). The paper's eq. 2, minimised as printed, would
+push true scores down: a slip of sign.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from crystalmax.segments import segment_mean
+from crystalmax.segments import gather, segment_logsumexp, segment_mean
 
 
 class Scores(NamedTuple):
@@ -43,3 +43,16 @@ class JensenShannon:
         return segment_mean(softplus(-true.values), true.owner, wholes, true.weight) + segment_mean(
             softplus(false.values), false.owner, wholes, false.weight
         )
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """Each true constituent against all false ones of its set at once (van den Oord et al., arXiv:1807.03748).
+
+    A critic that always says 0 gives ln(k + 1) for k false constituents.
+    """
+
+    def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+        """See `Estimator`."""
+        rivals = segment_logsumexp(false.values, false.owner, wholes, false.weight)
+        return segment_mean(softplus(gather(rivals, true.owner) - true.values), true.owner, wholes, true.weight)

@@ -12,13 +12,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import nn
 
 from crystalmax import checkpoint
-from crystalmax.cells import canonical
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.ingest import canonical_records
 from crystalmax.spec import build, describe
-from crystalmax.structures import Refused, convert
+from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,15 @@ log = logging.getLogger(__name__)
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Vectors of crystals from a frozen encoder.
 
-    Nothing is fitted: `fit` is there for pipelines. Crystals are brought to their canonical cell first, so the vector does not
-    depend on the choice of cell.
+    Nothing is fitted: `fit` is there for pipelines. Crystals are brought to their canonical cell first, so the vector
+    does not depend on the choice of cell.
 
     Args:
         encoder: A trained encoder; `from_pretrained` brings one.
         geometry: Makes the pairs that the encoder was trained on.
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
-        on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in `refusals_`.
+        on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in
+            `refusals_`.
 
     Attributes:
         refusals_: After `transform`: for each row that is NaN, its position and the reason.
@@ -68,11 +69,11 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
             on_error=self.on_error,
         )
 
-    def fit(self, X: Sequence[object], y: object = None) -> "CrystalFeaturizer":  # noqa: N803  # sklearn's name
+    def fit(self, X: Sequence[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
         """Do nothing; the encoder is trained already."""
         return self
 
-    def transform(self, X: Sequence[object]) -> Float[np.ndarray, "crystals width"]:  # noqa: N803  # sklearn's name
+    def transform(self, X: Sequence[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
         """Vectors of these structures, a row each, in their order.
 
         Args:
@@ -132,9 +133,7 @@ def encode(
     return out
 
 
-def readable(
-    structures: Sequence[object], *, raise_on_error: bool
-) -> tuple[list[Crystal], list[int], dict[int, str]]:
+def readable(structures: Sequence[object], *, raise_on_error: bool) -> tuple[list[Crystal], list[int], dict[int, str]]:
     """Canonical crystals of what can be read, their rows, and a reason for each other row.
 
     Raises:
@@ -142,13 +141,23 @@ def readable(
     """
     crystals, rows, refusals = [], [], {}
     for row, structure in enumerate(structures):
-        try:
-            crystals.append(canonical(convert(structure, key=f"row {row}").crystal))
+        crystal, refusal = _read_one(structure, row)
+        if crystal is not None:
+            crystals.append(crystal)
             rows.append(row)
-        except Refused as refused:
-            if raise_on_error:
-                raise
-            refusals[row] = str(refused)
+        elif raise_on_error:
+            raise refusal
+        else:
+            refusals[row] = str(refusal)
     if refusals:
         log.warning("%d of %d structures were refused; see `refusals_`", len(refusals), len(structures))
     return crystals, rows, refusals
+
+
+def _read_one(structure: object, row: int) -> tuple[Crystal | None, Refused]:
+    """The one crystal in this source, or why there is not exactly one."""
+    records = list(canonical_records(structure))
+    if len(records) != 1:
+        return None, Refused(f"row {row}", f"it holds {len(records)} structures", "give them one by one")
+    reason = records[0].refusal or Refused("", "", "")
+    return records[0].crystal, Refused(f"row {row}: {reason.key}", reason.reason, reason.remedy)

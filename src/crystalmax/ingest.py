@@ -46,12 +46,10 @@ def ingest(records: Iterable[Record], out: Path, *, made_from: Iterable[object])
         FileExistsError: `out` exists already.
         ValueError: Not one crystal could be read; the message says why the first was refused.
     """
-    kept: list[Record] = []
     with DatasetWriter(
         out, provenance={"sources": [str(source) for source in made_from], "crystalmax": __version__}
     ) as writer:
-        for record in _without_crystals(records, writer):
-            kept.append(record)
+        kept = list(_without_crystals(records, writer))
         if writer.n_crystals == 0:
             reason = next((str(record.refusal) for record in kept if record.refusal), "there was nothing to read")
             raise ValueError(f"no crystal could be read: {reason}")

@@ -26,7 +26,7 @@ INK = "#1b1b1f"
 """Colour of text and axes; a page may exchange it for its own."""
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-GREYS = ("#6b6b6b", "#8a8a8a", "#a3a3a3", "#b8b8b8")
+GREYS = ("#5f5f5f", "#7b7b7b", "#939393", "#a8a8a8")
 DASHES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: dict[str, Any] = {
@@ -85,17 +85,22 @@ def learning_curves(table: pd.DataFrame, *, error: str = "mean absolute error") 
         error: Name and unit of the error.
     """
     models = [model for model in table.model.unique() if model != "median"]
-    figure = Figure(figsize=(4.3 * len(models), 3.7), layout="constrained")
+    figure = Figure(figsize=(4.3 * len(models), 3.9), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    ends = []
     for panel, model in zip(panels, models, strict=True):
         of_model = table[(table.model == model) | (table.kind == "trivial")]
-        _curves(panel, _twins_as_one(of_model))
+        ends.append(_curves(panel, _twins_as_one(of_model)))
         panel.set(title=model, xlabel="labels")
     panels[0].set_ylabel(error)
+    _round_ticks(panels[0])
+    for panel, of_panel in zip(panels, ends, strict=True):  # only now is the scale, which the panels share, final
+        _label_ends(panel, table.labels.max(), of_panel)
     return figure
 
 
-def _curves(panel: Axes, table: pd.DataFrame) -> None:
+def _curves(panel: Axes, table: pd.DataFrame) -> list[tuple[float, str, str]]:
+    """Draw the curves of one model; where each ends, its name and its colour."""
     panel.set(xscale="log", yscale="log")
     greys = cycle(zip(GREYS, DASHES, strict=True))
     ends: list[tuple[float, str, str]] = []
@@ -112,8 +117,7 @@ def _curves(panel: Axes, table: pd.DataFrame) -> None:
     labels = sorted(table.labels.unique())
     panel.set_xticks(labels, [f"{n:,}" for n in labels])
     panel.xaxis.set_minor_locator(NullLocator())
-    _round_ticks(panel)
-    _label_ends(panel, labels[-1], ends)
+    return ends
 
 
 def _look(kind: str, greys: Iterator[tuple[str, Any]]) -> tuple[str, Any, float]:
@@ -127,7 +131,7 @@ def _look(kind: str, greys: Iterator[tuple[str, Any]]) -> tuple[str, Any, float]
 def _label_ends(panel: Axes, x: float, ends: list[tuple[float, str, str]]) -> None:
     """Names at the right ends of the curves, moved apart where they would overlap."""
     bottom, top = np.log(panel.get_ylim())
-    gap = (top - bottom) * 0.052
+    gap = (top - bottom) * 0.05
     wanted = sorted((float(np.log(y)), name, color) for y, name, color in ends)
     places = np.array([y for y, _, _ in wanted])
     for _ in range(200):
@@ -182,7 +186,7 @@ def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean ab
         low, median, high = of_method.mae.quantile([0.25, 0.5, 0.75])
         panel.plot(of_method.mae, np.full(len(of_method), height), "|", color=color, alpha=0.35, markersize=7)
         panel.plot([low, high], [height, height], color=color, linewidth=4, alpha=0.5, solid_capstyle="butt")
-        panel.plot(median, height, "o", color=color, markersize=6, markerfacecolor="white" if untrained else color)
+        panel.plot(median, height, "o", color=color, markersize=6, markerfacecolor="none" if untrained else color)
     panel.set_yticks(range(len(order)), order)
     panel.set_xlabel(f"{error}, {labels:,} labels")
     panel.grid(axis="y", visible=False)

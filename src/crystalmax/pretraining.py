@@ -5,10 +5,10 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -20,7 +20,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ def pretrain(
 ) -> list[dict[str, Any]]:
     """Train the objective of a recipe and write a run folder (see `checkpoint`). No label is looked at.
 
-    Crystals with more sites than the geometry's supercell are left out, as in the paper. Interrupted, it keeps what was learnt;
-    with `resume` it goes on as if nothing had happened, also for more epochs than before.
+    Crystals with more sites than the geometry's supercell are left out, as in the paper. Interrupted, it keeps what
+    was learnt; with `resume` it goes on as if nothing had happened, also for more epochs than before.
 
     Args:
         data: Crystals to learn from.
@@ -82,7 +82,7 @@ def pretrain(
         history = train(
             objective, data, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
         )
-    except KeyboardInterrupt:
+    except Interrupted:
         save(Model(objective, geometry, {**extra, "finished": False}), run)
         raise
     save(Model(objective, geometry, {**extra, "finished": True}), run)
@@ -111,7 +111,7 @@ def _begun(run: Path, data: CrystalDataset, recipe: dict[str, Any], epochs: int 
         "data": data.content_hash,
         "crystalmax": __version__,
         "torch": torch.__version__,
-        "lightning": lightning.__version__,
+        "lightning": version("lightning"),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

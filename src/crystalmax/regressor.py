@@ -30,9 +30,9 @@ _TARGET = "target"
 class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """A copy of an encoder, trained further together with a small head on labelled crystals.
 
-    When to stop cannot be read off a validation set of five crystals. So the labels are first cut into folds, every fold is
-    predicted by a model that has not seen it, and the number of epochs is the one at which the error over *all* labels is
-    lowest; then one model is trained on all labels for that long.
+    When to stop cannot be read off a validation set of five crystals. So the labels are first cut into folds, every
+    fold is predicted by a model that has not seen it, and the number of epochs is the one at which the error over
+    *all* labels is lowest; then one model is trained on all labels for that long.
 
     Args:
         encoder: Where to start from; it is copied, not changed.
@@ -74,7 +74,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         model = checkpoint.load(Path(run))
         return cls(model.encoder, geometry=model.geometry, **options)
 
-    def fit(self, X: Sequence[object], y: Sequence[float]) -> "CrystalRegressor":  # noqa: N803  # sklearn's name
+    def fit(self, X: Sequence[object], y: Sequence[float]) -> "CrystalRegressor":  # sklearn's name
         """Fine-tune on these structures and values.
 
         Raises:
@@ -85,16 +85,22 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
         if not np.isfinite(values).all():
-            raise ValueError(f"value {np.flatnonzero(~np.isfinite(values))[0]} is not a finite number; leave such rows out")
+            raise ValueError(
+                f"value {np.flatnonzero(~np.isfinite(values))[0]} is not a finite number; leave such rows out"
+            )
         crystals, _, _ = readable(X, raise_on_error=True)
-        labelled = [replace(crystal, targets={_TARGET: value}) for crystal, value in zip(crystals, values.tolist(), strict=True)]
+        labelled = [
+            replace(crystal, targets={_TARGET: value}) for crystal, value in zip(crystals, values.tolist(), strict=True)
+        ]
         return self.fit_crystals(labelled, _TARGET)
 
     def fit_crystals(self, crystals: Sequence[Crystal], target: str) -> "CrystalRegressor":
         """Fine-tune on canonical crystals that carry their value."""
         data = CrystalDataset.from_crystals(crystals)
         if len(data) < max(2, 2 * self.folds):
-            raise ValueError(f"{self.folds} folds need at least {max(2, 2 * self.folds)} labels, but there are {len(data)}")
+            raise ValueError(
+                f"{self.folds} folds need at least {max(2, 2 * self.folds)} labels, but there are {len(data)}"
+            )
         rows = np.arange(len(data))
         self.epochs_, self.curve_ = self.max_epochs, np.empty(0)
         if self.folds:
@@ -110,7 +116,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.objective_, _ = self._train(data, target, Split(rows, rows[:0]), self.epochs_)
         return self
 
-    def predict(self, X: Sequence[object]) -> Float[np.ndarray, " crystals"]:  # noqa: N803  # sklearn's name
+    def predict(self, X: Sequence[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""
         crystals, rows, _ = readable(X, raise_on_error=False)
         out = np.full(len(X), np.nan)

@@ -25,8 +25,9 @@ class GaussianNoise(nn.Module):
 
     The penalty is 0.5 (z^2 + s^2 - ln s^2 - 1), a mean over dimensions: zero for z = 0, s = 1.
 
-    Differs: the paper's eq. 4 has its minimum at another value; the size of the noise is read from the summary itself, not
-    from the hidden layer before it; it is kept between exp(-5) and exp(2), so that half precision cannot overflow.
+    Differs: the paper's eq. 4 has its minimum at another value; the size of the noise is read from the summary
+    itself, not from the hidden layer before it; it is kept between exp(-5) and exp(2), so that half precision cannot
+    overflow.
 
     Args:
         widths: Widths of the level.

@@ -122,7 +122,8 @@ def comparison_table(verdict: Verdict) -> ReportTable:
     )
     caption = (
         "Pre-trained vectors against the mean of their untrained twins, paired by draw. Interval and p allow for the "
-        "draw of labels, the choice of test rows and the seed of the network; a draw won is one with the lower error."
+        "draw of labels, the choice of test rows and the seed of the network, and hold for all numbers of labels "
+        "together; a draw won is one with the lower error."
     )
     return ReportTable(caption, frame)
 

@@ -51,6 +51,15 @@ def segment_softmax(
     return share / gather(segment_sum(share, owner, n_segments), owner)
 
 
+def segment_logsumexp(
+    values: Float[Tensor, " parts"], owner: Int[Tensor, " parts"], n_segments: int, count: Float[Tensor, " parts"]
+) -> Float[Tensor, " wholes"]:
+    """Log of the sum of exponentials over each set, part p counted `count[p]` times; -inf for an empty set."""
+    top = values.detach().new_full((n_segments,), -torch.inf)
+    top = top.scatter_reduce(0, owner, values.detach(), "amax")
+    return segment_sum(count * (values - gather(top, owner)).exp(), owner, n_segments).log() + top
+
+
 def offsets(sizes: Int[Tensor, " wholes"]) -> Int[Tensor, " bounds"]:
     """Where each set begins, and, last, where all end, for sets stored one after another."""
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])

@@ -1,7 +1,7 @@
 """Training: one LightningModule and one Trainer, for pre-training and for fine-tuning alike.
 
-Chance is a function of (seed, epoch) for the order of crystals and of (seed, step) for noise and false samples, never of what ran
-before; so a run that was killed and resumed gives the weights of a run that was not.
+Chance is a function of (seed, epoch) for the order of crystals and of (seed, step) for noise and false samples, never
+of what ran before; so a run that was killed and resumed gives the weights of a run that was not.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,6 +24,7 @@ import torch
 from jaxtyping import Int
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
@@ -35,6 +37,10 @@ log = logging.getLogger(__name__)
 Rows = Int[np.ndarray, " rows"]
 _SECONDS_BETWEEN_SAVES = 60.0
 _NOT_LOSSES = ("epoch", "split", "crystals_per_second")
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, and did so between two steps."""
 
 
 @dataclass(frozen=True)
@@ -94,47 +100,62 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train an objective in place.
 
-    With a folder, everything that a resumed run needs is saved there every epoch and on interruption, and a run that finds such a
-    file goes on from it; losses are logged for TensorBoard and as CSV.
+    With a folder, everything that a resumed run needs is saved there every epoch and on interruption, and a run that
+    finds such a file goes on from it; losses are logged for TensorBoard and as CSV.
 
     Returns:
-        One row an epoch and part of the split: `epoch`, `split`, a mean over batches of each term, `crystals_per_second`.
+        One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
         ValueError: There are too few crystals to train on.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
+        Interrupted: A signal asked to stop; with a folder, everything so far is saved.
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
-    module = _Module(objective, data, split, how, geometry)
-    history = _History()
+    module, history = _Module(objective, data, split, how, geometry), _History()
+    saved = None if folder is None else folder / "last.ckpt"
     callbacks: list[Callback] = [history]
     if progress:
         callbacks.append(TQDMProgressBar(leave=False))
-    saved = None
-    if folder is not None:
-        saved = folder / "last.ckpt"
+    if saved is not None:
         callbacks.append(_Saver(saved, history))
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_epochs=how.epochs,
-        gradient_clip_val=how.clip,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        logger=[] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")],
-        log_every_n_steps=10,
-        callbacks=callbacks,
-        enable_progress_bar=progress,
-        enable_checkpointing=folder is not None,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=how.epochs,
+            gradient_clip_val=how.clip,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            logger=[]
+            if folder is None
+            else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")],
+            log_every_n_steps=10,
+            callbacks=callbacks,
+            enable_progress_bar=progress,
+            enable_checkpointing=folder is not None,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
     return history.rows
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning announces devices, versions and tips; our own lines say what matters."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class _Batches:
@@ -230,25 +251,33 @@ class _History(Callback):
         self.began = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CrystalBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: CrystalBatch,
+        batch_idx: int,
     ) -> None:
-        self._add("train", {name: value for name, value in outputs.items() if name != "loss"}, batch)
+        self._add("train", outputs, batch)
 
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
+        outputs: STEP_OUTPUT,
         batch: CrystalBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         self._add("valid", outputs, batch)
 
-    def _add(self, split: str, terms: Mapping[str, Tensor], batch: CrystalBatch) -> None:
+    def _add(self, split: str, terms: STEP_OUTPUT, batch: CrystalBatch) -> None:
+        assert isinstance(terms, Mapping)  # what the steps of `_Module` return
         sums = self.sums.setdefault(split, {"crystals": 0.0})
         sums["crystals"] += batch.n_crystals
         for name, value in terms.items():
+            if name == "loss":
+                continue  # the sum of the terms
             sums[name] = sums.get(name, 0.0) + value.item() * batch.n_crystals
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -293,7 +322,12 @@ class _Saver(Checkpoint):
         log.info("stopping after this step; what has been learnt so far is kept")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CrystalBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: CrystalBatch,
+        batch_idx: int,
     ) -> None:
         if trainer.is_last_batch:
             return  # the end of the epoch, with its validation, is about to be saved
@@ -312,7 +346,7 @@ class _Saver(Checkpoint):
         partial.write_text(lines)
         partial.replace(self.path.with_name("history.jsonl"))
         if self.asked_to_stop:
-            raise KeyboardInterrupt
+            raise Interrupted
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int | None) -> str:

@@ -1,7 +1,7 @@
 """Transforms of a batch with pairs: a view of the same crystals if called true, a corruption if called false.
 
-The three corruptions here are the paper's (Fig. 5): each keeps a part of the truth, so that it cannot be told without the other
-part. Donors are drawn from the same batch, uniformly among the other crystals.
+The three corruptions here are the paper's (Fig. 5): each keeps a part of the truth, so that it cannot be told without
+the other part. Donors are drawn from the same batch, uniformly among the other crystals.
 """
 
 from dataclasses import dataclass, replace
@@ -35,9 +35,12 @@ class FalseComposition:
 
 @dataclass(frozen=True)
 class FalsePolymorph:
-    """The species of each crystal with distances of another: each site sees its own neighbors where a donor's site sees its own.
+    """The species of each crystal with distances of another.
 
-    Which neighbors there are, of which species and how many of each, stays as it is; only the displacements are a donor's.
+    Each site sees its own neighbors where a site of the donor sees its own.
+
+    Which neighbors there are, of which species and how many of each, stays as it is; only the displacements are a
+    donor's.
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
@@ -76,7 +79,7 @@ def donor_crystals(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " crystal
 
 
 def donor_sites(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " sites"]:
-    """For each site a site of its crystal's donor; sites of one crystal take different ones as long as there are any."""
+    """For each site one of its crystal's donor; sites of one crystal take different ones as long as there are any."""
     sizes = batch.sites_of_crystal
     donor = donor_crystals(batch, rng)
     turn = gather(_integers_below(gather(sizes, donor), rng), batch.crystal_of_site)

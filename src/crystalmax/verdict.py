@@ -11,7 +11,7 @@ plain paired test over draws claims too much. Three sources of chance enter the 
 * which rows are tested: the variance between test rows, divided by their number;
 * which seed the untrained twins had: their variance times (1 + 1 / twins), as the pre-trained network had one seed too.
 
-Degrees of freedom follow Welch and Satterthwaite; budgets are judged together by Holm's procedure.
+Degrees of freedom follow Welch and Satterthwaite. Intervals and p values hold for all budgets together (Bonferroni).
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Method(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Relative difference of the mean absolute error, negative where ours is lower, with its 95 % interval."""
+    """Relative difference of the mean absolute error, negative where ours is lower, with interval and p value."""
 
     relative: float
     low: float
@@ -153,7 +153,8 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
     """The first contender against the mean of the others, with all that chance may have done: a row for each budget."""
     rows = []
     between_labels = np.inf
-    for labels in sorted(scores.table.labels.unique().tolist()):
+    budgets = sorted(scores.table.labels.unique().tolist())
+    for labels in budgets:
         share = labels / float(scores.table.pool[scores.table.labels == labels].iloc[0])
         relative = _relative_errors(scores, contenders, labels)
         paired, rivals = relative[0] - relative[1:].mean(axis=0), relative[1:].mean(axis=(1, 2))
@@ -164,18 +165,19 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
             (paired.mean(axis=0).var(ddof=1) / n_tested, n_tested - 1),
             (rivals.var(ddof=1) * (1 + 1 / len(rivals)), len(rivals) - 1) if len(rivals) > 1 else (0.0, 1),
         ]
-        rows.append({"labels": labels, **_difference(float(paired.mean()), chance)._asdict()})
+        rows.append({"labels": labels, **_difference(float(paired.mean()), chance, len(budgets))._asdict()})
     return pd.DataFrame(rows)
 
 
-def _difference(mean: float, chance: Sequence[tuple[float, int]]) -> Difference:
+def _difference(mean: float, chance: Sequence[tuple[float, int]], n_budgets: int) -> Difference:
     """A mean with its interval and p value, given independent variances and the degrees of freedom of each."""
     variance = float(sum(part for part, _ in chance))
-    if variance == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if variance < TIE**2:
+        return Difference(mean, mean, mean, 1.0 if abs(mean) < TIE else 0.0)
     degrees = variance**2 / sum(part**2 / freedom for part, freedom in chance)
-    reach = float(stats.t.ppf(1 - LEVEL / 2, degrees)) * variance**0.5
-    return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / variance**0.5, degrees)))
+    reach = float(stats.t.ppf(1 - LEVEL / n_budgets / 2, degrees)) * variance**0.5
+    p = n_budgets * float(2 * stats.t.sf(abs(mean) / variance**0.5, degrees))
+    return Difference(mean, max(mean - reach, -1.0), mean + reach, min(p, 1.0))
 
 
 def _resampled(relative: Float[np.ndarray, "contenders draws tested"]) -> tuple[float, float]:
@@ -201,21 +203,12 @@ def verdict(scores: Scores, pretrained: str | None = None, *, unit: str = "") ->
 
 
 def _outcome(differences: pd.DataFrame) -> tuple[Outcome, pd.DataFrame]:
-    """What the rows say together, and the rows that stand against chance."""
-    claims = differences[_holm(differences.p.to_numpy())]
+    """What the budgets say together, and those whose difference stands against chance."""
+    claims = differences[differences.p < LEVEL]
     helped, hurt = bool((claims.relative < 0).any()), bool((claims.relative > 0).any())
     if helped and hurt:
         return "mixed", claims
     return "helped" if helped else "hurt" if hurt else "no difference", claims
-
-
-def _holm(p: Float[np.ndarray, " tests"]) -> np.ndarray:
-    """Which of several tests stand when the chance of any unfounded claim is to stay below `LEVEL`."""
-    order = np.argsort(p)
-    passed = np.cumprod(p[order] < LEVEL / np.arange(len(p), 0, -1)).astype(bool)
-    stands = np.zeros(len(p), dtype=bool)
-    stands[order] = passed
-    return stands
 
 
 def _sentence(outcome: Outcome, claims: pd.DataFrame, together: pd.DataFrame) -> str:

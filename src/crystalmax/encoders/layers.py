@@ -1,6 +1,7 @@
 """Layers that encoders share: perceptrons, and how a distance becomes a vector."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
     """Linear maps between these widths, each followed by Mish and then LayerNorm."""
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.Mish(), nn.LayerNorm(width_out)]
     return nn.Sequential(*layers)
 

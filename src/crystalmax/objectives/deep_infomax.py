@@ -27,8 +27,9 @@ PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
 class DeepInfoMax(nn.Module):
     """At each level a critic learns to tell the constituents of a summary from false ones, and the encoder to let it.
 
-    Each level trains its own part of the encoder: no gradient passes to the level below. The loss of a level is the mean over
-    the families of false samples (eq. 6), a mean over constituents, then over sets of a crystal, then over crystals.
+    Each level trains its own part of the encoder: no gradient passes to the level below. The loss of a level is the
+    mean over the families of false samples (eq. 6), a mean over constituents, then over sets of a crystal, then over
+    crystals.
 
     Args:
         encoder: What is trained.

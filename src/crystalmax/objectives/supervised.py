@@ -29,9 +29,7 @@ class Regression(nn.Module):
         super().__init__()
         self.encoder, self.target, self.mean, self.deviation, self.hidden = encoder, target, mean, deviation, hidden
         width = list(encoder.widths.values())[-1].summary
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, 1)
-        )
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, 1))
 
     def predict(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
         """Predictions in the units of the target."""
