@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from crystals import some_crystals
 from crystalmax.crystal import CrystalBatch
 from crystalmax.geometry import AllPairs
+from crystals import some_crystals
 
 settings.register_profile("crystalmax", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("crystalmax")

@@ -19,7 +19,7 @@ def labelled():
     """Six crystals with non-ASCII names; properties are known for some."""
     targets = [{"gap": 8.5}, {"gap": 3.2, "hardness": 5.5}, {}, {"hardness": 7.0}, {"gap": float("nan")}, {}]
     named = zip(some_crystals(), targets, strict=True)
-    return [replace(one, targets=known, key=f"{one.key} α{i}") for i, (one, known) in enumerate(named)]
+    return [replace(one, targets=known, key=f"{one.key} é{i}") for i, (one, known) in enumerate(named)]
 
 
 def assert_same(found, expected, names=()):
