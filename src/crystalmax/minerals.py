@@ -22,8 +22,8 @@ import pandas as pd
 from crystalmax.crystal import Crystal
 from crystalmax.elements import ATOMIC_NUMBERS, FEATURES, SYMBOLS, table
 
+# Relative difference between computed density and listed specific gravity above which a join is taken for wrong.
 DENSITY_SLACK = 0.07
-"""Relative difference between computed density and listed specific gravity above which a join is taken for wrong."""
 
 # Gems whose trade or group name is not the name of the mineral. Varieties of one mineral (ruby and sapphire, amethyst
 # and citrine) are not listed: they would repeat the row of their mineral with a dopant that no structure shows.
@@ -38,10 +38,12 @@ _MINERAL_OF_GEM = {
 }
 _TRACE = 0.02
 _DALTON_PER_CUBIC_ANGSTROM = 1.66053907
-_CONDITION = re.compile(r"(?<!from )(?<!anneal )\b[TPp]\w*\s*=\s*(-?\d*\.?\d+)\s*(?:deg\s*)?(C|K|GPa|kbar|kPa|atm)\b")
-_AMBIENT = {"C": (0, 50), "K": (273, 323), "GPa": (0, 0.001), "kbar": (0, 0.01), "kPa": (0, 1000), "atm": (0, 10)}
+_CONDITION = re.compile(
+    r"(?<!from )(?<!anneal )\b(?:T|[Pp]|[Pp]ressure)\s*=\s*(-?\d*\.?\d+)\s*(?:deg\s*)?(C|K|GPa|kbar|kPa|atm)\b"
+)
+_AMBIENT = {"C": (0, 40), "K": (273, 323), "GPa": (0, 0.001), "kbar": (0, 0.01), "kPa": (0, 1000), "atm": (0, 10)}
 _MODEL = re.compile(
-    r"\b(?:model|hypothetical|theoretical|ab initio|first.principles|molecular dynamics|simulat\w+)\b", re.I
+    r"(?i)\b(model|hypothetical|theoretical|ab initio|first.principles|molecular dynamics|simulat\w+)\b"
 )
 
 
@@ -64,12 +66,7 @@ class Mineral(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Gems with a structure, and gems whose structures contradict them.
-
-    Attributes:
-        labels: One row a mineral, indexed by the key of its crystal: mineral, gem, formula, properties, density.
-        mismatches: One row a mineral for which structures of that name exist, but none fits; with the reason.
-    """
+    """Gems by the key of their structure, and gems of which no structure fits, with the reason."""
 
     labels: pd.DataFrame
     mismatches: pd.DataFrame

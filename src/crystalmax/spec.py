@@ -8,24 +8,14 @@ spec may come from a stranger. The one rule for a component: `__init__` stores e
 import functools
 import inspect
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-PUBLIC_MODULES = (
-    "crystalmax.encoding",
-    "crystalmax.geometry",
-    "crystalmax.transforms",
-    "crystalmax.estimators",
-    "crystalmax.critics",
-    "crystalmax.regularizers",
-    "crystalmax.negatives",
-    "crystalmax.encoders",
-    "crystalmax.encoders.layers",
-    "crystalmax.objectives",
-)
-"""Where short names are looked up, in this order."""
+_PARTS = "encoding geometry transforms estimators critics regularizers negatives encoders encoders.layers objectives"
+PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
+"""Where short names are looked up."""
 
 _TRUSTED = ("crystalmax", "torch.optim")
 
@@ -33,28 +23,23 @@ _TRUSTED = ("crystalmax", "torch.optim")
 def describe(component: object) -> dict[str, object]:
     """Write a component as plain data that `build` turns into an equal one.
 
-    A class, or a `functools.partial` of one, stands for a part that is built later, once its other arguments are known.
-
     Args:
-        component: A frozen dataclass, a named tuple, an `nn.Module`, a class, or a partial of a class.
+        component: A frozen dataclass, a named tuple or an `nn.Module`; or a class, also in a `functools.partial`, which
+            stands for a part that is built later, once its other arguments are known.
     """
     if isinstance(component, functools.partial):
         if component.args:
-            raise TypeError(
-                f"{component} has arguments without a name; a part built later takes keyword arguments only"
-            )
+            raise TypeError(f"{component} has arguments without a name; a part built later takes keyword arguments")
         name = _name(component.func)
         return {"use": name, "later": True, **_plain_items(component.keywords, name)}
     if isinstance(component, type):
         return {"use": _name(component), "later": True}
     name = _name(type(component))
-    arguments = {}
-    for argument in _parameters(type(component)):
+    parameters = _parameters(type(component))
+    for argument in parameters:
         if not hasattr(component, argument):
-            raise TypeError(
-                f"{name} does not store its argument {argument!r} under that name, so it cannot be described"
-            )
-        arguments[argument] = getattr(component, argument)
+            raise TypeError(f"{name} does not store its argument {argument!r} under that name; let its __init__ do so")
+    arguments = {argument: getattr(component, argument) for argument in parameters}
     return {"use": name, **_plain_items(arguments, name)}
 
 
@@ -77,9 +62,8 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
     shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
     path = shipped.get(str(recipe), Path(recipe))
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no file and no shipped recipe is called {recipe}{_did_you_mean(str(recipe), shipped)}"
-        )
+        hint = _did_you_mean(str(recipe), shipped)
+        raise FileNotFoundError(f"no file and no shipped recipe is called {recipe}{hint}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -87,7 +71,7 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
 
 
 def _plain_items(arguments: Mapping[str, object], owner: str) -> dict[str, object]:
-    return {name: _plain(value, f"{owner}.{name}") for name, value in arguments.items()}
+    return {str(name): _plain(value, f"{owner}.{name}") for name, value in arguments.items()}
 
 
 def _plain(value: object, where: str) -> object:
@@ -96,19 +80,17 @@ def _plain(value: object, where: str) -> object:
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return _plain_items(value, where)
     if not isinstance(value, type) and type(value).__module__ == "builtins":
         raise TypeError(f"{where} is {value!r}, which is not a component; pass an object whose class can be imported")
     return describe(value)
 
 
 def _name(component: object) -> str:
-    if not isinstance(component, type):
-        raise TypeError(f"{component!r} is not a class, so it cannot be described")
-    if _inside(component.__module__, ("crystalmax",)) and _public_class(component.__name__) is component:
+    if not isinstance(component, type) or "<locals>" in component.__qualname__:
+        raise TypeError(f"{component!r} is not a class that another session could import, so it cannot be described")
+    if _public_classes().get(component.__name__) is component:
         return component.__name__
-    if "<locals>" in component.__qualname__:
-        raise TypeError(f"{component.__qualname__} is defined inside a function, where no other session could find it")
     return f"{component.__module__}.{component.__qualname__}"
 
 
@@ -118,95 +100,79 @@ def _build(spec: object, trusted: tuple[str, ...], where: str) -> object:
     if not isinstance(spec, Mapping):
         return spec
     prefix = f"{where}." if where else ""
-    arguments = {
-        str(name): _build(value, trusted, f"{prefix}{name}")
-        for name, value in spec.items()
-        if "use" not in spec or name not in ("use", "later")
-    }
-    if "use" not in spec:
+    arguments = {str(name): _build(value, trusted, f"{prefix}{name}") for name, value in spec.items()}
+    if "use" not in arguments:
         return arguments
-    name = spec["use"]
-    later = spec.get("later", False)
-    if not isinstance(name, str) or not isinstance(later, bool):
-        raise ValueError(
-            f"{_at(where)}'use' must be the name of a part and 'later' true or false, not {name!r}, {later!r}"
-        )
-    component = _find(name, trusted, where)
-    _check_arguments(component, arguments, later=later, where=where)
+    name, later = arguments.pop("use"), arguments.pop("later", False)
+    try:
+        if not isinstance(name, str) or not isinstance(later, bool):
+            raise ValueError(f"'use' is {name!r} and 'later' {later!r}; give the name of a part, and true or false")
+        component = _find(name, trusted)
+        _check_arguments(component, arguments, later=later)
+    except ValueError as error:
+        raise ValueError(f"at {where}: {error}" if where else str(error)) from error
     if later:
         return functools.partial(component, **arguments) if arguments else component
     return component(**arguments)
 
 
-def _find(name: str, trusted: tuple[str, ...], where: str) -> type:
-    if "." not in name:
-        known = _public_class(name)
-        if known is None:
-            hint = _did_you_mean(name, dict(_public_classes()))
-            raise ValueError(f"{_at(where)}crystalmax has no part {name!r}{hint}")
-        return known
+def _find(name: str, trusted: tuple[str, ...]) -> type:
     module, _, attribute = name.rpartition(".")
-    private = any(part.startswith("_") for part in name.split("."))
-    if private or not _inside(module, trusted):
+    if not module:
+        if name not in _public_classes():
+            raise ValueError(f"crystalmax has no part {name!r}{_did_you_mean(name, _public_classes())}")
+        return _public_classes()[name]
+    if not _inside(module, trusted) or any(part.startswith("_") for part in name.split(".")):
         raise ValueError(
-            f"{_at(where)}refusing to import {name!r}: parts may come from {', '.join(trusted)}, "
-            "and from packages that you trust by name, by their public names only"
+            f"refusing to import {name!r}: parts may come from {', '.join(trusted)}, and from packages that you trust "
+            "by name, by their public names only"
         )
     try:
         found = vars(import_module(module)).get(attribute)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{_at(where)}cannot import {name!r}: {error}") from error
+        raise ValueError(f"cannot import {name!r}: {error}") from error
     # A trusted module has untrusted ones in its namespace: what it imported itself.
     if not isinstance(found, type) or not _inside(found.__module__, trusted):
-        raise ValueError(f"{_at(where)}refusing to use {name!r}: it is not a class defined in {module.split('.')[0]}")
+        raise ValueError(f"refusing to use {name!r}: it is not a class defined in {module.split('.')[0]}")
     return found
 
 
-def _check_arguments(component: type, arguments: Mapping[str, object], *, later: bool, where: str) -> None:
+def _check_arguments(component: type, arguments: Mapping[str, object], *, later: bool) -> None:
     parameters = _parameters(component)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
     for name in arguments:
         if name not in parameters:
-            hint = _did_you_mean(name, parameters)
-            raise ValueError(f"{_at(where)}{component.__name__} has no argument {name!r}{hint}")
-    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    missing = [name for name in missing if name not in arguments]
+            raise ValueError(f"{component.__name__} has no argument {name!r}{_did_you_mean(name, parameters)}")
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [repr(name) for name in required if name not in arguments]
     if missing and not later:
-        needs = ", ".join(map(repr, missing))
-        raise ValueError(
-            f"{_at(where)}{component.__name__} needs {needs}; give it, or write later = true if it is known only later"
-        )
+        needs = f"{component.__name__} needs {', '.join(missing)}"
+        raise ValueError(f"{needs}; give it, or write later = true if it is known only later")
 
 
-def _public_classes() -> Iterator[tuple[str, type]]:
-    """Parts that this package itself defines, by name; a module is imported when its turn comes."""
-    for module in PUBLIC_MODULES:
-        for name, found in vars(import_module(module)).items():
-            ours = isinstance(found, type) and _inside(found.__module__, ("crystalmax",))
-            if ours and not name.startswith("_") and not getattr(found, "_is_protocol", False):
-                yield name, found
-
-
-def _public_class(name: str) -> type | None:
-    return next((found for known, found in _public_classes() if known == name), None)
+@functools.cache
+def _public_classes() -> Mapping[str, type]:
+    """Parts that this package itself defines, by name."""
+    return {
+        name: found
+        for module in PUBLIC_MODULES
+        for name, found in vars(import_module(module)).items()
+        if isinstance(found, type) and _inside(found.__module__, ("crystalmax",))
+        if not name.startswith("_") and not getattr(found, "_is_protocol", False)
+    }
 
 
 def _parameters(component: type) -> Mapping[str, inspect.Parameter]:
     try:
-        return inspect.signature(component).parameters
+        parameters = inspect.signature(component).parameters
     except ValueError as error:
         raise TypeError(f"{component} does not say which arguments it takes, so it is not a component") from error
+    return {name: each for name, each in parameters.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
 def _inside(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
 def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
-
-
-def _at(where: str) -> str:
-    return f"at {where}: " if where else ""
