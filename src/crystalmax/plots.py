@@ -95,7 +95,7 @@ def learning_curves(table: pd.DataFrame, *, error: str = "mean absolute error") 
     panels[0].set_ylabel(error)
     _round_ticks(panels[0])
     for panel, of_panel in zip(panels, ends, strict=True):  # only now is the scale, which the panels share, final
-        _label_ends(panel, table.labels.max(), of_panel)
+        _label_ends(panel, float(table.labels.max()), of_panel)
     return figure
 
 

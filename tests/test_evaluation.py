@@ -1,0 +1,287 @@
+from collections import defaultdict
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import Ridge
+
+from crystalmax.evaluation import (
+    TRIVIAL,
+    FeatureSet,
+    LabelBudgets,
+    Plan,
+    RepeatedFolds,
+    Scores,
+    default_models,
+    evaluate,
+    plan_for,
+)
+from crystalmax.verdict import compare, rank, verdict
+
+RIDGE = {"ridge": Ridge(1.0)}
+BUDGETS = LabelBudgets((25, 100), n_draws=8)
+
+
+def planted(seed, *, pretrained=1.0, untrained=1.0, n_rows=200):
+    """Networks that see a hidden truth through noise: the less noise, the better the vectors. All else is alike."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(n_rows, 4))
+    y = truth @ rng.normal(size=4) + 0.2 * rng.normal(size=n_rows)
+
+    def network(noise):
+        return truth @ rng.normal(size=(4, 64)) + 6 * noise * rng.normal(size=(n_rows, 64))
+
+    features = {f"untrained {i}": FeatureSet(network(untrained), "untrained") for i in range(3)}
+    return {**features, "vectors": FeatureSet(network(pretrained), "pretrained")}, y
+
+
+def rows_of(n, groups=None):
+    return np.arange(n) if groups is None else np.asarray(groups)
+
+
+class Recorder(RegressorMixin, BaseEstimator):
+    """A regressor that remembers what it was given."""
+
+    seen: ClassVar = defaultdict(list)
+
+    def __init__(self, name="a"):
+        self.name = name
+
+    def fit(self, X, y):
+        self.seen[self.name].append((X.copy(), y.copy()))
+        self.fitted_ = True
+        return self
+
+    def predict(self, X):
+        return np.zeros(len(X))
+
+
+@pytest.mark.parametrize("plan", [BUDGETS, RepeatedFolds(4, n_draws=3)])
+def test_every_method_gets_the_same_labels_and_test_rows_never_reach_the_scaling(plan):
+    Recorder.seen.clear()
+    y = np.random.default_rng(0).permutation(150).astype(float)
+    values = np.stack([np.arange(150.0), 3 * np.arange(150.0) + 5], axis=1)
+    features = {"one": FeatureSet(values, "baseline"), "other": FeatureSet(values[:, :1], "baseline")}
+    evaluate(features, y, models={"a": Recorder("a"), "b": Recorder("b")}, plan=plan)
+    parts = [part for draw in reversed(plan.draws(150, rows_of(150))) for part in draw.parts]
+    expected = [train for train, _ in parts for _ in features]
+    for name in "ab":
+        assert len(Recorder.seen[name]) == len(expected)
+        for (train_values, labels), train in zip(Recorder.seen[name], expected, strict=True):
+            np.testing.assert_array_equal(labels, y[train])
+            # Mean 0 and deviation 1 over the labelled rows alone: a test row in the fit would move both.
+            np.testing.assert_allclose(train_values.mean(axis=0), 0, atol=1e-9)
+            np.testing.assert_allclose(train_values.std(axis=0), 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n_rows=st.integers(80, 300), n_groups=st.integers(40, 80), seed=st.integers(0, 999))
+def test_groups_and_rows_stay_on_one_side(n_rows, n_groups, seed):
+    groups = np.unique(np.random.default_rng(seed).integers(0, n_groups, n_rows), return_inverse=True)[1]
+    for plan in (LabelBudgets((10, 30), n_draws=3, seed=seed), RepeatedFolds(5, n_draws=2, seed=seed)):
+        draws = plan.draws(n_rows, groups)
+        tested = [np.sort(np.concatenate([test for _, test in draw.parts])) for draw in draws]
+        assert all(np.array_equal(tested[0], rows) for rows in tested)
+        for draw in draws:
+            for train, test in draw.parts:
+                assert not set(groups[train]) & set(groups[test])
+                assert min(len(train), len(test)) > 0
+
+
+def test_budgets_are_nested_paired_and_dropped_when_labels_run_out():
+    draws = LabelBudgets((10, 40, 79, 80, 500), n_draws=3).draws(100, rows_of(100))
+    assert sorted({draw.labels for draw in draws}) == [10, 40, 79]
+    labels = {(draw.labels, draw.number): draw.parts[0][0] for draw in draws}
+    assert all(len(rows) == budget == len(set(rows)) for (budget, _), rows in labels.items())
+    assert set(labels[10, 1]) < set(labels[40, 1])
+    assert set(labels[40, 0]) != set(labels[40, 1])
+    assert len(draws[0].parts[0][1]) == 20
+
+
+def test_plans_follow_the_number_of_labels():
+    assert isinstance(plan_for(46), RepeatedFolds)
+    assert isinstance(plan_for(1000, seed=3), LabelBudgets)
+    assert isinstance(plan_for(46), Plan)
+
+
+@pytest.mark.parametrize("plan", [LabelBudgets((30, 60), n_draws=3), RepeatedFolds(3, n_draws=2)])
+def test_the_same_command_gives_the_same_bytes_on_any_number_of_processes(plan):
+    features, y = planted(0, n_rows=90)
+    models = {"ridge": default_models()["ridge"], "trees": ExtraTreesRegressor(5)}
+    first, second = (
+        evaluate(features, y, models=models, plan=plan, n_jobs=n_jobs).table.to_csv(index=False) for n_jobs in (1, 2)
+    )
+    assert first == second
+    other = type(plan)(**{**vars(plan), "seed": 1})
+    assert evaluate(features, y, models=models, plan=other).table.to_csv(index=False) != first
+
+
+def test_the_table_is_tidy_and_agrees_with_the_predictions():
+    features, y = planted(1)
+    scores = evaluate(features, y, models=RIDGE, plan=BUDGETS)
+    assert len(scores.table) == (4 + 1) * 2 * 8 == len(scores.predictions)
+    assert not scores.table.duplicated(["features", "model", "labels", "draw"]).any()
+    np.testing.assert_allclose(scores.table.mae, np.abs(scores.predictions - y[scores.tested]).mean(axis=1))
+    of_method = scores.table.query("features == 'vectors' and labels == 100").mae
+    np.testing.assert_allclose(scores.errors("vectors", "ridge", 100).mean(axis=1), of_method)
+    draw = next(d for d in BUDGETS.draws(200, rows_of(200)) if d.labels == 100 and d.number == 5)
+    trivial = scores.table.query(f"features == '{TRIVIAL}' and labels == 100 and draw == 5").mae.item()
+    train, test = draw.parts[0]
+    assert trivial == pytest.approx(np.abs(y[test] - np.median(y[train])).mean())
+
+
+def test_ranking_holds_medians_and_quartiles():
+    features, y = planted(2)
+    scores = evaluate(features, y, models=RIDGE, plan=BUDGETS)
+    ranking = rank(scores)
+    row = ranking.query("features == 'vectors' and labels == 25").iloc[0]
+    expected = scores.table.query("features == 'vectors' and labels == 25").mae.quantile([0.25, 0.5, 0.75])
+    np.testing.assert_allclose([row.q1, row["median"], row.q3], expected)
+    assert all(of_budget["median"].is_monotonic_increasing for _, of_budget in ranking.groupby("labels"))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "outcome"), [(0.1, 1.0, "helped"), (1.0, 0.1, "hurt")])
+@pytest.mark.parametrize("plan", [BUDGETS, RepeatedFolds(n_draws=8)])
+def test_a_planted_difference_is_found(plan, ours, theirs, outcome):
+    features, y = planted(3, pretrained=ours, untrained=theirs)
+    found = verdict(evaluate(features, y, models=RIDGE, plan=plan))
+    assert found.outcome == outcome
+    assert f"Pre-training {outcome}:" in found.sentence
+    assert ("lower" if outcome == "helped" else "higher") in found.sentence
+
+
+def test_help_with_few_labels_and_harm_with_many_is_called_both():
+    features, y = planted(4)
+    scores = evaluate(features, y, models=RIDGE, plan=BUDGETS)
+    ours = (scores.table.features == "vectors").to_numpy()
+    few = (scores.table.labels == 25).to_numpy()
+    predictions = scores.predictions.copy()
+    measured = scores.measured
+    predictions[ours & few] = measured + 0.1 * (predictions[ours & few] - measured)
+    predictions[ours & ~few] = measured + 10 * (predictions[ours & ~few] - measured)
+    found = verdict(Scores(scores.table, predictions, scores.tested, measured))
+    assert found.outcome == "mixed"
+    assert "lower at 25 labels and" in found.sentence
+
+
+def test_identical_vectors_make_no_difference():
+    features, y = planted(5)
+    same = {name: FeatureSet(features["vectors"].values, s.kind) for name, s in features.items()}
+    found = verdict(evaluate(same, y, models=RIDGE, plan=BUDGETS))
+    assert found.outcome == "no difference"
+    assert (found.comparison.ties == 8).all()
+    assert (found.comparison.p == 1).all()
+    np.testing.assert_allclose(found.comparison.relative, 0, atol=1e-12)
+
+
+def drawn_scores(seed, *, effect=1.0, seed_spread=0.03):
+    """Errors of four networks that differ by their seed only, and of which the first may have a true advantage."""
+    rng = np.random.default_rng(seed)
+    names = ["vectors", *(f"untrained {i}" for i in range(3))]
+    budgets, n_draws, n_tested, pool = (20, 40, 60), 8, 40, 80
+    columns = {"model": "ridge", "pool": pool, "seed": 0, "test": n_tested}
+    rows, errors = [], []
+    hardness = rng.gamma(2, size=n_tested)
+    for name in names:
+        of_network = (effect if name == "vectors" else 1) * np.exp(rng.normal(scale=seed_spread))
+        of_rows = np.exp(rng.normal(scale=0.3, size=n_tested))
+        of_labels = rng.normal(scale=0.3, size=pool)
+        for labels in budgets:
+            for draw in range(n_draws):
+                taken = np.random.default_rng([seed, draw]).permutation(pool)[:labels]
+                kind = "pretrained" if name == "vectors" else "untrained"
+                rows.append({"features": name, "kind": kind, "labels": labels, "draw": draw, **columns})
+                errors.append(of_network * hardness * of_rows * np.exp(of_labels[taken].mean()))
+    errors = np.array(errors)
+    table = pd.DataFrame(rows).assign(mae=errors.mean(axis=1))
+    return Scores(table, errors, np.arange(n_tested), np.zeros(n_tested))
+
+
+def test_a_network_like_its_twins_is_seldom_said_to_differ():
+    comparisons = [compare(drawn_scores(seed)) for seed in range(40)]
+    assert sum((found.p < 0.05).any() for found in comparisons) <= 4
+    # The test that takes draws for independent repeats is fooled far more often, which is why it decides nothing.
+    assert sum((found.p_wilcoxon < 0.05).any() for found in comparisons) > 20
+
+
+def test_a_true_advantage_is_mostly_found():
+    comparisons = [compare(drawn_scores(seed, effect=0.5)) for seed in range(15)]
+    assert sum((found.p < 0.05).any() and (found.relative < 0).all() for found in comparisons) > 9
+
+
+def test_comparison_is_paired_by_draw():
+    features, y = planted(6, pretrained=0.1)
+    scores = evaluate(features, y, models={**RIDGE, "stiff": Ridge(100.0)}, plan=BUDGETS)
+    table = scores.table.query("model == 'ridge' and labels == 25").pivot(
+        index="draw", columns="features", values="mae"
+    )
+    twins = table[[f"untrained {i}" for i in range(3)]].mean(axis=1)
+    row = compare(scores).query("model == 'ridge' and labels == 25").iloc[0]
+    assert row.wins == (table.vectors < twins).sum()
+    assert row.relative == pytest.approx(table.vectors.mean() / twins.mean() - 1)
+    assert row.ratio_low < 1 + row.relative < row.ratio_high
+    assert row.low < row.relative < row.high
+    assert compare(scores).model.tolist() == ["ridge", "stiff", "all"] * 2
+
+
+def test_advice_names_the_plain_rival_that_wins():
+    features, y = planted(7, pretrained=0.5)
+    rival = FeatureSet(y[:, None] + 0.05 * np.random.default_rng(0).normal(size=(200, 1)), "baseline")
+    found = verdict(evaluate({**features, "plain": rival}, y, models=RIDGE, plan=BUDGETS), unit="eV")
+    assert found.advice.startswith("Use plain with ridge (mean absolute error ")
+    assert "eV at 25 / 100 labels" in found.advice
+    assert "the vectors do not help here" in found.advice
+
+
+def test_advice_names_the_vectors_that_win():
+    features, y = planted(8, pretrained=0.1)
+    rival = FeatureSet(np.random.default_rng(0).normal(size=(200, 3)), "baseline")
+    found = verdict(evaluate({**features, "plain": rival}, y, models=RIDGE, plan=BUDGETS))
+    assert found.advice.startswith("Use vectors with ridge")
+    assert "compared with the best without vectors, plain with ridge, the error is" in found.advice
+
+
+def test_advice_admits_when_nothing_predicts():
+    features, _ = planted(9)
+    y = np.random.default_rng(1).normal(size=200)
+    assert (
+        "No method predicts better than always answering the median"
+        in verdict(evaluate(features, y, models=RIDGE, plan=BUDGETS)).advice
+    )
+
+
+def test_refusals_say_what_to_do():
+    features, y = planted(10)
+    with pytest.raises(ValueError, match="1 of 200 labels are missing or infinite; leave their rows out"):
+        evaluate(features, np.where(np.arange(200) == 3, np.nan, y))
+    with pytest.raises(ValueError, match="'short' has 9 rows for 200 labels"):
+        evaluate({"short": FeatureSet(np.zeros((9, 2)), "baseline")}, y)
+    holey = np.zeros((200, 2))
+    holey[7, 1] = np.nan
+    with pytest.raises(ValueError, match="missing or infinite values in 1 rows, first in row 7"):
+        evaluate({"holey": FeatureSet(holey, "baseline")}, y)
+    with pytest.raises(ValueError, match="give another name"):
+        evaluate({TRIVIAL: features["vectors"]}, y)
+    with pytest.raises(ValueError, match="24 labels remain beside the test split"):
+        LabelBudgets().draws(30, rows_of(30))
+    with pytest.raises(ValueError, match="use fewer folds"):
+        RepeatedFolds().draws(30, rows_of(30, [0] * 15 + [1] * 15))
+    lone = evaluate({"vectors": features["vectors"]}, y, models=RIDGE, plan=BUDGETS)
+    with pytest.raises(ValueError, match="no feature set of kind 'untrained'"):
+        compare(lone)
+    with pytest.raises(ValueError, match="'vector' is no feature set of kind 'pretrained'; there are: vectors"):
+        compare(lone, "vector")
+
+
+def test_scores_of_a_folded_plan_cover_every_row():
+    features, y = planted(11, n_rows=46)
+    scores = evaluate(features, y, models=RIDGE, plan=RepeatedFolds(n_draws=2))
+    np.testing.assert_array_equal(scores.tested, np.arange(46))
+    assert np.isfinite(scores.predictions).all()
+    assert isinstance(scores.table, pd.DataFrame)
+    assert scores.table.labels.unique().tolist() == [37]

@@ -1,0 +1,187 @@
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.linear_model import Ridge
+
+from crystalmax import plots
+from crystalmax.evaluation import FeatureSet, LabelBudgets, RepeatedFolds, evaluate
+from crystalmax.report import ReportFigure, ReportTable, comparison_table, ranking_table, write_report
+from crystalmax.verdict import Verdict, verdict
+
+
+def scores_of(plan):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(80, 3))
+    y = truth.sum(axis=1) + 5
+
+    def noisy(noise, kind):
+        return FeatureSet(truth + noise * rng.normal(size=truth.shape), kind)
+
+    features = {f"untrained {i}": noisy(1.0, "untrained") for i in range(3)}
+    features |= {"vectors": noisy(0.3, "pretrained"), "plain": noisy(0.5, "baseline"), "both": noisy(0.2, "joint")}
+    return evaluate(features, y, models={"ridge": Ridge(), "stiff": Ridge(30.0)}, plan=plan)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return scores_of(LabelBudgets((10, 40), n_draws=4))
+
+
+HISTORY = pd.DataFrame(
+    [
+        (epoch, split, 1.3 - 0.1 * epoch, 1.4 - 0.05 * epoch)
+        for epoch in range(5)
+        for split in ("training", "validation")
+    ],
+    columns=["epoch", "split", "site", "crystal"],
+)
+
+
+def figures_of(scores):
+    rng = np.random.default_rng(0)
+    vectors, values = rng.normal(size=(30, 6)), np.where(np.arange(30) % 5, np.arange(30.0), np.nan)
+    return {
+        "curves": plots.learning_curves(scores.table, error="mean absolute error, eV"),
+        "methods": plots.errors_of_methods(scores.table, labels=int(scores.table.labels.max())),
+        "paired": plots.paired_differences(scores.table, "vectors"),
+        "predictions": plots.predicted_and_measured(scores.measured, scores.predictions[0], quantity="gap, eV"),
+        "tsne": plots.map_of_vectors(vectors, values, quantity="gap, eV"),
+        "pca": plots.map_of_vectors(vectors, values, method="pca"),
+        "training": plots.training_curves(HISTORY),
+    }
+
+
+@pytest.mark.parametrize("plan", [LabelBudgets((10, 40), n_draws=3), RepeatedFolds(n_draws=2)])
+def test_figures_are_drawn_without_global_state(plan):
+    before = dict(mpl.rcParams)
+    for figure in figures_of(scores_of(plan)).values():
+        assert isinstance(figure, Figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        assert np.ptp(np.asarray(canvas.buffer_rgba())[..., 3]) > 0
+    assert dict(mpl.rcParams) == before
+
+
+def test_learning_curves_show_medians_and_average_the_twins(scores):
+    panel = plots.learning_curves(scores.table).axes[0]
+    texts = {text.get_text() for text in panel.texts}
+    assert {"vectors", "plain", "both", "untrained"} < texts
+    assert not any("untrained 0" in text for text in texts)
+    dashed = next(line for line in panel.lines if line.get_color() == plots.BLUE and line.get_linestyle() == "--")
+    of_twins = scores.table.query("kind == 'untrained' and model == 'ridge'")
+    expected = of_twins.groupby(["labels", "draw"]).mae.mean().groupby("labels").median()
+    np.testing.assert_allclose(dashed.get_ydata(), expected)
+
+
+def test_names_at_the_ends_of_curves_do_not_overlap(scores):
+    figure = plots.learning_curves(scores.table)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for panel in figure.axes:
+        boxes = sorted((text.get_window_extent() for text in panel.texts), key=lambda box: box.y0)
+        assert len(boxes) > 3
+        assert all(lower.y1 <= upper.y0 + 2.5 for lower, upper in pairwise(boxes))
+
+
+def test_paired_differences_are_percent_of_the_twins(scores):
+    panel = plots.paired_differences(scores.table, "vectors").axes[0]
+    shown = np.concatenate([np.asarray(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "None"])
+    pairs = scores.table.query("features == 'vectors'").set_index(["model", "labels", "draw"]).mae
+    twins = scores.table.query("kind == 'untrained'").groupby(["model", "labels", "draw"]).mae.mean()
+    np.testing.assert_allclose(np.sort(shown), np.sort(100 * (pairs / twins - 1)))
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and refuses text that was meant as markup."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+
+
+@pytest.fixture(scope="module")
+def page(scores, tmp_path_factory):
+    found = verdict(scores, unit="eV")
+    path = write_report(
+        tmp_path_factory.mktemp("report") / "new folder" / "report.html",
+        "Gap <of> few & labels",
+        found,
+        tables=[ranking_table(found, unit="eV"), comparison_table(found)],
+        figures=[ReportFigure(f"Figure {name}.", figure) for name, figure in figures_of(scores).items()],
+        facts={"labels": 1265, "source": "<script>alert(1)</script>"},
+    )
+    return path.read_text(encoding="utf-8"), found
+
+
+def test_report_needs_nothing_beside_itself(page):
+    text, _ = page
+    parsed = Page(text)
+    assert "script" not in parsed.tags
+    assert "link" not in parsed.tags
+    assert all(link.startswith(("#", "data:")) for link in parsed.links)
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert parsed.tags.count("svg") == 7
+
+
+def test_report_says_the_verdict_and_escapes_what_it_is_given(page):
+    text, found = page
+    assert found.sentence in text
+    assert f'class="verdict {found.outcome}"' in text
+    assert "Gap &lt;of&gt; few &amp; labels" in text
+    assert "&lt;script&gt;" in text
+    assert "<dd>1,265</dd>" in text
+
+
+def test_ink_of_figures_follows_the_page(page):
+    assert "currentColor" in page[0]
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page[0], flags=re.DOTALL))
+    assert plots.INK not in drawings
+
+
+def test_identifiers_of_figures_are_distinct(page):
+    drawings = re.findall(r"<svg.*?</svg>", page[0], flags=re.DOTALL)
+    clips = [set(re.findall(r'<clipPath id="([^"]+)"', drawing)) for drawing in drawings]
+    assert sum(map(len, clips)) == len(set().union(*clips)) > 0
+
+
+def test_the_same_results_give_the_same_bytes(scores, tmp_path):
+    for name in "ab":
+        figures = [ReportFigure("Curves.", plots.learning_curves(scores.table))]
+        write_report(tmp_path / name, "Title", verdict(scores), figures=figures)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_numbers_are_set_to_three_digits_and_the_lowest_in_bold(tmp_path):
+    frame = pd.DataFrame({"name": ["a", "b"], "error": [1234.56, 0.012345], "n": [10000, 2]})
+    path = write_report(tmp_path / "r.html", "Title", None, tables=[ReportTable("Errors.", frame, ("error",))])
+    text = path.read_text(encoding="utf-8")
+    assert '<td class="number">1,235</td>' in text
+    assert '<td class="number best">0.0123</td>' in text
+    assert '<td class="number">10,000</td>' in text
+    assert '<td class="">a</td>' in text
+    assert "verdict helped" not in text
+
+
+def test_tables_of_a_verdict_hold_its_numbers(scores):
+    found = verdict(scores)
+    assert isinstance(found, Verdict)
+    ranking = ranking_table(found).frame
+    assert list(ranking.columns) == ["features", "model", "10 labels", "40 labels"]
+    best = found.ranking.query("labels == 40").iloc[0]
+    shown = ranking[(ranking.features == best.features) & (ranking.model == best.model)]["40 labels"].item()
+    assert shown.startswith(f"{best['median']:.3g} [")
+    comparison = comparison_table(found).frame
+    assert comparison["difference, %"].tolist() == [f"{100 * r:+.1f}" for r in found.comparison.relative]
