@@ -17,6 +17,7 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
+from crystalmax.memory import keep_freed_memory
 from crystalmax.spec import build, describe
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
@@ -119,6 +120,7 @@ def encode(
     encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
 ) -> Float[np.ndarray, "crystals width"]:
     """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
+    keep_freed_memory()
     by_size = np.argsort(data.n_sites, kind="stable")
     rows: list[Float[np.ndarray, "batch width"]] = []
     batches = batches_of_sites(data.n_sites, sites_per_batch, by_size)

@@ -30,11 +30,12 @@ from torch import Generator, Tensor, nn
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import Geometry
+from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
-Rows = Int[np.ndarray, " rows"]
+Rows = Int[np.ndarray, " _"]
 _SECONDS_BETWEEN_SAVES = 60.0
 _NOT_LOSSES = ("epoch", "split", "crystals_per_second")
 
@@ -113,6 +114,7 @@ def train(
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
+    keep_freed_memory()
     module, history = _Module(objective, data, split, how, geometry), _History()
     saved = None if folder is None else folder / "last.ckpt"
     callbacks: list[Callback] = [history]
@@ -312,6 +314,12 @@ class _Saver(Checkpoint):
                 self.before[number] = signal.signal(number, self._ask)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._stop_listening()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop_listening()  # Lightning tears nothing down after an exception
+
+    def _stop_listening(self) -> None:
         while self.before:
             signal.signal(*self.before.popitem())
 
