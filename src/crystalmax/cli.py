@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,31 +24,28 @@ app = App(
     help="Vectors for crystals, learnt from structures alone, with an honest answer to whether that helped.",
 )
 
-Sources = Annotated[
-    list[Path], Parameter(help="CIF, POSCAR, JSON or XYZ files, folders, zip archives, CSV or Parquet.")
-]
-Labels = Annotated[
-    Path | None, Parameter(help="A table with an identifier column and properties, joined by file name.")
-]
+Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
+Labels = Annotated[Path | None, Parameter(help="A table with identifiers and properties, joined by file name.")]
+Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
+Run = Annotated[Path, Parameter(help="A run folder, as `pretrain` writes it.")]
 Jobs = Annotated[int, Parameter(help="Processes; -1 for one a core.")]
-Trust = Annotated[list[str], Parameter(help="A package that parts of a recipe may come from.")]
+Trust = Annotated[list[str] | None, Parameter(help="A package that parts of a recipe may come from.")]
 
 
 @app.command
 def ingest(sources: Sources, /, *, out: Path, labels: Labels = None, max_sites: int = 1000, jobs: Jobs = -1) -> None:
-    """Read structures into a data set; what cannot be taken is listed in its skipped.csv.
+    """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
     Args:
-        out: The data set to make, a folder.
         max_sites: Cells with more sites are refused.
     """
     from crystalmax.ingest import canonical_records
     from crystalmax.ingest import ingest as run
 
     records = canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=jobs)
-    data, n_skipped, n_noted = run(_counted(records, "crystals"), out, made_from=sources)
-    _say(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
-    _say(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
+    data, n_skipped, n_noted = run(_watched(records), out, made_from=sources)
+    print(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
+    print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
 
 
 @app.command
@@ -62,13 +59,12 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
-    trust: Trust = [],  # noqa: B006  # cyclopts copies it
+    trust: Trust = None,
 ) -> None:
-    """Learn an encoder from the structures of a data set; no label is looked at.
+    """Learn an encoder from the structures of a data set into a run folder; no label is looked at.
 
     Args:
         data: A data set made by `ingest`.
-        out: The run folder to write.
         recipe: `default`, `paper`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
@@ -89,24 +85,19 @@ def pretrain(
         resume=resume,
         accelerator=accelerator,
         progress=sys.stderr.isatty(),
-        trusted=tuple(trust),
+        trusted=tuple(trust or ()),
     )
     plots.training_curves(losses(history)).savefig(out / "losses.svg")
-    _say(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
+    print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
 @app.command
-def represent(sources: Sources, /, *, model: Path, out: Path, labels: Labels = None, jobs: Jobs = -1) -> None:
-    """Write a vector for every structure: a column `key`, the numbers, and a reason where there is no vector.
-
-    Args:
-        model: A run folder.
-        out: A .parquet or .csv file.
-    """
+def represent(sources: Sources, /, *, model: Run, out: Path, labels: Labels = None, jobs: Jobs = -1) -> None:
+    """Write a vector for every structure to a .parquet or .csv file, and the reason where there is none."""
     from crystalmax.prediction import represent as run
 
-    table = run(_counted(_records(sources, labels, jobs), "crystals"), model)
-    _write(table, out)
+    _check_ending(out)
+    _write(run(_read(sources, labels, jobs), model), out)
 
 
 @app.command
@@ -114,8 +105,8 @@ def evaluate(
     sources: Sources,
     /,
     *,
-    target: str,
-    model: Path,
+    target: Target,
+    model: Run,
     out: Path,
     labels: Labels = None,
     unit: str = "",
@@ -126,8 +117,6 @@ def evaluate(
     """Say whether pre-training helps to predict a property from few labels, against untrained twins and plain rivals.
 
     Args:
-        target: Name of the property, a column of the table.
-        model: A run folder.
         out: A folder for report.html, the scores and the figures.
         unit: Of the property, for the report.
         split: Whether crystals of one formula stay on one side of every split.
@@ -138,7 +127,7 @@ def evaluate(
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.sources import write_skipped
 
-    records = list(_counted(_records(sources, labels, jobs), "crystals"))
+    records = list(_read(sources, labels, jobs))
     crystals = _labelled(records, target)
     features = feature_sets(crystals, CrystalFeaturizer.from_pretrained(model))
     plan = plan_for(len(crystals), seed=seed)
@@ -146,8 +135,8 @@ def evaluate(
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
     path = report_assessment(found, out, unit=unit, facts=facts)
     n_skipped = write_skipped(out / "skipped.csv", records)
-    _say(f"{found.verdict.sentence}\n{found.verdict.advice}")
-    _say(f"report in {path}; {n_skipped:,} structures refused, see {out / 'skipped.csv'}")
+    print(f"{found.verdict.sentence}\n{found.verdict.advice}")
+    print(f"report in {path}; {n_skipped:,} structures refused, see {out / 'skipped.csv'}")
 
 
 @app.command
@@ -155,8 +144,8 @@ def finetune(
     sources: Sources,
     /,
     *,
-    target: str,
-    model: Path,
+    target: Target,
+    model: Run,
     out: Path,
     labels: Labels = None,
     epochs: int = 60,
@@ -166,31 +155,29 @@ def finetune(
     """Train an encoder further to predict a property, for as long as held-out folds say that it pays.
 
     Args:
-        target: Name of the property, a column of the table.
-        model: A run folder.
         out: The model folder to write.
         epochs: Passes over the labelled crystals at most.
         seed: Of the head, the folds and the order.
     """
     from crystalmax.prediction import finetune as run
 
-    crystals = _labelled(_counted(_records(sources, labels, jobs), "crystals"), target)
+    crystals = _labelled(_read(sources, labels, jobs), target)
     error, trivial = run(crystals, target, model, out, max_epochs=epochs, seed=seed)
-    _say(f"model for {target} from {len(crystals):,} labels in {out}")
-    _say(f"root mean square error on held-out folds {error:.4g}; of always answering the mean {trivial:.4g}")
+    print(f"model for {target} from {len(crystals):,} labels in {out}")
+    print(f"root mean square error on held-out folds {error:.4g}; of always answering the mean {trivial:.4g}")
 
 
 @app.command
 def predict(sources: Sources, /, *, model: Path, out: Path, labels: Labels = None, jobs: Jobs = -1) -> None:
-    """Predict the property that a model was fine-tuned for.
+    """Write predictions to a .csv or .parquet file, and the reason where there is none.
 
     Args:
-        model: A folder written by `finetune`.
-        out: A .csv or .parquet file: key, prediction, and a reason where there is none.
+        model: A model folder, as `finetune` writes it.
     """
     from crystalmax.prediction import predict as run
 
-    _write(run(_counted(_records(sources, labels, jobs), "crystals"), model), out)
+    _check_ending(out)
+    _write(run(_read(sources, labels, jobs), model), out)
 
 
 @app.command
@@ -199,17 +186,26 @@ def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: Jobs = -1
 
     Args:
         out: A folder for data, run and report; what is there already is used again.
-        epochs: Passes over the minerals, instead of the recipe's.
+        epochs: Passes over the minerals.
     """
     from crystalmax.demo import run
 
-    run(out, epochs=epochs, n_jobs=jobs, progress=sys.stderr.isatty(), say=_say)
+    run(out, epochs=epochs, n_jobs=jobs, progress=sys.stderr.isatty(), say=print)
 
 
-def _records(sources: list[Path], labels: Path | None, jobs: int) -> Iterator["Record"]:
+def _read(sources: list[Path], labels: Path | None, jobs: int) -> Iterable["Record"]:
     from crystalmax.ingest import canonical_records
 
-    return canonical_records(*sources, labels=labels, n_jobs=jobs)
+    return _watched(canonical_records(*sources, labels=labels, n_jobs=jobs))
+
+
+def _watched(records: Iterable["Record"]) -> Iterable["Record"]:
+    """The same records, with a count on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(records, "crystals", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _labelled(records: Iterable["Record"], target: str) -> list["Crystal"]:
@@ -226,31 +222,19 @@ def _labelled(records: Iterable["Record"], target: str) -> list["Crystal"]:
     return found
 
 
-def _counted(records: Iterable["Record"], what: str) -> Iterator["Record"]:
-    """The same records, with a count on a terminal."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield from progress.track(records, description=what)
+def _check_ending(out: Path) -> None:
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{out} has the ending {out.suffix!r}; expected .csv or .parquet")
 
 
 def _write(table: "DataFrame", out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":
         table.to_csv(out, index=False)
-    elif out.suffix == ".parquet":
-        table.to_parquet(out, index=False)
     else:
-        raise ValueError(f"{out} has the ending {out.suffix!r}; expected .csv or .parquet")
+        table.to_parquet(out, index=False)
     n_refused = int(table["refusal"].ne("").sum())
-    _say(f"{len(table) - n_refused:,} rows in {out}; {n_refused:,} more without a result, the reason beside them")
-
-
-def _say(text: str) -> None:
-    print(text)
+    print(f"{len(table) - n_refused:,} rows in {out}; {n_refused:,} more without a result, the reason beside them")
 
 
 def main() -> None:
@@ -259,11 +243,11 @@ def main() -> None:
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app(result_action="return_value", exit_on_error=True)
+        app(result_action="return_value")
     except KeyboardInterrupt:
-        sys.exit("crystalmax: interrupted; what was finished is kept")
+        sys.exit("crystalmax: interrupted")
     except Exception as error:
-        if type(error).__name__ == "Interrupted":  # named, not imported: torch takes seconds to load
+        if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
             sys.exit("crystalmax: interrupted; go on with --resume")
         if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
             raise
