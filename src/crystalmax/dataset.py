@@ -157,8 +157,8 @@ class CrystalDataset:
 
 
 def batches_of_sites(
-    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " crystals"]
-) -> list[Int[np.ndarray, " batch"]]:
+    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"]
+) -> list[Int[np.ndarray, " _"]]:
     """Cut an order of crystals into batches of about `sites_per_batch` sites and at least two crystals.
 
     A small remainder joins the batch before it: false samples need other crystals to come from.

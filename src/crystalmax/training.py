@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Rows = Int[np.ndarray, " _"]
 _SECONDS_BETWEEN_SAVES = 60.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOT_LOSSES = ("epoch", "split", "crystals_per_second")
 
 
@@ -122,7 +123,7 @@ def train(
         callbacks.append(TQDMProgressBar(leave=False))
     if saved is not None:
         callbacks.append(_Saver(saved, history))
-    with _quiet():
+    with _quiet(), _handlers_restored():
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -158,6 +159,23 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Afterwards signals are handled as they were before."""
+    before = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        if _in_main_thread():
+            for number, handler in before:
+                signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    """Whether handlers may be set here."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class _Batches:
@@ -306,22 +324,11 @@ class _Saver(Checkpoint):
         self.path, self.history = path, history
         self.saved = time.perf_counter()
         self.asked_to_stop = False
-        self.before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._ask)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._stop_listening()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._stop_listening()  # Lightning tears nothing down after an exception
-
-    def _stop_listening(self) -> None:
-        while self.before:
-            signal.signal(*self.before.popitem())
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if _in_main_thread():  # and after Lightning, whose own handler would end an epoch before its validation
+            for number in _STOP_SIGNALS:
+                signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked_to_stop:

@@ -1,0 +1,281 @@
+"""Training: the same seed gives the same weights, however often it was interrupted, killed and resumed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from crystalmax import training
+from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.encoders import SiteNet
+from crystalmax.geometry import AllPairs
+from crystalmax.negatives import OtherCrystals
+from crystalmax.objectives import DeepInfoMax
+from crystalmax.regularizers import NoRegularizer
+from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
+from crystals import perovskite, pure, rock_salt
+
+GEOMETRY = AllPairs(max_sites=6)
+HOW = Training(epochs=3, sites_per_batch=14, learning_rate=1e-2, seed=4)
+
+
+def dataset():
+    salts = [rock_salt(a, kinds) for a, kinds in [(5.64, ("Na", "Cl")), (6.29, ("K", "Cl")), (4.21, ("Mg", "O"))]]
+    salts += [rock_salt(a, kinds) for a, kinds in [(4.03, ("Li", "F")), (5.99, ("Pb", "S")), (4.81, ("Ca", "O"))]]
+    oxides = [perovskite(a, pure(*kinds)) for a, *kinds in [(3.9, "Sr", "Ti", "O"), (4.0, "Ba", "Ti", "O")]]
+    oxides += [perovskite(a, pure(*kinds)) for a, *kinds in [(4.1, "K", "Mg", "F"), (3.8, "La", "Al", "O")]]
+    return CrystalDataset.from_crystals([replace(one, key=f"crystal {i}") for i, one in enumerate(salts + oxides)])
+
+
+DATA = dataset()
+ALL = np.arange(len(DATA))
+SPLIT = Split(train=ALL[1:9], valid=ALL[[0, 9]])
+STEPS = 2  # an epoch, see below
+
+
+def objective(seed=0):
+    with seeded_weights(seed):
+        return DeepInfoMax(SiteNet(site_width=4, crystal_width=5, hidden=8))
+
+
+def run(folder=None, *, how=HOW, split=SPLIT, made=None):
+    """Train a fresh objective, with or without a folder to resume from."""
+    made = made or objective()
+    return made, train(made, DATA, split, how, geometry=GEOMETRY, folder=folder)
+
+
+def without(history, column):
+    return [{name: value for name, value in row.items() if name != column} for row in history]
+
+
+def assert_same(one, other):
+    (made, history), (twin, twin_history) = one, other
+    for name, weights in made.state_dict().items():
+        assert torch.equal(weights, twin.state_dict()[name]), name
+    assert without(history, "crystals_per_second") == without(twin_history, "crystals_per_second")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return run()
+
+
+@pytest.fixture
+def saving_every_step(monkeypatch):
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_SAVES", -1.0)
+
+
+def test_an_epoch_here_has_several_steps():
+    for epoch in range(HOW.epochs):
+        order = np.random.default_rng([HOW.seed, epoch]).permutation(SPLIT.train)
+        assert len(batches_of_sites(DATA.n_sites, HOW.sites_per_batch, order)) == STEPS
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_else_drew_random_numbers(uninterrupted):
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    assert_same(run(), uninterrupted)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_seed_gives_other_weights(uninterrupted):
+    made, _ = run(how=replace(HOW, seed=5))
+    assert not torch.equal(made.encoder.to_site.weight, uninterrupted[0].encoder.to_site.weight)
+
+
+def test_watching_the_losses_changes_nothing(uninterrupted):
+    made, history = run(split=replace(SPLIT, valid=ALL[:0]))
+    assert {row["split"] for row in history} == {"train"}
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), uninterrupted[0].parameters(), strict=True))
+
+
+def test_history_has_a_row_an_epoch_and_part_of_the_split(uninterrupted):
+    _, history = uninterrupted
+    parts = {(row["epoch"], row["split"]) for row in history}
+    assert len(history) == len(parts) == 6
+    assert parts == {(epoch, split) for epoch in (1, 2, 3) for split in ("train", "valid")}
+    for row in history:
+        assert {"site", "crystal", "site_penalty", "crystal_penalty"} < set(row)
+        assert ("crystals_per_second" in row) == (row["split"] == "train")
+
+
+class Counting(nn.Module):
+    """An objective whose term says how many crystals a batch has, and which may act at a chosen call."""
+
+    def __init__(self, inner, at=None, act=None):
+        super().__init__()
+        self.inner, self.encoder, self.at, self.act, self.calls = inner, inner.encoder, at, act, 0
+        self.sizes = []
+
+    def forward(self, batch, rng):
+        self.calls += 1
+        if self.calls == self.at:
+            self.act()
+        terms = self.inner(batch, rng)
+        self.sizes.append(batch.n_crystals)
+        return {**terms, "size": torch.tensor(float(batch.n_crystals))}
+
+
+def test_means_in_the_history_count_every_crystal_the_same():
+    made, history = run(made=Counting(objective()), split=replace(SPLIT, valid=ALL[:0]), how=replace(HOW, epochs=1))
+    sizes = np.array(made.sizes)
+    assert len(set(made.sizes)) > 1
+    assert history[0]["size"] == pytest.approx((sizes**2).sum() / sizes.sum())
+
+
+def test_a_network_that_learns_nothing_has_the_same_validation_loss_every_epoch():
+    _, history = run(how=replace(HOW, learning_rate=0.0, weight_decay=0.0))
+    valid = [{**row, "epoch": 0} for row in history if row["split"] == "valid"]
+    train_losses = {row["crystal"] for row in history if row["split"] == "train"}
+    assert valid[0] == valid[1] == valid[2]
+    assert len(train_losses) == 3
+
+
+def test_losses_fall_on_a_small_set():
+    with seeded_weights(0):
+        net = SiteNet(site_width=16, crystal_width=16, hidden=32)
+        made = DeepInfoMax(net, negatives=(OtherCrystals(),), regularizer=NoRegularizer)
+    how = Training(epochs=30, sites_per_batch=100, learning_rate=4e-3)
+    _, history = run(made=made, how=how, split=Split(ALL, ALL[:0]))
+    for name in ("site", "crystal"):
+        first, last = history[0][name], np.mean([row[name] for row in history[-5:]])
+        assert last < min(2 * np.log(2), first) - 0.1
+
+
+def test_a_folder_holds_the_history_and_the_logs(tmp_path, uninterrupted):
+    one = run(tmp_path)
+    assert_same(one, uninterrupted)
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == one[1]
+    assert "train/crystal" in (tmp_path / "csv" / "metrics.csv").read_text()
+    assert [*(tmp_path / "tensorboard").glob("events.*")]
+    assert not [*tmp_path.glob("*.partial")]
+
+
+def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_never_stopped(tmp_path, uninterrupted):
+    run(tmp_path, how=replace(HOW, epochs=1))
+    assert_same(run(tmp_path), uninterrupted)
+    assert_same(run(tmp_path), uninterrupted)  # and has nothing left to do
+
+
+@pytest.mark.parametrize(
+    ("call", "asked"),
+    [
+        (1, signal.SIGINT),
+        (1, signal.SIGTERM),
+        (2, signal.SIGTERM),
+        (3, signal.SIGTERM),
+        (3, signal.SIGINT),
+        (4, signal.SIGINT),
+    ],
+    ids=["within an epoch", "within an epoch, TERM", "at its end", "in validation, TERM", "in validation", "later"],
+)
+def test_a_signal_stops_between_steps_and_resuming_loses_nothing(call, asked, tmp_path, uninterrupted):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    counting = Counting(objective(), at=call, act=lambda: os.kill(os.getpid(), asked))
+    with pytest.raises(Interrupted):
+        run(tmp_path, made=counting)
+    assert {number: signal.getsignal(number) for number in before} == before
+    # What runs is finished: the step, or the epoch with its validation.
+    assert counting.calls == {1: 1, 2: 3, 3: 3, 4: 4}[call]
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == {1: 1, 2: 2, 3: 2, 4: 3}[call]
+    resumed = Counting(objective())
+    _, history = run(tmp_path, made=resumed)
+    assert_same((resumed.inner, without(history, "size")), uninterrupted)
+    assert counting.calls + resumed.calls == HOW.epochs * (STEPS + 1)
+
+
+class Died(BaseException):
+    """Stands for a process that is gone from one moment to the next."""
+
+
+def die():
+    raise Died
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5, 9])
+def test_dying_at_any_step_and_resuming_loses_nothing(call, tmp_path, uninterrupted, saving_every_step):
+    with pytest.raises(Died):
+        run(tmp_path, made=Counting(objective(), at=call, act=die))
+    resumed = Counting(objective())
+    _, history = run(tmp_path, made=resumed)
+    assert_same((resumed.inner, without(history, "size")), uninterrupted)
+    # Nothing is done twice but what was not saved: validation belongs to the step before it.
+    assert resumed.calls <= 10 - call + 1
+
+
+LONG = replace(HOW, epochs=12)
+
+
+def test_a_process_killed_at_a_random_moment_and_resumed_gives_the_weights_of_an_uninterrupted_one(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_training as t; from pathlib import Path; "
+        "t.training._SECONDS_BETWEEN_SAVES = -1.0; t.run(Path(sys.argv[2]), how=t.LONG)"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        expected = run(how=LONG)
+        while not (tmp_path / "last.ckpt").exists():
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.01)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=random.uniform(0, 0.1))
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert 0 < saved["global_step"] < LONG.epochs * STEPS
+    assert_same(run(tmp_path, how=LONG), expected)
+
+
+def test_a_loss_that_is_not_finite_names_the_crystals():
+    made = objective()
+    broken = Counting(made, at=2, act=lambda: nn.init.constant_(made.encoder.to_site.weight, float("nan")))
+    with pytest.raises(
+        FloatingPointError, match=r"not finite \(site nan, .* on the crystals crystal \d(, crystal \d)+$"
+    ):
+        run(made=broken)
+
+
+def test_training_needs_two_crystals():
+    with pytest.raises(ValueError, match="at least 2 crystals, but there are 1"):
+        run(split=Split(train=ALL[:1], valid=ALL[:0]))
+
+
+def test_an_objective_is_a_module():
+    with pytest.raises(TypeError):
+        train(lambda batch, rng: {}, DATA, SPLIT, HOW, geometry=GEOMETRY)
+
+
+@given(n=st.integers(0, 60), fraction=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_a_split_cuts_rows_in_two(n, fraction, seed):
+    rows = np.arange(100, 100 + n)
+    split = Split.random(rows, fraction, seed)
+    assert sorted([*split.train, *split.valid]) == rows.tolist()
+    assert len(split.valid) == round(fraction * n)
+    again = Split.random(rows, fraction, seed)
+    np.testing.assert_array_equal(split.train, again.train)
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = objective(seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    second, other = objective(seed=3), objective(seed=4)
+    assert torch.equal(first.encoder.to_site.weight, second.encoder.to_site.weight)
+    assert not torch.equal(first.encoder.to_site.weight, other.encoder.to_site.weight)
