@@ -69,52 +69,80 @@ def _primitive(
 ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "primitive 3"], Int[np.ndarray, " primitive"]]:
     """The smallest cell that repeats to the crystal, its sites averaged over the images that coincide."""
     counts = np.bincount(species)
-    parts = gcd(
-        *counts.tolist()
-    )  # no more primitive cells than this fit the cell: each takes its share of each species
+    parts = gcd(*counts.tolist())  # at most so many primitive cells fit, as each takes its share of every species
     if parts == 1:
         return lattice, positions, species
-    groups = [np.flatnonzero(species == kind) for kind in np.argsort(counts, kind="stable") if counts[kind]]
-    steps = positions[groups[0][1:]] - positions[groups[0][0]]
+    kinds = [np.flatnonzero(species == kind) for kind in np.argsort(counts, kind="stable") if counts[kind]]
+    steps = positions[kinds[0][1:]] - positions[kinds[0][0]]
     whole = np.rint(steps * parts)  # a translation that fits `parts` times at most is a multiple of 1 / parts
     near = (((steps - whole / parts) @ lattice) ** 2).sum(1) <= tolerance**2
-    candidates = {(int(a), int(b), int(c)) for a, b, c in whole[near] % parts} - {(0, 0, 0)}
-    while True:
-        images = {step: _image(lattice, positions, groups, np.array(step) / parts, tolerance) for step in candidates}
-        found = [(step, image) for step, image in images.items() if image is not None]
-        rows = np.array(_row_basis([step for step, _ in found], parts))
-        # Translations that fit within the tolerance need not form a group. Then only the better ones count.
-        if rows.diagonal().prod() * (len(found) + 1) == parts**3:
-            break
-        candidates, tolerance = {step for step, _ in found}, tolerance / 2
-    if not found:
+    candidates = sorted({(a, b, c) for a, b, c in (whole[near] % parts).astype(np.int64).tolist()} - {(0, 0, 0)})
+    if not candidates:
         return lattice, positions, species
-    partner = np.stack([np.arange(len(species)), *(image for _, image in found)])
-    off = positions[partner[1:]] - positions - np.array([step for step, _ in found])[:, None] / parts
-    positions = positions + (off - np.rint(off)).sum(0) / len(partner)
-    kept = partner.min(0) == partner[0]
-    return rows / parts @ lattice, positions[kept] @ np.linalg.inv(rows / parts), species[kept]
+    while True:
+        group = _group(lattice, positions, kinds, candidates, parts, tolerance)
+        partner = np.array(list(group.values()))
+        total, farthest = np.zeros_like(positions), 0.0
+        for step, image in group.items():
+            off = positions[image] - positions - np.array(step) / parts
+            off -= np.rint(off)
+            total += off
+            farthest = max(farthest, float(((off @ lattice) ** 2).sum(1).max()))
+        if farthest <= tolerance**2:
+            break
+        tolerance /= 2  # steps that fit one by one, but not one after another, are no symmetry
+    basis = np.array(_row_basis(list(group), parts)) / parts
+    kept = partner.min(0) == np.arange(len(species))
+    positions = positions + total / len(group)
+    return basis @ lattice, positions[kept] @ np.linalg.inv(basis), species[kept]
+
+
+def _group(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "sites 3"],
+    kinds: list[Int[np.ndarray, " _"]],
+    candidates: list[Whole],
+    parts: int,
+    tolerance: float,
+) -> dict[Whole, Int[np.ndarray, " sites"]]:
+    """The translations that those candidates generate which are symmetries, and which site each takes each site to."""
+    here = np.arange(len(positions))
+    group: dict[Whole, Int[np.ndarray, " sites"]] = {(0, 0, 0): here}
+    for a, b, c in candidates:
+        if (a, b, c) in group:
+            continue
+        image = _image(lattice, positions, kinds, np.array([a, b, c]) / parts, tolerance)
+        if image is None:
+            continue
+        known, multiple, power = list(group.items()), (a, b, c), image
+        while multiple not in group:
+            for (x, y, z), other in known:
+                total = ((x + multiple[0]) % parts, (y + multiple[1]) % parts, (z + multiple[2]) % parts)
+                group[total] = other[power]
+            multiple = ((multiple[0] + a) % parts, (multiple[1] + b) % parts, (multiple[2] + c) % parts)
+            power = image[power]
+    return group
 
 
 def _image(
     lattice: Float[np.ndarray, "3 3"],
     positions: Float[np.ndarray, "sites 3"],
-    groups: list[Int[np.ndarray, " _"]],
+    kinds: list[Int[np.ndarray, " _"]],
     step: Float[np.ndarray, " 3"],
     tolerance: float,
 ) -> Int[np.ndarray, " sites"] | None:
-    """For each site the one of its group that a translation takes it to, if the translation is a symmetry."""
+    """For each site the one of its kind that a translation takes it to, if the translation is a symmetry."""
     image = np.empty(len(positions), dtype=np.int64)
-    for group in groups:
-        members = positions[group]
-        off = members - (members + step)[:, None]
-        off = (off - np.rint(off)) @ lattice
-        squared = np.einsum("ijk,ijk->ij", off, off)
-        nearest = squared.argmin(1)
-        if squared.min(1).max() > tolerance**2 or len(set(nearest.tolist())) < len(group):
-            return None
-        image[group] = group[nearest]
-    return image
+    for kind in kinds:
+        # Where there are many sites, most wrong translations fail for the first few.
+        for some in (kind[:: len(kind) // 8], kind) if len(kind) > 16 else (kind,):
+            off = positions[kind] - (positions[some] + step)[:, None]
+            off = (off - np.rint(off)) @ lattice
+            squared = np.einsum("ijk,ijk->ij", off, off)
+            if squared.min(1).max() > tolerance**2:
+                return None
+            image[some] = kind[squared.argmin(1)]
+    return image if len(set(image.tolist())) == len(image) else None
 
 
 def _row_basis(steps: list[Whole], parts: int) -> list[list[int]]:
