@@ -13,6 +13,7 @@ from crystalmax.segments import (
     paired_dot,
     ranges,
     rank_within,
+    segment_logsumexp,
     segment_mean,
     segment_softmax,
     segment_sum,
@@ -66,6 +67,15 @@ def test_softmax_with_counts_is_softmax_over_repeated_members(sizes, seed):
         rivals = [q for q in range(len(owner)) if owner[q] == owner[p]]
         bottom = sum(count[q].item() * math.exp(logits[q]) for q in rivals)
         assert share[p].item() == pytest.approx(count[p].item() * math.exp(logits[p]) / bottom)
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5), seed=seeds)
+def test_logsumexp_with_counts_is_that_of_repeated_members(sizes, seed):
+    values, owner, count = parts_of(sizes, seed, width=1, shuffle=True)
+    found = segment_logsumexp(5 * values[:, 0], owner, len(sizes), count)
+    for s in range(len(sizes)):
+        total = sum(count[p].item() * math.exp(5 * values[p, 0]) for p in range(len(owner)) if owner[p] == s)
+        assert found[s].item() == pytest.approx(math.log(total))
 
 
 def test_softmax_of_large_logits_stays_finite():
@@ -130,6 +140,7 @@ def differentiable():
         "sum": (lambda x: segment_sum(x, owner, 3), (values,)),
         "mean": (lambda x, w: segment_mean(x, owner, 3, w), (values, weight)),
         "softmax": (lambda x, w: segment_softmax(x, owner, 3, w), (column, weight)),
+        "logsumexp": (lambda x, w: segment_logsumexp(x, (owner + 1) // 2, 2, w), (column, weight)),
         "paired dot": (lambda x, y: paired_dot(x, y, rows, owner), (values, values.flip(0).clone())),
         "weighted sum": (lambda x, w: weighted_sum(x, rows, w, owner, 3), (values, weight)),
     }

@@ -18,6 +18,12 @@ def jensen_shannon(true_scores, false_scores):
     return true + sum(softplus(value) for value in false_scores) / len(false_scores)
 
 
+def info_nce(true_scores, false_scores):
+    """Each true constituent against all false ones (arXiv:1807.03748), a mean over the true ones."""
+    rivals = [sum(math.exp(value - true) for value in false_scores) for true in true_scores]
+    return sum(math.log1p(total) for total in rivals) / len(rivals)
+
+
 def noised(regularizer, summary, noise):
     """Eq. 3: the summary with noise of learnt size."""
     log_variance = linear(regularizer.log_variance, summary)
