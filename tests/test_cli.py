@@ -1,0 +1,351 @@
+"""The command line: the whole job on thirty small crystals, and one clear line for whatever goes wrong."""
+
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge
+
+from crystalmax import CrystalFeaturizer, evaluation
+from crystalmax.checkpoint import load
+from crystalmax.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+CATIONS = {"Na": 1.0, "K": 1.4, "Rb": 1.5, "Mg": 0.7, "Ca": 1.0}
+ANIONS = {"F": 1.3, "Cl": 1.8, "O": 1.4}
+PROTOTYPES = {"rocksalt": ("F m -3 m", 2.0), "cesium": ("P m -3 m", 2 / 3**0.5)}
+
+RECIPE = """
+[geometry]
+use = "AllPairs"
+max_sites = 12
+
+[objective]
+use = "DeepInfoMax"
+encoder = { use = "SiteNet", site_width = 4, crystal_width = 6, hidden = 8 }
+critic = { use = "ProjectedDot", hidden = 8, common = 8, later = true }
+
+[training]
+epochs = 1
+sites_per_batch = 30
+"""
+
+BROKEN = {
+    "empty": b"",
+    "noise": bytes(range(256)),
+    "prose": b"This is a letter to the editor.\n",
+    "cut": b"data_cut\n_cell_length_a 4\n_cell_length_b 4\nloop_\n_atom_site_label\n_atom_site_fract_x\nNa 0",
+}
+
+
+def cif(cation, anion, prototype):
+    group, edges = PROTOTYPES[prototype]
+    edge = edges * (CATIONS[cation] + ANIONS[anion])
+    lines = [f"data_{cation}{anion}", *(f"_cell_length_{axis} {edge:.4f}" for axis in "abc")]
+    lines += [
+        *(f"_cell_angle_{angle} 90" for angle in ("alpha", "beta", "gamma")),
+        f"_space_group_name_H-M_alt '{group}'",
+    ]
+    lines += ["loop_", "_atom_site_label", *(f"_atom_site_fract_{axis}" for axis in "xyz")]
+    lines += [f"{cation} 0 0 0", f"{anion} 0.5 0.5 0.5", ""]
+    return "\n".join(lines)
+
+
+def crystalmax(*arguments):
+    """One call of the command, in this process: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.object(sys, "argv", ["crystalmax", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    if isinstance(code, str):  # what the interpreter does with a message
+        err.write(f"{code}\n")
+        code = 1
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def refusal(*arguments):
+    """The one line with which a call fails."""
+    done = crystalmax(*arguments)
+    assert done.code == 1
+    lines = done.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("crystalmax: ")
+    return lines[0].removeprefix("crystalmax: ")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Thirty CIF files, labels for most of them, a recipe; ingested, pre-trained on and fine-tuned."""
+    home = tmp_path_factory.mktemp("cli")
+    (home / "cifs").mkdir()
+    rows = []
+    for cation, anion, prototype in product(CATIONS, ANIONS, PROTOTYPES):
+        name = f"{cation}{anion}-{prototype}"
+        (home / "cifs" / f"{name}.cif").write_text(cif(cation, anion, prototype), encoding="utf-8")
+        rows.append({"file": f"{name}.cif", "band_gap": 10 - 3 * ANIONS[anion] - CATIONS[cation], "mass": 1.0})
+    pd.DataFrame(rows[:26]).to_csv(home / "labels.csv", index=False)
+    (home / "tiny.toml").write_text(RECIPE, encoding="utf-8")
+    labelled = (home / "cifs", "--labels", home / "labels.csv", "--jobs", 1)
+    steps = [
+        ("ingest", *labelled, "--out", home / "data"),
+        ("pretrain", home / "data", "--out", home / "run", "--recipe", home / "tiny.toml"),
+        (
+            "finetune",
+            *labelled,
+            "--target",
+            "band_gap",
+            "--model",
+            home / "run",
+            "--out",
+            home / "model",
+            "--epochs",
+            2,
+        ),
+    ]
+    said = []
+    for step in steps:
+        done = crystalmax(*step)
+        assert done.code == 0, done.err
+        said.append(done.out)
+    return SimpleNamespace(path=home, cifs=home / "cifs", labelled=labelled, said=said)
+
+
+@pytest.fixture
+def good_and_broken(home, tmp_path):
+    """A folder with three good files and several that are none."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("NaCl-rocksalt", "MgO-rocksalt", "CaO-cesium"):
+        (folder / f"{name}.cif").write_bytes((home.cifs / f"{name}.cif").read_bytes())
+    for name, content in BROKEN.items():
+        (folder / f"{name}.cif").write_bytes(content)
+    return folder
+
+
+def test_every_step_says_what_it_did(home):
+    ingested, pretrained, finetuned = home.said
+    assert "30 crystals with 60 sites" in ingested
+    assert "0 refused" in ingested
+    assert "trained encoder in" in pretrained
+    assert "model for band_gap from 26 labels" in finetuned
+    assert (home.path / "run" / "losses.svg").stat().st_size > 1000
+
+
+def test_vectors_are_those_of_the_estimator(home, tmp_path):
+    out = tmp_path / "deep" / "vectors.parquet"
+    assert crystalmax("represent", home.cifs, "--model", home.path / "run", "--out", out, "--jobs", 1).code == 0
+    table = pd.read_parquet(out)
+    files = sorted(home.cifs.iterdir())
+    assert table.key.tolist() == [file.stem for file in files]
+    assert (table.refusal == "").all()
+    direct = CrystalFeaturizer.from_pretrained(home.path / "run").transform(files)
+    np.testing.assert_allclose(table.iloc[:, 1:-1].to_numpy(), direct, atol=1e-5)
+    assert np.ptp(direct, axis=0).max() > 0
+
+
+def test_predictions_are_close_to_labels_in_scale_and_damaged_files_have_a_reason(home, good_and_broken, tmp_path):
+    out = tmp_path / "predictions.csv"
+    done = crystalmax("predict", good_and_broken, "--model", home.path / "model", "--out", out, "--jobs", 1)
+    assert done.code == 0, done.err
+    assert "3 rows" in done.out
+    assert "4 more without a result" in done.out
+    table = pd.read_csv(out, keep_default_na=False, na_values={"prediction": [""]}).set_index("key")
+    assert set(table.index[table.prediction.isna()]) == set(BROKEN)
+    assert table.refusal[list(BROKEN)].str.len().min() > 20
+    assert table.refusal[table.prediction.notna()].eq("").all()
+    assert table.prediction.dropna().between(0, 10).all()
+
+
+def test_damaged_files_are_listed_and_the_good_ones_come_out(good_and_broken, tmp_path):
+    done = crystalmax("ingest", good_and_broken, "--out", tmp_path / "data", "--jobs", 1)
+    assert done.code == 0
+    assert "3 crystals" in done.out
+    skipped = pd.read_csv(tmp_path / "data" / "skipped.csv")
+    assert set(skipped.key) == set(BROKEN)
+    assert skipped[["source", "reason", "remedy"]].notna().all(axis=None)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Evaluation with few draws and one model."""
+    monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed: evaluation.RepeatedFolds(3, 3, seed))
+    monkeypatch.setattr(evaluation, "default_models", lambda: {"ridge": Ridge()})
+
+
+def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp_path):
+    out = tmp_path / "report"
+    sources = (home.cifs, good_and_broken / "prose.cif", *home.labelled[1:])
+    options = ("--target", "band_gap", "--unit", "eV", "--model", home.path / "run", "--out", out)
+    done = crystalmax("evaluate", *sources, *options)
+    assert done.code == 0, done.err
+    assert done.out.startswith("Pre-training ")
+    assert "1 structures refused" in done.out
+    table = pd.read_parquet(out / "results.parquet")
+    assert set(table.kind) == {"pretrained", "untrained", "baseline", "joint", "trivial"}
+    assert table.features[table.kind == "untrained"].nunique() == 3
+    assert pd.read_csv(out / "skipped.csv").key.tolist() == ["prose"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Few-label prediction of band_gap" in page
+    assert {"ranking.csv", "comparison.csv", "figure_1.svg", "figure_1.png"} <= {file.name for file in out.iterdir()}
+
+
+def test_a_run_goes_on_for_more_epochs(home, tmp_path):
+    data, run, recipe = home.path / "data", tmp_path / "run", home.path / "tiny.toml"
+    assert crystalmax("pretrain", data, "--out", run, "--recipe", recipe).code == 0
+    assert crystalmax("pretrain", data, "--out", run, "--resume", "--epochs", 2).code == 0
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history if row["split"] == "train"] == [1, 2]
+    assert crystalmax("pretrain", data, "--out", tmp_path / "once", "--recipe", recipe, "--epochs", 2).code == 0
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in (run, tmp_path / "once")]
+    assert weights[0] == weights[1]
+
+
+def test_what_exists_is_not_overwritten(home):
+    assert "data exists already" in refusal("ingest", home.cifs, "--out", home.path / "data")
+    assert "go on with it by --resume" in refusal("pretrain", home.path / "data", "--out", home.path / "run")
+    options = ("--target", "band_gap", "--model", home.path / "run", "--out", home.path / "model")
+    assert "model exists already" in refusal("finetune", *home.labelled, *options)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_a_misspelt_target_is_answered_with_the_known_ones(home, command, tmp_path):
+    options = ("--target", "band_gip", "--model", home.path / "run", "--out", tmp_path / "out")
+    line = refusal(command, *home.labelled, *options)
+    assert "'band_gip'" in line
+    assert "band_gap, mass" in line
+
+
+def blocks(language):
+    """The code blocks of the README in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cifs", "new_cifs"):
+        shutil.copytree(home.cifs, name)
+    shutil.copy(home.path / "labels.csv", "labels.csv")
+    (shell,) = (block for block in blocks("console") if "crystalmax" in block)
+    for line in shell.splitlines():
+        prompt, command, *arguments = shlex.split(line, comments=True)
+        assert (prompt, command) == ("$", "crystalmax")
+        shorter = ("--epochs", 2) if arguments[0] in {"pretrain", "finetune"} else ()
+        assert crystalmax(*arguments, *shorter).code == 0, line
+    assert len(pd.read_csv("predictions.csv")) == len(pd.read_parquet("vectors.parquet")) == 30
+
+    (python,) = blocks("python")
+    shorter = python.replace(
+        'CrystalRegressor.from_pretrained("run")', 'CrystalRegressor.from_pretrained("run", max_epochs=1)'
+    )
+    files = sorted(home.cifs.iterdir())
+    names = {"structures": files[:20], "values": list(range(20)), "others": files[20:]}
+    with redirect_stdout(io.StringIO()) as out:
+        exec(shorter, names)
+    assert names["vectors"].shape == (20, 64)
+    assert "max_epochs" in shorter
+    assert len(out.getvalue().split()) >= 20
+
+
+def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
+    data, run, out = home.path / "data", home.path / "run", tmp_path / "out"
+    assert "there is no such file" in refusal("ingest", tmp_path / "nowhere.cif", "--out", out, "--jobs", 1)
+    assert not out.exists()
+    assert "no shipped recipe is called papre; did you mean 'paper'" in refusal(
+        "pretrain", data, "--out", out, "--recipe", "papre"
+    )
+    assert "manifest" in refusal("pretrain", home.cifs, "--out", out)
+    assert "holds no run to resume" in refusal("pretrain", data, "--out", out, "--resume")
+    assert "holds no trained model" in refusal("represent", home.cifs, "--model", data, "--out", tmp_path / "v.csv")
+    assert "predicts nothing yet" in refusal("predict", home.cifs, "--model", run, "--out", tmp_path / "p.csv")
+    assert "expected .csv or .parquet" in refusal(
+        "represent", home.cifs, "--model", run, "--out", tmp_path / "v.xls", "--jobs", 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("SiteNet", "SiteNett", "at encoder: crystalmax has no part 'SiteNett'; did you mean 'SiteNet'?"),
+        ("hidden = 8 }", "hiden = 8 }", "SiteNet has no argument 'hiden'; did you mean 'hidden'?"),
+        ("AllPairs", "os.system", "refusing to import 'os.system'"),
+        ("[training]", "[trainig]", "unknown parts: trainig"),
+        ("sites_per_batch", "sites_a_batch", "sites_a_batch"),
+        ("[objective]", "[objectiv]", "no [objective]"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(home, tmp_path, old, new, message):
+    (tmp_path / "wrong.toml").write_text(RECIPE.replace(old, new), encoding="utf-8")
+    line = refusal("pretrain", home.path / "data", "--out", tmp_path / "run", "--recipe", tmp_path / "wrong.toml")
+    assert message in line
+
+
+def test_a_recipe_may_use_parts_of_a_package_that_is_trusted(home, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    call = ("pretrain", home.path / "data", "--recipe", ROOT / "examples" / "my_recipe.toml", "--epochs", 1, "--out")
+    assert "refusing to import 'my_lab.PlainMeans'" in refusal(*call, tmp_path / "refused")
+    assert crystalmax(*call, tmp_path / "run", "--trust", "my_lab").code == 0
+    model = load(tmp_path / "run", trusted=("my_lab",))
+    assert type(model.encoder).__name__ == "PlainMeans"
+    vectors = CrystalFeaturizer(model.encoder, geometry=model.geometry).transform(sorted(home.cifs.iterdir()))
+    assert vectors.shape == (30, 32)
+    assert np.isfinite(vectors).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest", "cifs"),
+        ("ingest", "cifs", "--out", "d", "--no-such-option"),
+        ("pretrain", "data", "--out", "run", "--epochs", "many"),
+        ("pretrain", "data", "--out", "run", "--accelerator", "abacus"),
+        ("pretain",),
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments):
+    done = crystalmax(*arguments)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    script = (
+        "import sys, time\nfrom crystalmax.cli import main\nsys.argv = ['crystalmax', 'pretrain', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)), time.process_time())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    assert "--resume" in runs[0].stdout
+    endings = [run.stdout.splitlines()[-1].rsplit(maxsplit=1) for run in runs]
+    assert {imported for imported, _ in endings} == {"[]"}
+    assert min(float(seconds) for _, seconds in endings) < 0.5
+
+
+def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):
+    command = [sys.executable, "-c", "from crystalmax.cli import main; main()", "ingest", "nowhere.cif", "--out", "d"]
+    done = subprocess.run([*command, "--jobs", "1"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "there is no such file" in done.stderr
