@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ import torch
 from jaxtyping import Int
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
@@ -38,7 +36,6 @@ log = logging.getLogger(__name__)
 Rows = Int[np.ndarray, " _"]
 _SECONDS_BETWEEN_SAVES = 60.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOT_LOSSES = ("epoch", "split", "crystals_per_second")
 
 
 class Interrupted(Exception):
@@ -116,14 +113,11 @@ def train(
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
     keep_freed_memory()
-    module, history = _Module(objective, data, split, how, geometry), _History()
+    module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
-    callbacks: list[Callback] = [history]
-    if progress:
-        callbacks.append(TQDMProgressBar(leave=False))
-    if saved is not None:
-        callbacks.append(_Saver(saved, history))
-    with _quiet(), _handlers_restored():
+    callbacks: list[Callback] = [] if saved is None else [_Saver(saved, module)]
+    loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
+    with _quiet():
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -131,25 +125,24 @@ def train(
             gradient_clip_val=how.clip,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            logger=[]
-            if folder is None
-            else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")],
+            logger=loggers,
             log_every_n_steps=10,
-            callbacks=callbacks,
+            callbacks=[*callbacks, TQDMProgressBar(leave=False)] if progress else callbacks,
             enable_progress_bar=progress,
             enable_checkpointing=folder is not None,
             enable_model_summary=False,
             default_root_dir=folder,
         )
         trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
-    return history.rows
+    return module.history
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning announces devices, versions and tips; our own lines say what matters."""
+    """Without Lightning's announcements; and with signals handled afterwards as they were before."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
+    handlers = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -159,23 +152,9 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _handlers_restored() -> Iterator[None]:
-    """Afterwards signals are handled as they were before."""
-    before = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
-    try:
-        yield
-    finally:
-        if _in_main_thread():
-            for number, handler in before:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers:
                 signal.signal(number, handler)
-
-
-def _in_main_thread() -> bool:
-    """Whether handlers may be set here."""
-    return threading.current_thread() is threading.main_thread()
 
 
 class _Batches:
@@ -201,7 +180,10 @@ class _Batches:
 
 
 class _Module(pl.LightningModule):
-    """Glue between an objective and Lightning; it knows nothing of what the objective does."""
+    """Glue between an objective and Lightning; it knows nothing of what the objective does.
+
+    `history` has one row an epoch and part of the split; the sums of an unfinished epoch survive a checkpoint.
+    """
 
     def __init__(
         self, objective: Objective, data: CrystalDataset, split: Split, how: Training, geometry: Geometry
@@ -210,15 +192,13 @@ class _Module(pl.LightningModule):
         if not isinstance(objective, nn.Module):
             raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
         self.objective, self.data, self.split, self.how, self.geometry = objective, data, split, how, geometry
+        self.history: list[dict[str, Any]] = []
+        self.sums: dict[str, dict[str, float]] = {}
+        self.seconds, self.began = 0.0, time.perf_counter()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            self.parameters(),
-            lr=self.how.learning_rate,
-            weight_decay=self.how.weight_decay,
-            amsgrad=True,
-            eps=1e-7,
-        )
+        rate, decay = self.how.learning_rate, self.how.weight_decay
+        return torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay, amsgrad=True, eps=1e-7)
 
     def train_dataloader(self) -> _Batches:
         shuffled = np.random.default_rng([self.how.seed, self.trainer.current_epoch]).permutation(self.split.train)
@@ -232,86 +212,53 @@ class _Module(pl.LightningModule):
     def transfer_batch_to_device(self, batch: CrystalBatch, device: torch.device, dataloader_idx: int) -> CrystalBatch:
         return self.geometry(batch.to(device))
 
-    def training_step(self, batch: CrystalBatch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
         terms = self.objective(batch, self._rng(self.trainer.global_step, batch.device))
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
             raise FloatingPointError(f"the loss is not finite ({values}) on the crystals {', '.join(batch.keys)}")
-        shown = {name: value.detach() for name, value in terms.items() if not name.endswith("_penalty")}
-        self.log_dict(shown, prog_bar=True, batch_size=batch.n_crystals)
-        return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
+        losses = {name: value.detach() for name, value in terms.items() if not name.endswith("_penalty")}
+        self.log_dict(losses, prog_bar=True, batch_size=batch.n_crystals)
+        self._count("train", terms, batch)
+        return total
 
-    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
         # The same false samples every epoch, so that the curve shows the network and not the draw.
-        return dict(self.objective(batch, self._rng(-1 - batch_idx, batch.device)))
+        self._count("valid", self.objective(batch, self._rng(-1 - batch_idx, batch.device)), batch)
+
+    def on_train_epoch_start(self) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        for split, sums in self.sums.items():
+            n_crystals = sums.pop("crystals")
+            means = {name: value / n_crystals for name, value in sums.items()}
+            self.history.append({"epoch": self.current_epoch + 1, "split": split, **means})
+            if split == "train":
+                self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
+            self.log_dict({f"{split}/{name}": value for name, value in means.items()})
+        self.sums, self.seconds = {}, 0.0
+        log.info("%s", _sentence(self.history, self.how.epochs))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history, self.sums, self.seconds = checkpoint["history"].values()
 
     def _rng(self, step: int, device: torch.device) -> Generator:
         key = np.random.SeedSequence([self.how.seed, step % 2**32]).generate_state(1, np.uint64)[0]
         return torch.Generator(device).manual_seed(int(key) >> 1)
 
-
-class _History(Callback):
-    """One row an epoch and part of the split; its unfinished sums survive a checkpoint in the middle of an epoch."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.sums: dict[str, dict[str, float]] = {}
-        self.seconds = 0.0
-        self.began = time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        seconds = self.seconds + time.perf_counter() - self.began
-        return {"rows": [dict(row) for row in self.rows], "sums": deepcopy(self.sums), "seconds": seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.sums, self.seconds = state_dict["rows"], state_dict["sums"], state_dict["seconds"]
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.began = time.perf_counter()
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: CrystalBatch,
-        batch_idx: int,
-    ) -> None:
-        self._add("train", outputs, batch)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: CrystalBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._add("valid", outputs, batch)
-
-    def _add(self, split: str, terms: STEP_OUTPUT, batch: CrystalBatch) -> None:
-        assert isinstance(terms, Mapping)  # what the steps of `_Module` return
+    def _count(self, split: str, terms: Mapping[str, Tensor], batch: CrystalBatch) -> None:
         sums = self.sums.setdefault(split, {"crystals": 0.0})
         sums["crystals"] += batch.n_crystals
         for name, value in terms.items():
-            if name == "loss":
-                continue  # the sum of the terms
             sums[name] = sums.get(name, 0.0) + value.item() * batch.n_crystals
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seconds = self.seconds + time.perf_counter() - self.began
-        for split, sums in self.sums.items():
-            n_crystals = sums.pop("crystals")
-            means = {name: value / n_crystals for name, value in sums.items()}
-            row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "split": split, **means}
-            if split == "train":
-                row["crystals_per_second"] = round(n_crystals / seconds, 1)
-            self.rows.append(row)
-            pl_module.log_dict({f"{split}/{name}": value for name, value in means.items()})
-        self.sums, self.seconds = {}, 0.0
-        log.info("%s", _sentence(self.rows, trainer.max_epochs))
+    def _seconds(self) -> float:
+        return self.seconds + time.perf_counter() - self.began
 
 
 class _Saver(Checkpoint):
@@ -320,15 +267,24 @@ class _Saver(Checkpoint):
     A signal never cuts a step in two: what is saved is always the state between steps.
     """
 
-    def __init__(self, path: Path, history: _History) -> None:
-        self.path, self.history = path, history
+    def __init__(self, path: Path, module: _Module) -> None:
+        self.path, self.module = path, module
         self.saved = time.perf_counter()
         self.asked_to_stop = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if _in_main_thread():  # and after Lightning, whose own handler would end an epoch before its validation
-            for number in _STOP_SIGNALS:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:  # now, after Lightning, whose own would end an epoch before its validation
                 signal.signal(number, self._ask)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        # The end of an epoch is saved after its validation.
+        due = self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES
+        if due and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked_to_stop:
@@ -336,41 +292,22 @@ class _Saver(Checkpoint):
         self.asked_to_stop = True
         log.info("stopping after this step; what has been learnt so far is kept")
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: CrystalBatch,
-        batch_idx: int,
-    ) -> None:
-        if trainer.is_last_batch:
-            return  # the end of the epoch, with its validation, is about to be saved
-        if self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
-
     def _save(self, trainer: pl.Trainer) -> None:
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         partial.replace(self.path)
         self.saved = time.perf_counter()
-        lines = "".join(json.dumps(row) + "\n" for row in self.history.rows)
-        partial.write_text(lines)
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.module.history))
         partial.replace(self.path.with_name("history.jsonl"))
         if self.asked_to_stop:
             raise Interrupted
 
 
-def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int | None) -> str:
+def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
-    parts = []
-    for row in last:
-        terms = [f"{name} {row[name]:.3f}" for name in row if name not in _NOT_LOSSES and not name.endswith("_penalty")]
-        parts.append(f"{row['split']} {', '.join(terms)}")
-    line = f" (knowing nothing: {2 * math.log(2):.3f})" if "crystal" in rows[-1] else ""
+    shown = [[f"{name} {row[name]:.3f}" for name in ("site", "crystal", "error") if name in row] for row in last]
+    parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
+    line = f" (knowing nothing: {2 * math.log(2):.3f})" if "crystal" in last[0] else ""
     rate = max(row.get("crystals_per_second", 0.0) for row in last)
     return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"
