@@ -1,7 +1,7 @@
 """A frozen encoder as a scikit-learn transformer: crystals in, vectors out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,11 +70,11 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
             on_error=self.on_error,
         )
 
-    def fit(self, X: Sequence[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
+    def fit(self, X: Collection[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
         """Do nothing; the encoder is trained already."""
         return self
 
-    def transform(self, X: Sequence[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
+    def transform(self, X: Collection[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
         """Vectors of these structures, a row each, in their order.
 
         Args:
@@ -82,7 +82,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".
+            ValueError: `on_error` is something else.
         """
+        if self.on_error not in ("raise", "nan"):
+            raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise")
         vectors = np.full((len(X), self._width), np.nan, dtype=np.float32)
         if crystals:
@@ -135,7 +138,9 @@ def encode(
     return out
 
 
-def readable(structures: Sequence[object], *, raise_on_error: bool) -> tuple[list[Crystal], list[int], dict[int, str]]:
+def readable(
+    structures: Collection[object], *, raise_on_error: bool
+) -> tuple[list[Crystal], list[int], dict[int, str]]:
     """Canonical crystals of what can be read, their rows, and a reason for each other row.
 
     Raises:

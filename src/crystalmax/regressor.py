@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import KFold
+from sklearn.utils.validation import check_is_fitted
 
 from crystalmax import checkpoint
 from crystalmax.crystal import Crystal
@@ -74,7 +75,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         model = checkpoint.load(Path(run))
         return cls(model.encoder, geometry=model.geometry, **options)
 
-    def fit(self, X: Sequence[object], y: Sequence[float]) -> "CrystalRegressor":  # sklearn's name
+    def fit(self, X: Collection[object], y: Any) -> "CrystalRegressor":  # noqa: ANN401  # any column of numbers
         """Fine-tune on these structures and values.
 
         Raises:
@@ -116,8 +117,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.objective_, _ = self._train(data, target, Split(rows, rows[:0]), self.epochs_)
         return self
 
-    def predict(self, X: Sequence[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
+    def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""
+        check_is_fitted(self, "objective_")
         crystals, rows, _ = readable(X, raise_on_error=False)
         out = np.full(len(X), np.nan)
         if crystals:

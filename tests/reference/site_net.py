@@ -1,7 +1,7 @@
 """Site-Net from its description (Fig. 2 and Table 1 of DOI 10.1039/d4dd00202d), one pair at a time.
 
-A pair is the concatenation [x_i, x_j, e(d_ij)]; attention and value networks see it; a site is the attention-weighted sum
-over its pairs, a crystal the mean over its sites.
+A pair is the concatenation [x_i, x_j, e(d_ij)]; attention and value networks see it; a site is the attention-weighted
+sum over its pairs, a crystal the mean over its sites.
 """
 
 import math

@@ -1,0 +1,237 @@
+"""Fine-tuning: learns what is planted, the same way every time, and leaves the given encoder alone."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_predict
+from sklearn.utils import estimator_checks
+
+from crystalmax.cells import canonical
+from crystalmax.checkpoint import Model, save
+from crystalmax.crystal import CrystalBatch
+from crystalmax.dataset import CrystalDataset
+from crystalmax.encoders import SiteNet
+from crystalmax.geometry import AllPairs
+from crystalmax.objectives import DeepInfoMax, Regression
+from crystalmax.objectives.base import Objective
+from crystalmax.regressor import CrystalRegressor, predict
+from crystalmax.spec import build, describe
+from crystalmax.structures import Refused
+from crystalmax.training import seeded_weights
+from crystals import crystal, perovskite, pure, rock_salt, rotated, some_crystals, supercell
+
+GEOMETRY = AllPairs(max_sites=6)
+
+
+def planted(n=14):
+    """Two salts of many sizes: the value says which one it is, and a little of its size."""
+    edges = np.random.default_rng(0).uniform(4.2, 6.4, n)
+    salts = [("Na", "Cl"), ("K", "Br")]
+    crystals = [rock_salt(a, salts[i % 2], key=f"salt {i}") for i, a in enumerate(edges)]
+    return crystals, np.array([100 + 20 * (i % 2) + 2 * a for i, a in enumerate(edges)])
+
+
+CRYSTALS, VALUES = planted()
+
+
+def encoder(seed=0):
+    with seeded_weights(seed):
+        return SiteNet(site_width=8, crystal_width=8, hidden=16)
+
+
+def regressor(**options):
+    return CrystalRegressor(
+        encoder(),
+        **{"geometry": GEOMETRY, "max_epochs": 7, "folds": 2, "learning_rate": 4e-3, "sites_per_batch": 16, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return regressor().fit(CRYSTALS, VALUES)
+
+
+def test_it_predicts_new_crystals_better_than_the_mean(fitted):
+    new, truth = (column[len(CRYSTALS) :] for column in planted(28))
+    error = np.abs(fitted.predict(new) - truth).mean()
+    assert error < 0.5 * np.abs(VALUES.mean() - truth).mean()
+
+
+def test_it_stops_where_the_error_over_the_folds_is_lowest(fitted):
+    assert fitted.curve_.shape == (7,)
+    assert 1 <= fitted.epochs_ <= 7
+    assert fitted.curve_[fitted.epochs_ - 1] < fitted.curve_[0]
+    # Errors are in units of the variance of the labels, so knowing nothing is about 1.
+    assert fitted.curve_[0] == pytest.approx(1.0, abs=0.7)
+
+
+def test_without_folds_it_trains_to_the_end():
+    model = regressor(folds=0, max_epochs=3).fit(CRYSTALS, VALUES)
+    assert model.epochs_ == 3
+    assert len(model.curve_) == 0
+
+
+def test_the_given_encoder_is_not_changed(fitted):
+    for name, weights in encoder().state_dict().items():
+        assert torch.equal(weights, fitted.encoder.state_dict()[name])
+    tuned = fitted.objective_.encoder.state_dict()
+    assert not all(torch.equal(weights, tuned[name]) for name, weights in encoder().state_dict().items())
+
+
+def test_it_starts_from_the_weights_of_the_given_encoder():
+    still = regressor(folds=0, max_epochs=1, learning_rate=0.0).fit(CRYSTALS, VALUES)
+    for name, weights in encoder().state_dict().items():
+        assert torch.equal(weights, still.objective_.encoder.state_dict()[name])
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(fitted):
+    torch.manual_seed(99)
+    again, other = clone(fitted).fit(CRYSTALS, VALUES), regressor(seed=1, folds=0).fit(CRYSTALS, VALUES)
+    np.testing.assert_array_equal(again.predict(CRYSTALS), fitted.predict(CRYSTALS))
+    np.testing.assert_array_equal(again.curve_, fitted.curve_)
+    assert not np.allclose(other.predict(CRYSTALS), fitted.predict(CRYSTALS))
+
+
+def test_predictions_do_not_depend_on_company_cell_or_order(fitted):
+    alone = np.array([fitted.predict([one])[0] for one in CRYSTALS[:4]])
+    rng = np.random.default_rng(0)
+    doubled = [rotated(supercell(one, (2, 1, 1)), rng) for one in CRYSTALS[3::-1]]
+    np.testing.assert_allclose(fitted.predict(doubled)[::-1], alone, rtol=1e-5)
+    np.testing.assert_allclose(fitted.predict(CRYSTALS)[:4], alone, rtol=1e-5)
+
+
+def test_values_far_from_zero_are_scaled_back():
+    crystals, values = CRYSTALS[:8], VALUES[:8]
+    plain = regressor(folds=0, max_epochs=2).fit(crystals, values).predict(crystals)
+    moved = regressor(folds=0, max_epochs=2).fit(crystals, 1e3 * values - 5e4).predict(crystals)
+    np.testing.assert_allclose(moved, 1e3 * plain - 5e4, rtol=1e-3)
+
+
+def test_equal_values_are_predicted_as_they_are():
+    model = regressor(folds=0, max_epochs=2).fit(CRYSTALS[:4], [3.0] * 4)
+    assert np.abs(model.predict(CRYSTALS) - 3.0).max() < 3.0
+
+
+def test_structures_and_values_may_be_columns_of_a_table():
+    table = pd.DataFrame({"structure": CRYSTALS[:4], "value": VALUES[:4]}, index=[7, 3, 5, 1])
+    quick = regressor(folds=0, max_epochs=1)
+    from_lists = clone(quick).fit(CRYSTALS[:4], VALUES[:4].tolist()).predict(CRYSTALS)
+    from_table = clone(quick).fit(table["structure"], table["value"]).predict(CRYSTALS)
+    np.testing.assert_array_equal(from_table, from_lists)
+
+
+def test_what_cannot_be_read_is_nan_when_predicting_and_raises_when_fitting(fitted):
+    flat = crystal("flat", np.zeros((3, 3)), [[0, 0, 0]], [0], pure("Fe"))
+    predicted = fitted.predict([CRYSTALS[0], flat])
+    assert np.isfinite(predicted).tolist() == [True, False]
+    assert fitted.predict([]).shape == (0,)
+    with pytest.raises(Refused, match="row 1"):
+        regressor().fit([CRYSTALS[0], flat, *CRYSTALS], [1.0, 2.0, *VALUES])
+
+
+@pytest.mark.parametrize(
+    ("crystals", "values", "sentence"),
+    [
+        (CRYSTALS[:3], VALUES[:4], r"3 structures but values of shape \(4,\)"),
+        (CRYSTALS[:4], VALUES[:4, None], r"4 structures but values of shape \(4, 1\)"),
+        (CRYSTALS[:4], [1.0, np.nan, 2.0, 3.0], "value 1 is not a finite number; leave such rows out"),
+        (CRYSTALS[:3], VALUES[:3], "2 folds need at least 4 labels, but there are 3"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(crystals, values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        regressor().fit(crystals, values)
+
+
+def test_predicting_before_fitting_says_so():
+    with pytest.raises(Exception, match="not fitted"):
+        regressor().predict(CRYSTALS)
+
+
+def test_a_pickle_predicts_the_same(fitted):
+    twin = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(twin.predict(CRYSTALS), fitted.predict(CRYSTALS))
+
+
+def test_it_works_in_cross_validation():
+    quick = regressor(folds=0, max_epochs=2)
+    predicted = cross_val_predict(quick, CRYSTALS, VALUES, cv=2)
+    assert np.isfinite(predicted).all()
+
+
+CHECKS = (
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_set_params,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_valid_tag_types,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_sklearn_finds_nothing_wrong(check):
+    check("CrystalRegressor", regressor())
+
+
+def test_it_starts_from_a_run_folder(tmp_path):
+    made = DeepInfoMax(encoder())
+    save(Model(made, AllPairs(max_sites=9), {}), tmp_path)
+    model = CrystalRegressor.from_pretrained(tmp_path, folds=0, max_epochs=1)
+    assert (model.geometry, model.folds, model.max_epochs) == (AllPairs(max_sites=9), 0, 1)
+    assert torch.equal(model.encoder.to_site.weight, made.encoder.to_site.weight)
+
+
+# ---- the objective below it
+
+
+def head(**options):
+    with seeded_weights(0):
+        return Regression(encoder(), target="value", **{"mean": 10.0, "deviation": 2.0, "hidden": 4, **options})
+
+
+def labelled_batch(values):
+    labelled = [replace(one, targets={"value": value}) for one, value in zip(some_crystals(), values, strict=True)]
+    return GEOMETRY(CrystalBatch.collate(labelled))
+
+
+def test_the_error_is_the_mean_square_in_units_of_the_deviation_over_known_values():
+    values = [9.0, float("nan"), 12.0, 10.5, float("nan"), 11.0]
+    batch, made = labelled_batch(values), head()
+    predicted = made.predict(batch).tolist()
+    expected = [((p - value) / 2.0) ** 2 for p, value in zip(predicted, values, strict=True) if value == value]
+    terms = made(batch, torch.Generator())
+    assert list(terms) == ["error"]
+    assert terms["error"].item() == pytest.approx(sum(expected) / 4, rel=1e-5)
+    terms["error"].backward()
+    assert all(p.grad.isfinite().all() for p in made.parameters() if p.grad is not None)
+    # Fine-tuning reaches the whole encoder: nothing is cut here.
+    assert all(p.grad is not None for p in made.parameters())
+
+
+def test_a_batch_without_values_has_no_error():
+    batch, made = labelled_batch([float("nan")] * 6), head()
+    assert made(batch, torch.Generator())["error"].item() == 0
+
+
+def test_the_objective_keeps_the_protocol_and_survives_a_description():
+    made = head()
+    assert isinstance(made, Objective)
+    twin = build(describe(made))
+    assert describe(twin) == describe(made)
+    twin.load_state_dict(copy.deepcopy(made.state_dict()))
+    batch = labelled_batch([1.0] * 6)
+    assert torch.equal(twin.predict(batch), made.predict(batch))
+
+
+def test_a_whole_data_set_is_predicted_in_its_order():
+    crystals = [canonical(one) for one in [perovskite(), *CRYSTALS[:3], perovskite(4.1)]]
+    made = head().eval()
+    together = predict(made, GEOMETRY, CrystalDataset.from_crystals(crystals), sites_per_batch=4)
+    alone = [made.predict(GEOMETRY(CrystalBatch.collate([one]))).item() for one in crystals]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
