@@ -290,6 +290,7 @@ def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
         ("hidden = 8 }", "hiden = 8 }", "SiteNet has no argument 'hiden'; did you mean 'hidden'?"),
         ("AllPairs", "os.system", "refusing to import 'os.system'"),
         ("[training]", "[trainig]", "unknown parts: trainig"),
+        ("sites_per_batch", "sites_a_batch", "has no argument 'sites_a_batch'; did you mean 'sites_per_batch'?"),
         ("[objective]", "[objectiv]", "no [objective]"),
     ],
 )
@@ -297,6 +298,7 @@ def test_mistakes_in_a_recipe_are_named(home, tmp_path, old, new, message):
     (tmp_path / "wrong.toml").write_text(RECIPE.replace(old, new), encoding="utf-8")
     line = refusal("pretrain", home.path / "data", "--out", tmp_path / "run", "--recipe", tmp_path / "wrong.toml")
     assert message in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_may_use_parts_of_a_package_that_is_trusted(home, tmp_path, monkeypatch):

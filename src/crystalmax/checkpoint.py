@@ -5,7 +5,7 @@ A run folder holds
     spec.json             the objective, the geometry and the training, as components
     weights.safetensors   its weights
     history.jsonl         one line an epoch and part of the split
-    environment.json      versions, data, counts
+    run.json              recipe, seed, data and versions that it began with
     last.ckpt             what a resumed run needs; only there while a run is unfinished or may be continued
     csv, tensorboard      logs
 

@@ -29,7 +29,7 @@ Labels = Annotated[Path | None, Parameter(help="A table with identifiers and pro
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[Path, Parameter(help="A run folder, as `pretrain` writes it.")]
 Jobs = Annotated[int, Parameter(help="Processes; -1 for one a core.")]
-Trust = Annotated[list[str] | None, Parameter(help="A package that parts of a recipe may come from.")]
+Trust = Annotated[list[str] | None, Parameter(help="A package that parts of a recipe or model may come from.")]
 
 
 @app.command
@@ -92,12 +92,16 @@ def pretrain(
 
 
 @app.command
-def represent(sources: Sources, /, *, model: Run, out: Path, labels: Labels = None, jobs: Jobs = -1) -> None:
+def represent(
+    sources: Sources, /, *, model: Run, out: Path, labels: Labels = None, jobs: Jobs = -1, trust: Trust = None
+) -> None:
     """Write a vector for every structure to a .parquet or .csv file, and the reason where there is none."""
+    from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.prediction import represent as run
 
     _check_ending(out)
-    _write(run(_read(sources, labels, jobs), model), out)
+    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=tuple(trust or ()))
+    _write(run(_read(sources, labels, jobs), featurizer), out)
 
 
 @app.command
@@ -113,6 +117,7 @@ def evaluate(
     split: Literal["formula", "row"] = "formula",
     seed: int = 0,
     jobs: Jobs = -1,
+    trust: Trust = None,
 ) -> None:
     """Say whether pre-training helps to predict a property from few labels, against untrained twins and plain rivals.
 
@@ -127,9 +132,10 @@ def evaluate(
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.sources import write_skipped
 
+    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=tuple(trust or ()))
     records = list(_read(sources, labels, jobs))
     crystals = _labelled(records, target)
-    features = feature_sets(crystals, CrystalFeaturizer.from_pretrained(model))
+    features = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
     found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=jobs)
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
@@ -151,6 +157,7 @@ def finetune(
     epochs: int = 60,
     seed: int = 0,
     jobs: Jobs = -1,
+    trust: Trust = None,
 ) -> None:
     """Train an encoder further to predict a property, for as long as held-out folds say that it pays.
 
@@ -160,24 +167,30 @@ def finetune(
         seed: Of the head, the folds and the order.
     """
     from crystalmax.prediction import finetune as run
+    from crystalmax.regressor import CrystalRegressor
 
+    regressor = CrystalRegressor.from_pretrained(model, trusted=tuple(trust or ()), max_epochs=epochs, seed=seed)
     crystals = _labelled(_read(sources, labels, jobs), target)
-    error, trivial = run(crystals, target, model, out, max_epochs=epochs, seed=seed)
+    error, trivial = run(crystals, target, regressor, out)
     print(f"model for {target} from {len(crystals):,} labels in {out}")
     print(f"root mean square error on held-out folds {error:.4g}; of always answering the mean {trivial:.4g}")
 
 
 @app.command
-def predict(sources: Sources, /, *, model: Path, out: Path, labels: Labels = None, jobs: Jobs = -1) -> None:
+def predict(
+    sources: Sources, /, *, model: Path, out: Path, labels: Labels = None, jobs: Jobs = -1, trust: Trust = None
+) -> None:
     """Write predictions to a .csv or .parquet file, and the reason where there is none.
 
     Args:
         model: A model folder, as `finetune` writes it.
     """
+    from crystalmax.checkpoint import load
     from crystalmax.prediction import predict as run
 
     _check_ending(out)
-    _write(run(_read(sources, labels, jobs), model), out)
+    loaded = load(model, trusted=tuple(trust or ()))
+    _write(run(_read(sources, labels, jobs), loaded), out)
 
 
 @app.command
@@ -243,7 +256,7 @@ def main() -> None:
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app(result_action="return_value")
+        app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
         sys.exit("crystalmax: interrupted")
     except Exception as error:

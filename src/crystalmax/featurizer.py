@@ -56,9 +56,9 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         self.on_error = on_error
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, **options: Any) -> "CrystalFeaturizer":  # noqa: ANN401  # as __init__
+    def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalFeaturizer":  # noqa: ANN401  # as __init__
         """The encoder of a run folder, with the geometry that it was trained on."""
-        model = checkpoint.load(Path(run))
+        model = checkpoint.load(Path(run), trusted=trusted)
         return cls(model.encoder, geometry=model.geometry, **options)
 
     def untrained_twin(self, seed: int) -> "CrystalFeaturizer":
@@ -114,7 +114,9 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 def untrained(encoder: Encoder, seed: int) -> Encoder:
     """The same network with the initial weights of this seed."""
     with seeded_weights(seed):
-        twin = build(describe(encoder), trusted=(type(encoder).__module__,))
+        # What the encoder is made of runs here already, so its packages need no further trust.
+        parts = encoder.modules() if isinstance(encoder, nn.Module) else [encoder]
+        twin = build(describe(encoder), trusted=tuple({type(part).__module__.partition(".")[0] for part in parts}))
     assert isinstance(twin, Encoder)  # it was made from the description of one
     return twin
 

@@ -18,17 +18,14 @@ from crystalmax.regressor import predict as predicted
 from crystalmax.sources import Record
 
 
-def represent(records: Iterable[Record], model: Path) -> pd.DataFrame:
+def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
     """A row a record: `key`, the vector, and in `refusal` the reason where there is none."""
-    featurizer = CrystalFeaturizer.from_pretrained(model)
     names = [str(name) for name in featurizer.get_feature_names_out()]
     return _table(records, names, lambda data: encode(featurizer.encoder, featurizer.geometry, data))
 
 
-def finetune(
-    crystals: Sequence[Crystal], target: str, model: Path, out: Path, *, max_epochs: int, seed: int
-) -> tuple[float, float]:
-    """Fine-tune the encoder of a run on canonical crystals with their target, and write a model folder.
+def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: Path) -> tuple[float, float]:
+    """Fine-tune on canonical crystals with their target, and write a model folder.
 
     Returns:
         Root mean square error over held-out folds, and that of always answering the mean; both in units of the target.
@@ -38,7 +35,6 @@ def finetune(
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} exists already; remove it or choose another name for the model")
-    regressor = CrystalRegressor.from_pretrained(model, max_epochs=max_epochs, seed=seed)
     regressor.fit_crystals(crystals, target)
     deviation = float(np.std([crystal.targets[target] for crystal in crystals]))
     error = deviation * float(regressor.curve_[regressor.epochs_ - 1]) ** 0.5
@@ -47,17 +43,16 @@ def finetune(
     return error, deviation
 
 
-def predict(records: Iterable[Record], model: Path) -> pd.DataFrame:
+def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     """A row a record: `key`, `prediction`, and in `refusal` the reason where there is none.
 
     Raises:
-        ValueError: The folder holds a model that was not fine-tuned.
+        ValueError: The model was not fine-tuned.
     """
-    loaded = checkpoint.load(model)
-    objective = loaded.objective
+    objective = model.objective
     if not isinstance(objective, Regression):
-        raise ValueError(f"the model in {model} predicts nothing yet; fine-tune it with `crystalmax finetune`")
-    return _table(records, ["prediction"], lambda data: predicted(objective, loaded.geometry, data)[:, None])
+        raise ValueError("this model predicts nothing yet; fine-tune it with `crystalmax finetune`")
+    return _table(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 
 
 def _table(

@@ -4,7 +4,6 @@ import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from crystalmax.checkpoint import Model, save, write_json
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.base import Objective
-from crystalmax.spec import build, read_recipe
+from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
 
 log = logging.getLogger(__name__)
@@ -62,22 +61,23 @@ def pretrain(
         FileExistsError: The folder exists and `resume` is not set.
         ValueError: The recipe is wrong, the data are not those that the run began with, or there are too few crystals.
     """
-    plan = _resumed(run, data, epochs) if resume else _begun(run, data, read_recipe(recipe), epochs, seed)
-    with seeded_weights(plan["seed"]):
-        objective = build(plan["recipe"]["objective"], trusted=trusted)
-    geometry = build(plan["recipe"].get("geometry", {"use": "AllPairs"}), trusted=trusted)
-    if (
-        not isinstance(objective, nn.Module)
-        or not isinstance(objective, Objective)
-        or not isinstance(geometry, Geometry)
-    ):
+    plan = _resumed(run, data) if resume else _begun(run, data, recipe, seed)
+    if epochs is not None:
+        plan["training"]["epochs"] = epochs
+    how = build({"use": "crystalmax.training.Training", **plan["training"]})
+    assert isinstance(how, Training)  # the spec says so
+    with seeded_weights(how.seed):
+        objective = build(plan["objective"], trusted=trusted)
+    geometry = build(plan["geometry"], trusted=trusted)
+    if not (isinstance(objective, nn.Module) and isinstance(objective, Objective) and isinstance(geometry, Geometry)):
         raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
-    how = replace(Training(**plan["recipe"].get("training", {})), epochs=plan["epochs"], seed=plan["seed"])
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)
     log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
-    split = Split.random(rows, VALID_FRACTION, plan["seed"])
-    extra = {"data": data.content_hash, "recipe": plan["recipe"].get("name", str(recipe)), "crystals": len(rows)}
+    split = Split.random(rows, VALID_FRACTION, how.seed)
+    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(rows)}
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / "run.json", plan)  # not before the recipe has proved sound
     try:
         history = train(
             objective, data, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
@@ -95,19 +95,23 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
 
 
-def _begun(run: Path, data: CrystalDataset, recipe: dict[str, Any], epochs: int | None, seed: int) -> dict[str, Any]:
+def _begun(run: Path, data: CrystalDataset, recipe: str | Path, seed: int) -> dict[str, Any]:
     if run.exists() and any(run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
-    if not isinstance(recipe.get("objective"), dict):
+    parts = read_recipe(recipe)
+    if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
-    unknown = set(recipe) - {"name", "geometry", "objective", "training"}
+    training = parts.get("training", {})
+    if not isinstance(training, dict):
+        raise ValueError("the recipe's training must be a table; compare it with the shipped recipe `paper`")
+    unknown = set(parts) - {"geometry", "objective", "training"}
     if unknown:
         raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
-    run.mkdir(parents=True, exist_ok=True)
-    plan = {
-        "recipe": recipe,
-        "epochs": epochs or recipe.get("training", {}).get("epochs", Training.epochs),
-        "seed": seed,
+    return {
+        "recipe": str(recipe),
+        "objective": parts["objective"],
+        "geometry": parts.get("geometry", describe(AllPairs())),
+        "training": {**training, "seed": seed},
         "data": data.content_hash,
         "crystalmax": __version__,
         "torch": torch.__version__,
@@ -115,15 +119,13 @@ def _begun(run: Path, data: CrystalDataset, recipe: dict[str, Any], epochs: int 
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    write_json(run / "run.json", plan)
-    return plan
 
 
-def _resumed(run: Path, data: CrystalDataset, epochs: int | None) -> dict[str, Any]:
+def _resumed(run: Path, data: CrystalDataset) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
     if plan["data"] != data.content_hash:
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
-    return {**plan, "epochs": epochs or plan["epochs"]}
+    return plan

@@ -70,9 +70,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.seed = seed
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
+    def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
         """Start from the encoder of a run folder."""
-        model = checkpoint.load(Path(run))
+        model = checkpoint.load(Path(run), trusted=trusted)
         return cls(model.encoder, geometry=model.geometry, **options)
 
     def fit(self, X: Collection[object], y: Any) -> "CrystalRegressor":  # noqa: ANN401  # any column of numbers

@@ -62,6 +62,11 @@ class Training:
     clip: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "sites_per_batch", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training with {name} = {getattr(self, name)} is impossible; it must be above 0")
+
 
 @dataclass(frozen=True)
 class Split:
