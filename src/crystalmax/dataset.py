@@ -31,6 +31,7 @@ from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_ta
 from crystalmax.segments import ranges
 
 FORMAT = 1
+_CHUNK = 512  # crystals that are turned into arrays at once
 _ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
 
 
@@ -68,21 +69,8 @@ class CrystalDataset:
     def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
         """A data set in memory."""
         kinds: dict[Species, int] = {}
-        names = tuple({name: None for crystal in crystals for name in crystal.targets})
-        keys = [crystal.key.encode() for crystal in crystals]
-        return cls(
-            lattice=np.array([crystal.lattice for crystal in crystals], dtype="<f8").reshape(-1, 3, 3),
-            site_end=np.cumsum([crystal.n_sites for crystal in crystals], dtype="<i8"),
-            position=_joined([crystal.positions for crystal in crystals], (0, 3), "<f4"),
-            species=_joined([_rows_in(kinds, crystal) for crystal in crystals], (0,), "<i4"),
-            target=np.array([[c.targets.get(n, np.nan) for n in names] for c in crystals], dtype="<f8").reshape(
-                len(crystals), len(names)
-            ),
-            target_names=names,
-            key=np.frombuffer(b"".join(keys), dtype="u1"),
-            key_end=np.cumsum([len(key) for key in keys], dtype="<i8"),
-            kinds=tuple(kinds),
-        )
+        names: dict[str, int] = {}
+        return cls._of(_arrays(crystals, kinds, names), tuple(kinds), tuple(names), {}, "")
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -93,20 +81,23 @@ class CrystalDataset:
         """
         manifest = _read_manifest(path)
         arrays = {name: _mapped(path / name, manifest["bytes"][name]) for name in _ARRAYS}
+        kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
         names = tuple(manifest["target_names"])
-        return cls(
-            lattice=arrays["lattice.f8"].reshape(-1, 3, 3),
-            site_end=arrays["site_end.i8"],
-            position=arrays["position.f4"].reshape(-1, 3),
-            species=arrays["species.i4"],
-            target=arrays["target.f8"].reshape(manifest["n_crystals"], len(names)),
-            target_names=names,
-            key=arrays["key.u1"],
-            key_end=arrays["key_end.i8"],
-            kinds=tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"]),
-            provenance=manifest["provenance"],
-            content_hash=manifest["content_hash"],
-        )
+        return cls._of(arrays, kinds, names, manifest["provenance"], manifest["content_hash"])
+
+    @classmethod
+    def _of(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        kinds: tuple[Species, ...],
+        names: tuple[str, ...],
+        provenance: Mapping[str, Any],
+        content_hash: str,
+    ) -> "CrystalDataset":
+        lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in _ARRAYS)
+        target = target.reshape(len(site_end), len(names))
+        lattice, position = lattice.reshape(-1, 3, 3), position.reshape(-1, 3)
+        return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, provenance, content_hash)
 
     def __len__(self) -> int:
         return len(self.site_end)
@@ -205,10 +196,11 @@ class DatasetWriter:
         self.path, self.provenance = path, provenance
         self.folder = path.with_name(f".{path.name}.partial")
         self.n_crystals = 0
-        self._n_sites = self._n_key_bytes = 0
+        self._ends = {"site_end.i8": 0, "key_end.i8": 0}
         self._kinds: dict[Species, int] = {}
         self._targets: dict[str, int] = {}
         self._target_widths: list[int] = []
+        self._waiting: list[Crystal] = []
         self._files: dict[str, IO[bytes]] = {}
         self._stack = ExitStack()
 
@@ -219,7 +211,8 @@ class DatasetWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self._stack.close()
+        with self._stack:
+            self._write_waiting()
         if kind is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             return
@@ -229,23 +222,20 @@ class DatasetWriter:
 
     def add(self, crystal: Crystal) -> None:
         """Append one crystal; a property that was not there before is unknown for those before it."""
-        key = crystal.key.encode()
         self.n_crystals += 1
-        self._n_sites += crystal.n_sites
-        self._n_key_bytes += len(key)
-        for name in crystal.targets:
-            self._targets.setdefault(name, len(self._targets))
-        self._target_widths.append(len(self._targets))
-        self._append("lattice.f8", crystal.lattice)
-        self._append("site_end.i8", np.array(self._n_sites))
-        self._append("position.f4", crystal.positions)
-        self._append("species.i4", _rows_in(self._kinds, crystal))
-        self._append("target.f8", np.array([crystal.targets.get(name, np.nan) for name in self._targets]))
-        self._append("key.u1", np.frombuffer(key, dtype="u1"))
-        self._append("key_end.i8", np.array(self._n_key_bytes))
+        self._waiting.append(crystal)
+        if len(self._waiting) == _CHUNK:
+            self._write_waiting()
 
-    def _append(self, name: str, values: np.ndarray) -> None:
-        self._files[name].write(values.astype("<" + name.rsplit(".", 1)[1]).tobytes())
+    def _write_waiting(self) -> None:
+        arrays = _arrays(self._waiting, self._kinds, self._targets)
+        for name, last in self._ends.items():
+            arrays[name] += last
+            self._ends[name] = int(arrays[name][-1]) if self._waiting else last
+        for name, file in self._files.items():
+            file.write(arrays[name].tobytes())
+        self._target_widths += [len(self._targets)] * len(self._waiting)
+        self._waiting = []
 
     def _square_targets(self) -> None:
         """Give every crystal as many numbers as there are properties in the end."""
@@ -262,7 +252,7 @@ class DatasetWriter:
         content = {
             "format": FORMAT,
             "n_crystals": self.n_crystals,
-            "n_sites": self._n_sites,
+            "n_sites": self._ends["site_end.i8"],
             "target_names": list(self._targets),
             "kinds": list(self._kinds),
             "bytes": {name: path.stat().st_size for name, path in paths.items()},
@@ -296,12 +286,21 @@ def _mapped(path: Path, n_bytes: int) -> np.ndarray:
     return np.memmap(path, dtype=dtype, mode="r") if n_bytes else np.empty(0, dtype=dtype)
 
 
-def _rows_in(kinds: dict[Species, int], crystal: Crystal) -> Int[np.ndarray, " sites"]:
-    """Rows of the common table for the sites of a crystal; new species are added to the table."""
-    rows = np.array([kinds.setdefault(kind, len(kinds)) for kind in crystal.kinds], dtype=np.int64)
-    return np.asarray(rows[crystal.species])
-
-
-def _joined(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: str) -> np.ndarray:
-    whole: np.ndarray = np.concatenate([np.empty(empty), *arrays]).astype(dtype)
-    return whole
+def _arrays(crystals: Sequence[Crystal], kinds: dict[Species, int], names: dict[str, int]) -> dict[str, np.ndarray]:
+    """The arrays of these crystals, flat; species and properties not seen before are added to the two tables."""
+    for crystal in crystals:
+        for kind in crystal.kinds:
+            kinds.setdefault(kind, len(kinds))
+        for name in crystal.targets:
+            names.setdefault(name, len(names))
+    keys = [crystal.key.encode() for crystal in crystals]
+    parts: dict[str, list[Any]] = {
+        "lattice.f8": [crystal.lattice.ravel() for crystal in crystals],
+        "site_end.i8": [np.cumsum([crystal.n_sites for crystal in crystals])],
+        "position.f4": [crystal.positions.ravel() for crystal in crystals],
+        "species.i4": [np.array([kinds[kind] for kind in crystal.kinds])[crystal.species] for crystal in crystals],
+        "target.f8": [[crystal.targets.get(name, np.nan) for name in names] for crystal in crystals],
+        "key.u1": [np.frombuffer(key, dtype="u1") for key in keys],
+        "key_end.i8": [np.cumsum([len(key) for key in keys])],
+    }
+    return {name: np.concatenate([[], *rows]).astype("<" + name.rsplit(".", 1)[1]) for name, rows in parts.items()}

@@ -4,8 +4,9 @@ Throughout, a high score says "true" (Hjelm et al., arXiv:1808.06670). The paper
 push true scores down: a slip of sign.
 """
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,6 +27,11 @@ class Scores(NamedTuple):
 class Estimator(Protocol):
     """The loss of each set: lower where true constituents are told from false ones."""
 
+    @property
+    def chance(self) -> float | None:
+        """The loss under a critic that always says 0; none where it depends on the number of false constituents."""
+        ...
+
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         """Negative lower bound, up to constants, for each of the `wholes` sets."""
         ...
@@ -37,6 +43,8 @@ class JensenShannon:
 
     A critic that always says 0 gives 2 ln 2.
     """
+
+    chance: ClassVar[float] = 2 * math.log(2)
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         """See `Estimator`."""
@@ -51,6 +59,8 @@ class InfoNCE:
 
     A critic that always says 0 gives ln(k + 1) for k false constituents.
     """
+
+    chance: ClassVar[None] = None
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         """See `Estimator`."""

@@ -6,7 +6,6 @@ of what ran before; so a run that was killed and resumed gives the weights of a 
 
 import json
 import logging
-import math
 import signal
 import threading
 import time
@@ -244,7 +243,7 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
-        log.info("%s", _sentence(self.history, self.how.epochs))
+        log.info("%s", _sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
@@ -308,11 +307,11 @@ class _Saver(Checkpoint):
             raise Interrupted
 
 
-def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
+def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
     shown = [[f"{name} {row[name]:.3f}" for name in ("site", "crystal", "error") if name in row] for row in last]
     parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
-    line = f" (knowing nothing: {2 * math.log(2):.3f})" if "crystal" in last[0] else ""
+    line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
     rate = max(row.get("crystals_per_second", 0.0) for row in last)
     return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"

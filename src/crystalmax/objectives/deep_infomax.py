@@ -57,6 +57,11 @@ class DeepInfoMax(nn.Module):
         self.critics = nn.ModuleDict({name: critic(widths) for name, widths in encoder.widths.items()})
         self.regularizers = nn.ModuleDict({name: regularizer(widths) for name, widths in encoder.widths.items()})
 
+    @property
+    def chance(self) -> float | None:
+        """That of the estimator."""
+        return self.estimator.chance
+
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Two terms a level: its name, and its name with `_penalty`."""
         truth = self.encoder(batch, greedy=True)

@@ -23,6 +23,8 @@ class Regression(nn.Module):
         hidden: Width of the hidden layer.
     """
 
+    chance = None
+
     def __init__(
         self, encoder: Encoder, *, target: str, mean: float = 0.0, deviation: float = 1.0, hidden: int = 64
     ) -> None:
