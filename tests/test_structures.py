@@ -1,6 +1,6 @@
-import logging
 import pickle
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Composition, DummySpecies, Element, Lattice, Molecule, Species, Structure
 
-from crystalmax.crystal import Crystal, Occupant
-from crystalmax.structures import Refused, checked, convert, to_crystal
+from crystalmax import structures
+from crystalmax.crystal import N_KIND_COLUMNS, Crystal, Occupant
+from crystalmax.elements import N_ELEMENTS
+from crystalmax.structures import Refused, checked, close_pairs, convert
+from crystalmax.symbols import HEAVIEST
 
 CUBE = 4.0 * np.eye(3)
 
@@ -73,7 +76,7 @@ def test_no_position_is_ever_filled_above_one(total, share):
     ("crystal", "said"),
     [
         (raw((ORIGIN, (11, 1.0)), (ORIGIN, (11, 1.0))), "Na is listed 2 times at one position"),
-        (raw((ORIGIN, (11, 0.0)), (CENTER, (17, 1.0))), "1 atoms of occupancy 0 were left out"),
+        (raw((ORIGIN, (11, 0.0)), (CENTER, (17, 1.0))), "Na of occupancy 0 was left out"),
         (raw((ORIGIN, (11, 1.03)), (CENTER, (17, 1.0))), "occupancies summing to 1.03 were scaled to 1"),
     ],
 )
@@ -99,11 +102,12 @@ def test_what_is_reinterpreted_is_noted(crystal, said):
         (raw((ORIGIN, (104, 1.0))), "atomic number 104 is outside"),
         (raw(((0, 0, np.nan), (11, 1.0))), "not a finite number"),
         (raw(), "no atoms"),
-        (raw((ORIGIN, (11, 1.0)), lattice=np.ones((3, 3))), "volume of the cell is 0"),
-        (raw((ORIGIN, (11, 1.0)), lattice=np.full((3, 3), np.nan)), "volume of the cell is nan"),
-        (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, np.inf])), "volume of the cell is"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.ones((3, 3))), "no volume"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.zeros((3, 3))), "no volume"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.full((3, 3), np.nan)), "no volume"),
+        (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, np.inf])), "no volume"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.diag([4, 4, 0.3])), "collapsed"),
-        (raw((ORIGIN, (11, 1.0)), lattice=[[4, 0, 0], [4, 0.05, 0], [0, 0, 4]]), "collapsed"),
+        (raw((ORIGIN, (11, 1.0)), lattice=[[4, 0, 0], [4, 0.4, 0], [0, 0, 4]]), "collapsed"),
     ],
 )
 def test_what_is_refused_says_why_and_what_would_help(crystal, reason):
@@ -120,6 +124,10 @@ def test_the_largest_cell_is_an_argument():
     assert checked(crystal, max_sites=27).crystal.n_sites == 27
     with pytest.raises(Refused, match="27 sites, more than the 26 allowed"):
         checked(crystal, max_sites=26)
+
+
+def test_heaviest_element_is_that_of_the_tables():
+    assert HEAVIEST == N_ELEMENTS == N_KIND_COLUMNS - 2
 
 
 def test_a_refusal_survives_pickling():
@@ -150,14 +158,11 @@ def test_explicit_full_occupancy_is_no_occupancy():
     assert convert(plain).crystal.kinds == convert(explicit).crystal.kinds
 
 
-def test_deuterium_is_hydrogen_with_a_note(caplog):
+def test_deuterium_is_hydrogen_with_a_note():
     structure = Structure(Lattice.cubic(4), [{"D": 0.5, "H": 0.5}, "Cl"], [ORIGIN, CENTER])
     crystal, notes = convert(structure)
     assert crystal.kinds[crystal.species[0]] == (Occupant(1, 1.0),)
     assert notes == ("deuterium was read as hydrogen",)
-    with caplog.at_level(logging.WARNING):
-        assert to_crystal(structure, "ice").key == "ice"
-    assert caplog.messages == ["ice: deuterium was read as hydrogen"]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +173,7 @@ def test_deuterium_is_hydrogen_with_a_note(caplog):
         (Structure(Lattice(CUBE, pbc=(True, True, False)), ["Na"], [ORIGIN]), "not periodic"),
         (molecule("H2O"), "not periodic"),
         (bulk("Cu") * (1, 1, 1), None),
-        (Atoms("Cu", cell=[4, 4, 0], pbc=True), "volume of the cell is 0"),
+        (Atoms("Cu", cell=[4, 4, 0], pbc=True), "not periodic"),
         (Atoms("X", cell=[4, 4, 4], pbc=True), "'X' is not an element"),
         (Atoms("Cu", cell=[4, 4, 4], pbc=[True, True, False]), "not periodic"),
         (Atoms(cell=[4, 4, 4], pbc=True), "no atoms"),
@@ -185,7 +190,7 @@ def test_objects_meet_the_same_policies(structure, reason):
 def test_ase_atoms_keep_cell_and_positions():
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     atoms.rattle(0.05, seed=1)
-    crystal = to_crystal(atoms)
+    crystal = convert(atoms).crystal
     np.testing.assert_allclose(crystal.positions @ crystal.lattice, atoms.positions, atol=1e-12)
     assert crystal.composition() == {11: 1.0, 17: 1.0}
 
@@ -198,15 +203,64 @@ def test_occupancies_that_ase_puts_aside_are_taken_back(tmp_path):
         warnings.simplefilter("ignore")
         structure.to(str(tmp_path / "x.cif"))
         atoms = read(tmp_path / "x.cif")
-    assert to_crystal(atoms).composition() == pytest.approx({26: 0.5, 28: 0.5, 8: 0.8})
+    assert convert(atoms).crystal.composition() == pytest.approx({26: 0.5, 28: 0.5, 8: 0.8})
 
 
 def test_a_crystal_passes_through_with_its_key_unless_another_is_given():
     crystal = raw((ORIGIN, (11, 1.0)))
-    assert to_crystal(crystal) is crystal
-    assert to_crystal(crystal, "new").key == "new"
+    assert convert(crystal).crystal is crystal
+    assert convert(crystal, "new").crystal.key == "new"
 
 
 def test_anything_else_is_a_type_error():
     with pytest.raises(TypeError, match="is a str; expected a pymatgen Structure"):
         convert("NaCl.cif")
+
+
+def naive_pairs(lattice, positions, cutoff):
+    """The definition: the shortest distance over a generous range of images, for every pair."""
+    found = {}
+    for i in range(len(positions)):
+        for j in range(i + 1, len(positions)):
+            shortest = min(
+                np.linalg.norm((positions[j] - positions[i] + np.array(image)) @ lattice)
+                for image in product(range(-5, 6), repeat=3)
+            )
+            if shortest < cutoff:
+                found[i, j] = shortest
+    return found
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 5),
+    size=st.sampled_from([1.5, 3.0, 6.0]),
+    shear=st.sampled_from([0, 1, -2]),
+    share=st.sampled_from([0.2, 0.6, 0.99]),
+)
+def test_close_pairs_are_those_of_the_definition(seed, n, size, shear, share):
+    rng = np.random.default_rng(seed)
+    lattice = size * (np.eye(3) + 0.2 * rng.uniform(-1, 1, (3, 3)))
+    lattice[2] += shear * lattice[0]
+    cutoff = share / np.linalg.norm(np.linalg.inv(lattice), axis=0).max()  # of the distance of lattice planes
+    positions = rng.uniform(-1, 2, (n, 3))
+    pairs, distances = close_pairs(lattice, positions, cutoff)
+    expected = naive_pairs(lattice, positions, cutoff)
+    assert [tuple(pair) for pair in pairs.tolist()] == sorted(expected)
+    np.testing.assert_allclose(distances, [expected[tuple(pair)] for pair in pairs.tolist()], atol=1e-10)
+
+
+def test_large_cells_are_searched_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    lattice, positions = 20.0 * np.eye(3), rng.random((300, 3))
+    at_once = close_pairs(lattice, positions, 1.5)
+    monkeypatch.setattr(structures, "_BLOCK", 70)
+    assert len(at_once[0]) > 50
+    for expected, found in zip(at_once, close_pairs(lattice, positions, 1.5), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_pair_across_the_border_is_found():
+    pairs, distances = close_pairs(CUBE, np.array([[0.01, 0.5, 0.5], [0.97, 0.5, 0.5]]), 0.5)
+    assert pairs.tolist() == [[0, 1]]
+    assert distances == pytest.approx([0.16])

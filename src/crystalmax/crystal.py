@@ -13,10 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crystalmax.elements import N_ELEMENTS
-
-N_KIND_COLUMNS = N_ELEMENTS + 2
-"""Width of a species table: an occupancy per element, the mean oxidation state, whether that state is known."""
+N_KIND_COLUMNS = 103 + 2
+"""Width of a species table: occupancies of hydrogen to lawrencium, mean oxidation state, whether that is known."""
 
 
 class Occupant(NamedTuple):
@@ -88,7 +86,7 @@ def kind_table(kinds: Sequence[Species]) -> Float[np.ndarray, "kinds columns"]:
             row[occupant.atomic_number - 1] += occupant.occupancy
         if all(occupant.oxidation_state is not None for occupant in kind):
             charge = sum(occupant.occupancy * (occupant.oxidation_state or 0.0) for occupant in kind)
-            row[N_ELEMENTS:] = charge / sum(occupant.occupancy for occupant in kind), 1.0
+            row[-2:] = charge / sum(occupant.occupancy for occupant in kind), 1.0
     return rows
 
 

@@ -1,15 +1,13 @@
-"""File formats: from the bytes of one file to the crystals in it.
-
-`FORMATS` tells which reader takes a file by its name; a new format is one more function there.
-"""
+"""Formats other than CIF: from an object, or from the content of a file, to what each structure in it gives."""
 
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from pathlib import Path
 
-from crystalmax.cif import read_cif
 from crystalmax.structures import Reading, Refused, convert
 
 Outcomes = list[Reading | Refused]
@@ -17,107 +15,66 @@ Reader = Callable[[bytes, str, int], Outcomes]
 """From content, key and the most sites allowed to what each structure gives; never empty, raises nothing."""
 
 
-def reader_of(name: str) -> Reader | None:
-    """The reader for a file of this name, if its format is known."""
-    path = PurePath(name)
-    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
-        return _read_poscar
-    return FORMATS.get(path.suffix.lower())
+def read_object(structure: object, key: str, max_sites: int) -> Outcomes:
+    """A structure of ours, pymatgen or ASE."""
+    try:
+        return [convert(structure, key, max_sites=max_sites)]
+    except Refused as refused:
+        return [refused]
+    except TypeError:
+        reason = f"a {type(structure).__name__} is no structure"
+        return [Refused(key, reason, "give a path, CIF text, a pymatgen Structure, ASE Atoms or a Crystal")]
 
 
-def read_with_ase(path: str, key: str, max_sites: int) -> Outcomes:
-    """What ASE makes of a file on disk, whatever its format; the last resort."""
-    from ase.io import read
-
-    return _each(lambda: read(path, index=":"), key, max_sites, "give CIF, POSCAR, pymatgen JSON or a format of ASE")
-
-
-def _read_cif(content: bytes, key: str, max_sites: int) -> Outcomes:
-    return read_cif(content, key, max_sites=max_sites)
+def read_poscar(content: bytes, key: str, max_sites: int) -> Outcomes:
+    """A POSCAR, if it names its elements."""
+    if not any(map(str.isalpha, "".join(content.decode("latin-1").splitlines()[5:6]))):
+        return [Refused(key, "its sixth line does not name its elements", "give a POSCAR of VASP 5")]
+    return read_with_ase(content, key, max_sites, form="vasp")
 
 
-def _read_poscar(content: bytes, key: str, max_sites: int) -> Outcomes:
-    from pymatgen.io.vasp.inputs import Poscar
+def read_with_ase(content: bytes | Path, key: str, max_sites: int, *, form: str | None = None) -> Outcomes:
+    """Content in a format that ASE calls `form`, or a file in whichever format ASE takes it for."""
 
     def parse() -> object:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            structure = Poscar.from_str(content.decode("latin-1")).structure
-        # Without element names pymatgen makes hydrogen and helium of the first two species.
-        if any("cannot be determined" in str(warning.message) for warning in caught):
-            raise ValueError("it does not name its elements")
-        return structure
+        from ase.io import read
 
-    return _each(parse, key, max_sites, "give a POSCAR of VASP 5 with a line of element symbols")
+        file = content if isinstance(content, Path) else io.StringIO(content.decode("latin-1"))
+        return read(file, index=":", format=form)
+
+    return _parsed(parse, key, max_sites, "give CIF, POSCAR, pymatgen JSON, extended XYZ or what else ASE reads")
 
 
-def _read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
-    try:
-        found = list(_structure_dicts(json.loads(content), key))
-    except (ValueError, RecursionError) as error:
-        return [Refused(key, f"it is no valid JSON ({error})", "write it anew, as pymatgen's Structure.as_dict does")]
-    if not found:
-        return [Refused(key, "it holds no structure", "give pymatgen structures, as Structure.as_dict writes them")]
-    several = len(found) > 1
-    return [
-        outcome for name, plain in found for outcome in _read_structure_dict(plain, name if several else key, max_sites)
-    ]
-
-
-def _structure_dicts(plain: object, key: str) -> Iterator[tuple[str, object]]:
-    """Names and dicts of structures: a structure itself, a list of them, or a mapping from names to them."""
-    if isinstance(plain, list):
-        for row, entry in enumerate(plain):
-            yield f"{key}:{row}", entry
-    elif isinstance(plain, dict) and "lattice" in plain and "sites" in plain:
-        yield key, plain
-    elif isinstance(plain, dict):
-        for name, entry in plain.items():
-            if isinstance(entry, dict) and "sites" in entry:
-                yield f"{key}:{name}", entry
-
-
-def _read_structure_dict(plain: object, key: str, max_sites: int) -> Outcomes:
+def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
+    """A structure as pymatgen writes it, a list of them, or a mapping from names to them."""
     from pymatgen.core.structure import Structure
 
-    if not isinstance(plain, Mapping) or "lattice" not in plain:
-        return [Refused(key, "it is no structure with a lattice", "give pymatgen structures, no molecules")]
-    return _each(lambda: Structure.from_dict(dict(plain)), key, max_sites, "write it anew with Structure.as_dict")
+    try:
+        plain = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return [Refused(key, f"it is no valid JSON ({error})", "write it anew, as pymatgen's Structure.as_dict does")]
+    entries = {key: plain}
+    if isinstance(plain, list):
+        entries = {f"{key}:{row}": entry for row, entry in enumerate(plain)}
+    elif isinstance(plain, dict) and "sites" not in plain:
+        entries = {f"{key}:{name}": entry for name, entry in plain.items()}
+    remedy = "give pymatgen structures, as Structure.as_dict writes them"
+    if not entries:
+        return [Refused(key, "it holds no structure", remedy)]
+    parsed = (_parsed(partial(Structure.from_dict, entry), name, max_sites, remedy) for name, entry in entries.items())
+    return list(chain.from_iterable(parsed))
 
 
-def _read_xyz(content: bytes, key: str, max_sites: int) -> Outcomes:
-    from ase.io import read
-
-    text = io.StringIO(content.decode("latin-1"))
-    remedy = "give an extended XYZ file with a Lattice"
-    return _each(lambda: read(text, index=":", format="extxyz"), key, max_sites, remedy)
-
-
-def _each(parse: Callable[[], object], key: str, max_sites: int, remedy: str) -> Outcomes:
+def _parsed(parse: Callable[[], object], key: str, max_sites: int, remedy: str) -> Outcomes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parsed = parse()
     except Exception as error:  # whatever a parser raises on broken content, it means the same
         return [Refused(key, " ".join(f"it cannot be read ({type(error).__name__}: {error})".split()), remedy)]
-    structures = parsed if isinstance(parsed, list) else [parsed]
-    if not structures:
+    frames = parsed if isinstance(parsed, list) else [parsed]
+    if not frames:
         return [Refused(key, "it holds no structure", remedy)]
-    outcomes: Outcomes = []
-    for row, structure in enumerate(structures):
-        try:
-            outcomes.append(convert(structure, f"{key}:{row}" if len(structures) > 1 else key, max_sites=max_sites))
-        except Refused as refused:
-            outcomes.append(refused)
-    return outcomes
-
-
-FORMATS: dict[str, Reader] = {
-    ".cif": _read_cif,
-    ".mcif": _read_cif,
-    ".vasp": _read_poscar,
-    ".poscar": _read_poscar,
-    ".json": _read_json,
-    ".xyz": _read_xyz,
-    ".extxyz": _read_xyz,
-}
+    if len(frames) == 1:
+        return read_object(frames[0], key, max_sites)
+    return [outcome for row, frame in enumerate(frames) for outcome in read_object(frame, f"{key}:{row}", max_sites)]

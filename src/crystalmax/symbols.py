@@ -2,13 +2,12 @@
 
 A type symbol must be an element, in any case and with or without a charge: `Fe`, `FE`, `Fe3+`, `Fe+3`. A label
 (`Fe1`, `AlT`, `O-H`) stands in where a file gives no type symbols: it is the longest element that the label begins
-with, the one that is in the stated formula where several are possible (`CO1` is carbon in a carbonate). `Wat`, `H2O`
-and `HOH` are the oxygen of a water molecule whose hydrogens have no coordinates. Ghosts such as `Du` or `Vac` are no
-elements.
+with, the one that is in the stated formula where two are possible (`CO1` is carbon in a carbonate). `Wat`, `H2O`,
+`OH` and the like are an oxygen whose hydrogens have no coordinates. Ghosts such as `Du` or `Vac` are no elements.
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Container
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,104 +15,74 @@ import gemmi
 
 HEAVIEST = 103
 """Lawrencium, the heaviest element for which tables of properties exist."""
+DEUTERIUM = "deuterium was read as hydrogen"
 
-_CHARGED = re.compile(r"[A-Za-z]+(?:(\d+\.?\d*)([+-])|([+-])(\d*\.?\d*))$")
-_FORMULA = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
-_WATER = re.compile(r"(?:wat|h2o|hoh)", re.IGNORECASE)
-_HYDROXYL = re.compile(r"O-?\(?H")
-_GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "lp", "gh", "ghost", "cnt", "cent"}
+_CHARGE = re.compile(r"[A-Za-z]+(?:(\d+\.?\d*)([+-])|([+-])(\d*\.?\d*))$")
+_FORMULA = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
+_BARE_OXYGEN = re.compile(r"(?i:wat|h2o|hoh)|O-?\(?H")
+_GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "gh", "ghost", "cnt", "cent"}
 
 
-class Reading(NamedTuple):
-    """What a symbol may mean.
+class Symbol(NamedTuple):
+    """What a symbol means: an atomic number (0 for no element), a charge if it states one, what was reinterpreted."""
 
-    Attributes:
-        candidates: Atomic numbers, the likeliest first; none where it names no element.
-        oxidation_state: The charge that the symbol carries.
-        note: What was reinterpreted.
-        bare_oxygen: Whether hydrogens belong to this atom that the symbol does not list.
-    """
-
-    candidates: tuple[int, ...]
+    atomic_number: int
     oxidation_state: float | None = None
     note: str = ""
-    bare_oxygen: bool = False
 
 
-@lru_cache(maxsize=65536)
-def from_type(symbol: str) -> Reading:
+@lru_cache(maxsize=4096)
+def from_type(symbol: str) -> Symbol:
     """What a type symbol means."""
-    if _WATER.match(symbol) or symbol in {"OH", "O-H"}:
-        return Reading((8,), bare_oxygen=True)
+    if _BARE_OXYGEN.match(symbol):
+        return _WATER
     letters = _letters(symbol)
-    number = _number(letters)
-    note = isotope_note(letters) if letters in {"D", "T"} else ""
-    return Reading((number,) if number else (), _charge(symbol), note)
+    return Symbol(_number(letters), _charge(symbol), DEUTERIUM if letters == "D" else "")
 
 
-@lru_cache(maxsize=65536)
-def from_label(label: str) -> Reading:
-    """What a site label means where no type symbol is given."""
-    if _WATER.match(label):
-        return Reading((8,), bare_oxygen=True)
+def from_label(label: str, stated: Container[int] = ()) -> Symbol:
+    """What a site label means where no type symbol is given.
+
+    Args:
+        label: The label.
+        stated: Atomic numbers in the stated formula.
+    """
+    if _BARE_OXYGEN.match(label):
+        return _WATER
     letters = _letters(label)
     if letters.lower() in _GHOSTS:
-        return Reading(())
-    as_written = [letters[:2]] if letters[1:2].islower() else []
-    in_capitals = [letters[:2]] if letters[1:2].isupper() else []
-    numbers = [_number(prefix) for prefix in (*as_written, *in_capitals, letters[:1]) if prefix != "T"]
-    light = [number for number in numbers if 1 <= number <= HEAVIEST]
-    heavy = [number for number in numbers if number > HEAVIEST]
-    note = isotope_note("D") if light[:1] == [1] and letters.startswith("D") else ""
-    return Reading((*light, *heavy), None, note, bool(_HYDROXYL.match(label)))
-
-
-def element(reading: Reading, stated: Set[int]) -> int:
-    """The atomic number among the candidates, that of the stated formula first; 0 where there is none."""
-    for number in reading.candidates:
-        if number in stated:
-            return number
-    return reading.candidates[0] if reading.candidates else 0
-
-
-def isotope_note(symbol: str) -> str:
-    """What is noted where an isotope is read as its element."""
-    return f"{'deuterium' if symbol == 'D' else 'tritium'} was read as hydrogen"
+        return Symbol(0)
+    possible = [number for length in (2, 1) if 1 <= (number := _number(letters[:length])) <= HEAVIEST]
+    number = next((number for number in possible if number in stated), next(iter(possible), 0))
+    return Symbol(number, None, DEUTERIUM if number == 1 and letters.startswith("D") else "")
 
 
 def sum_formula(text: str) -> dict[int, float]:
     """Atoms by atomic number; nothing where the text is no plain sum formula."""
+    if _FORMULA.sub("", text).strip():
+        return {}
     formula: dict[int, float] = {}
-    for word in text.split():
-        for number, amount in _formula_word(word):
-            if number == 0:
-                return {}
-            formula[number] = formula.get(number, 0.0) + amount
-    return formula
+    for symbol, amount in _FORMULA.findall(text):
+        number = _number(symbol)
+        formula[number] = formula.get(number, 0.0) + float(amount or 1)
+    return {} if 0 in formula else formula
 
 
-@lru_cache(maxsize=65536)
-def _formula_word(word: str) -> tuple[tuple[int, float], ...]:
-    if _FORMULA.sub("", word):
-        return ((0, 0.0),)
-    return tuple(
-        (_number(symbol), float(amount) if amount.strip(".") else 1.0) for symbol, amount in _FORMULA.findall(word)
-    )
+_WATER = Symbol(8, None, "water or hydroxyl was read as its oxygen")
 
 
 @lru_cache(maxsize=1024)
 def _number(symbol: str) -> int:
-    return 1 if symbol in {"D", "T"} else int(gemmi.Element(symbol).atomic_number)
+    return int(gemmi.Element(symbol).atomic_number)
 
 
 def _letters(text: str) -> str:
-    match = re.match(r"[A-Za-z]*", text)
-    return match.group() if match else ""
+    return re.split(r"[^A-Za-z]", text, maxsplit=1)[0]
 
 
 def _charge(symbol: str) -> float | None:
-    match = _CHARGED.match(symbol)
+    match = _CHARGE.match(symbol)
     if match is None:
         return None
     amount = float(match.group(1) or match.group(4) or 1)
-    return -amount if "-" in (match.group(2), match.group(3)) else amount
+    return -amount if "-" in match.groups() else amount

@@ -1,31 +1,22 @@
 """Symmetry operations of a CIF block, and the atoms that they make."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 import gemmi
 import numpy as np
+from gemmi import cif
 from jaxtyping import Float, Int
 
 SPECIAL_POSITION = 0.05
 """Distance in angstrom below which an atom and its image are one atom on a special position."""
-_GRID = 10**6
+_GRID = 10**4
 
-_TRIPLETS = (
-    "_space_group_symop_operation_xyz",
-    "_symmetry_equiv_pos_as_xyz",
-    "_space_group_symop.operation_xyz",
-    "_symmetry_equiv.pos_as_xyz",
-)
-_NAMES = (
-    "_space_group_name_Hall",
-    "_symmetry_space_group_name_Hall",
-    "_space_group_name_H-M_alt",
-    "_symmetry_space_group_name_H-M",
-    "_space_group.name_Hall",
-    "_space_group.name_H-M_alt",
-)
-_TABLE_NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number", "_space_group.IT_number")
+_TRIPLETS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_HALL_SYMBOLS = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
+_SYMBOLS = ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M")
+_NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
 
 
 class Operations(NamedTuple):
@@ -35,8 +26,8 @@ class Operations(NamedTuple):
     translations: Float[np.ndarray, "operations 3"]
 
 
-def operations_of(block: gemmi.cif.Block, alpha: float, gamma: float) -> tuple[Operations | None, str]:
-    """The operations of a block, and a note where they had to be guessed; none for P1.
+def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operations, str]:
+    """The operations of a block, and a note where they had to be guessed.
 
     Explicit operations come first, then a Hall or Hermann-Mauguin symbol, then the number of the space group.
 
@@ -49,22 +40,17 @@ def operations_of(block: gemmi.cif.Block, alpha: float, gamma: float) -> tuple[O
         RuntimeError: gemmi does not understand an operation.
     """
     for tag in _TRIPLETS:
-        triplets = tuple(block.find_values(tag))
-        if triplets:
+        if triplets := tuple(block.find_values(tag)):
             return _parsed(triplets), ""
-    names = [gemmi.cif.as_string(block.find_value(tag) or "?") for tag in _NAMES]
-    for tag, name in zip(_NAMES, names, strict=True):
-        if name.strip():
-            operations = _named(name.strip(), "Hall" in tag, alpha, gamma)
-            if operations is not None:
-                return operations
-    for tag in _TABLE_NUMBERS:
-        number = block.find_value(tag)
-        if number and number.isdecimal() and 1 <= int(number) <= 230:
-            group = gemmi.find_spacegroup_by_number(int(number))
-            return _of_group(group), f"symmetry was taken from space group number {number}, in its standard setting"
-    stated = next((name for name in names if name.strip()), "")
-    return None, f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
+    hall, symbol, number = (_first(block, tags) for tags in (_HALL_SYMBOLS, _SYMBOLS, _NUMBERS))
+    if operations := _named(hall, symbol, alpha, gamma):
+        return operations, ""
+    if number.isdecimal() and 1 <= int(number) <= 230:
+        standard = gemmi.find_spacegroup_by_number(int(number)).operations()
+        return _arrays(standard), f"symmetry was taken from space group number {number}, in its standard setting"
+    stated = symbol or hall
+    note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
+    return _parsed(("x,y,z",)), note
 
 
 def orbits(
@@ -78,10 +64,7 @@ def orbits(
         shift = images - positions[:, None]
         shift -= np.rint(shift)
         keeps = np.square(shift @ lattice).sum(axis=2) < SPECIAL_POSITION**2
-        keepers = keeps.sum(axis=1)
-        if (keepers == 1).all():
-            break
-        positions = positions + np.einsum("ag,agi->ai", keeps, shift) / keepers[:, None]
+        positions = positions + np.einsum("ag,agi->ai", keeps, shift) / keeps.sum(axis=1)[:, None]
         images = _images(positions, operations)
     images = images.reshape(-1, 3)
     new = _first_occurrences(images, len(operations.rotations))
@@ -89,50 +72,39 @@ def orbits(
 
 
 def _images(positions: Float[np.ndarray, "atoms 3"], operations: Operations) -> Float[np.ndarray, "atoms operations 3"]:
-    images: Float[np.ndarray, "atoms operations 3"]
-    images = (positions @ operations.rotations.reshape(-1, 3).T).reshape(len(positions), -1, 3)
+    images: Float[np.ndarray, "atoms operations 3"] = np.einsum("gij,aj->agi", operations.rotations, positions)
     images += operations.translations
     return images
 
 
-def _first_occurrences(images: Float[np.ndarray, "images 3"], of_each_atom: int) -> Int[np.ndarray, " distinct"]:
-    # Images are exact by now, so a fine grid tells them apart; its irrational offset keeps its borders away from
-    # the decimal fractions at which atoms sit.
+def _first_occurrences(images: Float[np.ndarray, "images 3"], n_operations: int) -> Int[np.ndarray, " distinct"]:
+    # Images are exact by now, so a grid tells them apart; its irrational offset keeps its borders away from the decimal
+    # fractions at which atoms sit.
     cells = np.floor(images * _GRID + 0.3819660112).astype(np.int64) % _GRID
-    codes = (cells @ np.array([_GRID**2, _GRID, 1])).reshape(-1, of_each_atom)
-    order = np.argsort(codes, axis=1, kind="stable") + of_each_atom * np.arange(len(codes))[:, None]
-    ranked = codes.ravel()[order]
-    new = np.ones(order.shape, dtype=bool)
-    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    return np.sort(order[new])
+    codes = cells @ np.array([_GRID**2, _GRID, 1]) + np.arange(len(images)) // n_operations * _GRID**3
+    first: Int[np.ndarray, " distinct"] = np.sort(np.unique(codes, return_index=True)[1])
+    return first
 
 
 @lru_cache(maxsize=1024)
-def _parsed(triplets: tuple[str, ...]) -> Operations | None:
-    return _arrays([gemmi.Op(gemmi.cif.as_string(triplet)) for triplet in triplets])
+def _parsed(triplets: tuple[str, ...]) -> Operations:
+    return _arrays(gemmi.Op(cif.as_string(triplet)) for triplet in triplets)
 
 
 @lru_cache(maxsize=1024)
-def _named(name: str, is_hall: bool, alpha: float, gamma: float) -> tuple[Operations | None, str] | None:
-    if is_hall:
-        try:
-            return _arrays(list(gemmi.symops_from_hall(name))), ""
-        except RuntimeError:
-            return None
-    for spelling in (name, name.replace("_", "")):
-        group = gemmi.find_spacegroup_by_name(spelling, alpha, gamma)
-        if group is not None:
-            return _of_group(group), ""
-    return None
+def _named(hall: str, symbol: str, alpha: float, gamma: float) -> Operations | None:
+    try:
+        return _arrays(gemmi.symops_from_hall(hall))
+    except RuntimeError:
+        group = gemmi.find_spacegroup_by_name(symbol.replace("_", ""), alpha, gamma)
+        return None if group is None else _arrays(group.operations())
 
 
-def _of_group(group: gemmi.SpaceGroup) -> Operations | None:
-    return _arrays(list(group.operations()))
+def _first(block: cif.Block, tags: tuple[str, ...]) -> str:
+    values = (cif.as_string(block.find_value(tag) or "?").strip() for tag in tags)
+    return next(filter(None, values), "")
 
 
-def _arrays(operations: list[gemmi.Op]) -> Operations | None:
-    rotations = np.array([operation.rot for operation in operations]) / gemmi.Op.DEN
-    translations = np.array([operation.tran for operation in operations]) / gemmi.Op.DEN
-    if len(operations) == 1 and (rotations[0] == np.eye(3)).all():
-        return None
-    return Operations(rotations, translations)
+def _arrays(operations: Iterable[gemmi.Op]) -> Operations:
+    rotations, translations = zip(*((operation.rot, operation.tran) for operation in operations), strict=True)
+    return Operations(np.array(rotations) / gemmi.Op.DEN, np.array(translations) / gemmi.Op.DEN)
