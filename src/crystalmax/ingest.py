@@ -1,8 +1,6 @@
 """From sources to a data set: read, bring to the canonical cell, store, and list what was not taken."""
 
-import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +9,6 @@ from crystalmax.cells import canonical
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.sources import Record, read, write_notes, write_skipped
 from crystalmax.structures import MAX_SITES
-
-log = logging.getLogger(__name__)
 
 
 class Ingested(NamedTuple):
@@ -24,14 +20,10 @@ class Ingested(NamedTuple):
 
 
 def canonical_records(
-    *sources: object,
-    labels: Path | None = None,
-    max_sites: int = MAX_SITES,
-    n_jobs: int = 1,
+    *sources: object, labels: Path | None = None, max_sites: int = MAX_SITES, n_jobs: int = 1
 ) -> Iterator[Record]:
     """What `sources.read` yields, with every crystal in its canonical cell."""
-    for record in read(*sources, labels=labels, max_sites=max_sites, n_jobs=n_jobs):
-        yield record if record.crystal is None else replace(record, crystal=canonical(record.crystal))
+    return read(*sources, labels=labels, max_sites=max_sites, cell=canonical, n_jobs=n_jobs)
 
 
 def ingest(records: Iterable[Record], out: Path, *, made_from: Iterable[object]) -> Ingested:

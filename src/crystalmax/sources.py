@@ -28,9 +28,6 @@ CHUNK = 128
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
-Source = object
-"""A path, CIF text, a structure, a data frame with a `cif` column, or an iterable of these."""
-
 
 @dataclass(frozen=True)
 class Record:
@@ -64,9 +61,10 @@ class _Piece:
 
 
 def read(
-    *sources: Source,
+    *sources: object,
     labels: str | PathLike[str] | Table | None = None,
     max_sites: int = MAX_SITES,
+    cell: Callable[[Crystal], Crystal] | None = None,
     n_jobs: int = 1,
 ) -> Iterator[Record]:
     """Every structure of the sources, in order.
@@ -80,18 +78,19 @@ def read(
             whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, iterables of these.
         labels: A table with an identifier column, that of the keys or file names, and properties: they become targets.
         max_sites: Sites above which a cell is refused.
-        n_jobs: Processes that parse; -1 for one a core.
+        cell: What is made of each crystal where it is read, such as `cells.canonical`.
+        n_jobs: Processes that read; -1 for one a core.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
     pieces = chain.from_iterable(map(_pieces, sources, positions))
     chunks = iter(lambda: list(islice(pieces, CHUNK)), [])
     if n_jobs == 1:
-        results: Iterable[list[Record]] = (_open(chunk, max_sites) for chunk in chunks)
+        results: Iterable[list[Record]] = (_open(chunk, max_sites, cell) for chunk in chunks)
     else:
         from joblib import Parallel, delayed
 
         parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-        results = parallel(delayed(_open)(chunk, max_sites) for chunk in chunks)
+        results = parallel(delayed(_open)(chunk, max_sites, cell) for chunk in chunks)
     records = chain.from_iterable(results)
     return _unique(records if labels is None else _labelled(records, read_labels(labels)))
 
@@ -115,7 +114,7 @@ def _write_csv(path: str | PathLike[str], header: list[str], rows: list[list[str
     return len(rows)
 
 
-def _pieces(source: Source, position: str) -> Iterator[_Piece]:
+def _pieces(source: object, position: str) -> Iterator[_Piece]:
     if isinstance(source, str) and "\n" not in source:
         source = Path(source)
     if isinstance(source, PathLike):
@@ -210,7 +209,7 @@ def _refuse(reason: str, remedy: str, key: str, _: int) -> Outcomes:
     return [Refused(key, reason, remedy)]
 
 
-def _open(pieces: list[_Piece], max_sites: int) -> list[Record]:
+def _open(pieces: list[_Piece], max_sites: int, cell: Callable[[Crystal], Crystal] | None) -> list[Record]:
     records = []
     for piece in pieces:
         for outcome in piece.opened(piece.key, max_sites):
@@ -218,7 +217,7 @@ def _open(pieces: list[_Piece], max_sites: int) -> list[Record]:
                 record = Record(outcome.key, piece.source, targets=piece.targets, refusal=outcome)
             else:
                 targets = {**outcome.crystal.targets, **piece.targets}
-                crystal = replace(outcome.crystal, targets=targets)
+                crystal = replace(cell(outcome.crystal) if cell else outcome.crystal, targets=targets)
                 record = Record(crystal.key, piece.source, crystal, targets, outcome.notes)
             records.append(record)
     return records
