@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from crystalmax.crystal import Crystal
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, table
-from crystalmax.surroundings import CUTOFF, Bonds, Surroundings, angular_order, bonds, species_shares, surroundings
+from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
 Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
 """One row a crystal, and what the columns are called."""
@@ -48,26 +48,21 @@ def composition_statistics(crystals: Sequence[Crystal]) -> Features:
     After Ward et al., DOI 10.1038/npjcompumats.2016.28, with fewer properties.
     """
     fractions, _ = element_fractions(crystals)
-    columns = [_composition_statistics(fractions, values) for values in table().T]
-    names = tuple(f"{statistic} {feature}" for feature in FEATURES for statistic in STATISTICS)
-    return np.concatenate(columns, axis=1), names
-
-
-def _composition_statistics(
-    fractions: Float[np.ndarray, "crystals elements"], values: Float[np.ndarray, " elements"]
-) -> Float[np.ndarray, "crystals statistics"]:
-    mean = fractions @ values
-    deviation = (fractions * np.abs(values - mean[:, None])).sum(axis=1)
-    lowest = np.where(fractions > 0, values, np.inf).min(axis=1)
-    highest = np.where(fractions > 0, values, -np.inf).max(axis=1)
-    return np.stack([mean, deviation, lowest, highest, highest - lowest], axis=1)
+    columns = []
+    for values in table().T:
+        mean = fractions @ values
+        deviation = (fractions * np.abs(values - mean[:, None])).sum(axis=1)
+        lowest = np.where(fractions > 0, values, np.inf).min(axis=1)
+        highest = np.where(fractions > 0, values, -np.inf).max(axis=1)
+        columns += [mean, deviation, lowest, highest, highest - lowest]
+    return np.stack(columns, axis=1), tuple(f"{name} {feature}" for feature in FEATURES for name in STATISTICS)
 
 
 def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     """Crude numbers of the arrangement: density, packing, distances, coordination, angles and a radial histogram.
 
     Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
-    the atoms on them. Bonds follow the rule of `surroundings.bonds`.
+    the atoms on them. Bonds follow the rule of `surroundings`.
     """
     rows = [_structure_statistics(crystal) for crystal in crystals]
     names = tuple(rows[0]) if rows else ()
@@ -76,39 +71,36 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
 
 def _structure_statistics(crystal: Crystal) -> dict[str, float]:
     around = surroundings(crystal)
-    sites = _over_sites(_of_sites(around, bonds(around)), around.atoms)
     shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
-    return _bulk(crystal, around) | sites | shells
+    return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
 
 
-def _bulk(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+def _bulk(crystal: Crystal) -> dict[str, float]:
     weight, radius = table()[:, FEATURES.index("atomic_weight")], table()[:, FEATURES.index("radius")]
-    composition = crystal.composition()
-    spheres = sum(count * 4 / 3 * np.pi * radius[z - 1] ** 3 for z, count in composition.items())
-    mass = sum(count * weight[z - 1] for z, count in composition.items())
+    elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return {
-        "density": float(mass / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE),
-        "volume per atom": float(crystal.volume / around.atoms.sum()),
-        "packing": float(spheres / crystal.volume),
+        "density": counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE,
+        "volume per atom": crystal.volume / counts.sum(),
+        "packing": counts @ radius[elements - 1] ** 3 * 4 / 3 * np.pi / crystal.volume,
     }
 
 
-def _of_sites(around: Surroundings, bonded: Bonds) -> dict[str, Float[np.ndarray, " sites"]]:
+def _of_sites(around: Surroundings) -> dict[str, Float[np.ndarray, " sites"]]:
     """What each site sees: one value a site."""
-    step = np.abs(around.electronegativity[bonded.neighbor] - around.electronegativity[bonded.center])
-    shares = species_shares(around, bonded)
-    order = angular_order(around, bonded, ORDERS)
-    length = bonded.mean(bonded.distance)
+    step = np.abs(around.electronegativity[around.neighbor] - around.electronegativity[around.center])
+    shares = around.species_shares
+    length = around.bond_mean(around.distance)
+    orders = zip(ORDERS, around.angular_order(ORDERS).T, strict=True)
     return {
-        "nearest distance": around.nearest(),
-        "nearest relative distance": around.nearest(relative=True),
-        "coordination": bonded.coordination,
+        "nearest distance": around.nearest,
+        "nearest relative distance": around.nearest_relative,
+        "coordination": around.coordination,
         "bond length": length,
-        "spread of bond lengths": np.sqrt(bonded.mean((bonded.distance - length[bonded.center]) ** 2)),
-        "electronegativity step": bonded.mean(step),
-        "neighbor species": 1 / np.maximum((shares**2).sum(axis=1), 1 / max(shares.shape[1], 1)),
+        "spread of bond lengths": np.sqrt(around.bond_mean((around.distance - length[around.center]) ** 2)),
+        "electronegativity step": around.bond_mean(step),
+        "neighbor species": 1 / np.maximum((shares**2).sum(axis=1), 1 / shares.shape[1]),
         "bonds to own species": shares[np.arange(len(shares)), around.species],
-        **{f"angular order {degree}": values for degree, values in zip(ORDERS, order.T, strict=True)},
+        **{f"angular order {degree}": order for degree, order in orders},
     }
 
 

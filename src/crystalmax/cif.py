@@ -196,9 +196,6 @@ def _oxidation_states(block: cif.Block) -> dict[str, float]:
 def _disagrees(composition: Mapping[int, float], formula: Mapping[int, float]) -> bool:
     """Whether the share of some element differs; amounts may, as formula units do."""
     atoms, stated = sum(composition.values()), sum(formula.values())
-    shares = (
-        composition.get(number, 0.0) / atoms - formula.get(number, 0.0) / stated
-        for number in composition.keys() | formula.keys()
-        if stated
-    )
-    return any(abs(difference) > _FORMULA_SLACK for difference in shares)
+    elements = composition.keys() | formula.keys() if stated else ()
+    shares = ((composition.get(number, 0.0) / atoms, formula.get(number, 0.0) / stated) for number in elements)
+    return any(abs(found - expected) > _FORMULA_SLACK for found, expected in shares)

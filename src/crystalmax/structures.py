@@ -11,13 +11,11 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | deuterium | read as hydrogen, noted |
 | one position listed twice with the same species, over 1 in sum | kept once, noted |
 | occupancies of a position summing to more than 1, at most 1.05 | scaled to 1, noted |
-| occupancies of a position summing to more than 1.05 | refused |
-| sites closer than 0.5 angstrom whose occupancies sum to more than 1.05 | refused |
+| occupancies summing to more than 1.05 at one position, or on two sites closer than 0.5 angstrom | refused |
 | an atom of occupancy 0 | left out, noted; refused where no other atom remains |
-| occupancy negative or not a number | refused |
 | dummy species, unknown element, atomic number above 103 | refused, naming it |
 | a cell without finite positive volume, or with lattice planes less than 0.5 angstrom apart | refused |
-| a coordinate that is missing or not a number | refused |
+| a coordinate that is missing or not a number, an occupancy that is negative or not a number | refused |
 | no atom, or more than `max_sites` sites | refused |
 | molecules, chains, slabs: not periodic in three directions | refused |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
@@ -34,7 +32,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
-from operator import mul
 from typing import NamedTuple
 
 import gemmi
@@ -77,12 +74,7 @@ class Reading(NamedTuple):
 
 
 def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX_SITES) -> Reading:
-    """The crystal with one site for each position, if the policies of this module allow it.
-
-    Args:
-        crystal: Rows of `positions` may coincide; those that do become one site.
-        notes: What was reinterpreted before.
-        max_sites: Sites above which the cell is refused.
+    """The crystal with one site for each position, if the policies of this module allow it, and what was noted.
 
     Raises:
         Refused: The policies do not allow it.
@@ -171,19 +163,6 @@ def close_pairs(
     return pairs[nearest < cutoff], nearest[nearest < cutoff]
 
 
-def _plane_spacing(lattice: Float[np.ndarray, "3 3"]) -> float:
-    """Distance in angstrom between the closest pair of opposite faces of the cell; 0 or NaN where it has no volume."""
-    # Nine numbers: plain arithmetic takes a fifth of the time of numpy.
-    a, b, c = lattice.tolist()
-    normals = [_cross(b, c), _cross(c, a), _cross(a, b)]
-    volume = abs(sum(map(mul, a, normals[0])))
-    return float(volume / (max(math.hypot(*normal) for normal in normals) or 1.0))
-
-
-def _cross(u: list[float], v: list[float]) -> tuple[float, float, float]:
-    return u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
-
-
 def _check_cell(crystal: Crystal) -> None:
     key, spacing = crystal.key, _plane_spacing(crystal.lattice)
     if crystal.n_sites == 0:
@@ -195,6 +174,13 @@ def _check_cell(crystal: Crystal) -> None:
         raise Refused(key, reason, "correct the cell; lengths are in angstrom and angles in degrees")
     if not np.isfinite(crystal.positions).all():
         raise Refused(key, "a coordinate is not a finite number", "give every atom three fractional coordinates")
+
+
+def _plane_spacing(lattice: Float[np.ndarray, "3 3"]) -> float:
+    """Distance in angstrom between the closest pair of opposite faces of the cell; 0 or NaN if it has no volume."""
+    a, b, c = (gemmi.Vec3(*edge) for edge in lattice.tolist())  # for three numbers, much faster than numpy
+    faces = [b.cross(c), c.cross(a), a.cross(b)]
+    return float(abs(a.dot(faces[0])) / (max(face.length() for face in faces) or 1.0))
 
 
 def _check_occupants(crystal: Crystal) -> None:

@@ -21,9 +21,7 @@ OVERLAP = 0.1
 """Sites nearer than this, in angstrom, are taken as one place and no neighbours, whatever their occupancy."""
 
 NEGLIGIBLE = 1e-3
-"""Bonds that count less than this are dropped."""
-
-_ENTRIES_AT_ONCE = 4_000_000
+"""A bond that counts less than this counts nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Surroundings:
         center: Site at the origin of each pair.
         neighbor: Site at its end.
         displacement: From center to neighbor, in angstrom.
+        distance: Its length.
+        bond: How much each pair counts as a bond; the weights of a site sum to its coordination number.
     """
 
     atoms: Float[np.ndarray, " sites"]
@@ -48,39 +48,56 @@ class Surroundings:
     neighbor: Int[np.ndarray, " pairs"]
     displacement: Float[np.ndarray, "pairs 3"]
     distance: Float[np.ndarray, " pairs"]
-
-    def nearest(self, *, relative: bool = False) -> Float[np.ndarray, " sites"]:
-        """Distance of the nearest neighbour of each site, or of the nearest relative to the sum of both radii.
-
-        A site without neighbours counts as having one like itself at `CUTOFF`.
-        """
-        lowest = CUTOFF / (2 * self.radius) if relative else np.full(len(self.radius), CUTOFF)
-        scale = self.radius[self.center] + self.radius[self.neighbor] if relative else 1.0
-        np.minimum.at(lowest, self.center, self.distance / scale)
-        return lowest
-
-
-@dataclass(frozen=True)
-class Bonds:
-    """The pairs that count as bonds, grouped by center, and how much each counts."""
-
-    n_sites: int
-    center: Int[np.ndarray, " bonds"]
-    neighbor: Int[np.ndarray, " bonds"]
-    direction: Float[np.ndarray, "bonds 3"]
-    distance: Float[np.ndarray, " bonds"]
-    weight: Float[np.ndarray, " bonds"]
+    bond: Float[np.ndarray, " pairs"]
 
     @property
     def coordination(self) -> Float[np.ndarray, " sites"]:
-        """Sum of the weights of the bonds of each site."""
-        return _sums(self.weight, self.center, self.n_sites)
+        """Sum of the bonds of each site."""
+        return _sums(self.bond, self.center, len(self.atoms))
 
-    def mean(self, values: Float[np.ndarray, " bonds"]) -> Float[np.ndarray, " sites"]:
-        """Weighted mean over the bonds of each site; 0 where there are none."""
-        total = _sums(self.weight * values, self.center, self.n_sites)
+    @property
+    def nearest(self) -> Float[np.ndarray, " sites"]:
+        """Distance of the nearest neighbour of each site; a site without one counts as having one at `CUTOFF`."""
+        return _lowest(self.distance, self.center, np.full(len(self.atoms), CUTOFF))
+
+    @property
+    def nearest_relative(self) -> Float[np.ndarray, " sites"]:
+        """The same relative to the sum of both radii, where a missing neighbour is like the site itself."""
+        radii = self.radius[self.center] + self.radius[self.neighbor]
+        return _lowest(self.distance / radii, self.center, CUTOFF / (2 * self.radius))
+
+    @property
+    def species_shares(self) -> Float[np.ndarray, "sites kinds"]:
+        """Share of the bonds of each site that goes to each species of the crystal."""
+        goes_to = np.eye(int(self.species.max()) + 1)[self.species[self.neighbor]]
+        return np.stack([self.bond_mean(to_kind) for to_kind in goes_to.T], axis=1)
+
+    def bond_mean(self, values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " sites"]:
+        """Mean over the bonds of each site; 0 where there are none."""
+        total = _sums(self.bond * values, self.center, len(self.atoms))
         averages: Float[np.ndarray, " sites"] = total / np.maximum(self.coordination, NEGLIGIBLE)
         return averages
+
+    def angular_order(self, degrees: tuple[int, ...]) -> Float[np.ndarray, "sites degrees"]:
+        """Bond-orientational order of each site, between 0 and 1, for each degree.
+
+        The square root of the mean Legendre polynomial of the angles between all pairs of bonds, which by the addition
+        theorem equals the invariants of Steinhardt, Nelson and Ronchetti (DOI 10.1103/PhysRevB.28.784). Degree 1 says
+        how far the bonds are from balancing each other.
+        """
+        pairs = np.flatnonzero(self.bond)
+        center = self.center[pairs]
+        counts = np.bincount(center, minlength=len(self.atoms))
+        slot = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shape = (len(self.atoms), int(counts.max(initial=0)))
+        weight, direction = np.zeros(shape), np.zeros((*shape, 3))
+        weight[center, slot] = self.bond[pairs] / self.coordination[center]
+        direction[center, slot] = self.displacement[pairs] / self.distance[pairs, None]
+        cosine = np.clip(direction @ direction.transpose(0, 2, 1), -1, 1)
+        polynomials = [np.polynomial.legendre.legval(cosine, [0] * degree + [1]) for degree in degrees]
+        squares = np.einsum("si,dsij,sj->sd", weight, np.stack(polynomials), weight)
+        order: Float[np.ndarray, "sites degrees"] = np.sqrt(np.maximum(squares, 0))
+        return order
 
 
 def surroundings(crystal: Crystal) -> Surroundings:
@@ -89,7 +106,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
     center, neighbor, displacement, distance = _pairs(crystal)
     reach = EXCLUSION * (radius[center] + radius[neighbor])
     alternatives = (distance < reach) & (atoms[center] + atoms[neighbor] < 1 + 1e-6)
-    kept = ~alternatives & (distance > OVERLAP)
+    kept = np.flatnonzero(~alternatives & (distance > OVERLAP))
     return Surroundings(
         atoms=atoms,
         species=crystal.species,
@@ -99,6 +116,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
         neighbor=neighbor[kept],
         displacement=displacement[kept],
         distance=distance[kept],
+        bond=_bonds(center[kept], distance[kept], atoms[neighbor[kept]], len(atoms)),
     )
 
 
@@ -118,108 +136,44 @@ def _pairs(
 ) -> tuple[
     Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, "pairs 3"], Float[np.ndarray, " pairs"]
 ]:
-    """Center, neighbor, displacement and distance of all pairs within `CUTOFF`, in blocks of bounded memory."""
-    wrapped = (crystal.positions % 1.0) @ crystal.lattice
-    images = _images(crystal.lattice)
-    block = max(1, _ENTRIES_AT_ONCE // (crystal.n_sites * len(images)))
-    found = [
-        _pairs_from(np.arange(start, min(start + block, crystal.n_sites)), wrapped, images)
-        for start in range(0, crystal.n_sites, block)
-    ]
-    center, neighbor, displacement = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return center, neighbor, displacement, np.linalg.norm(displacement, axis=1)
+    """Center, neighbor, displacement and distance of all pairs within `CUTOFF`; each site with itself included."""
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    lattice = np.ascontiguousarray(crystal.lattice)
+    sites = np.ascontiguousarray(crystal.positions @ lattice)
+    center, neighbor, image, distance = find_points_in_spheres(sites, sites, CUTOFF, np.ones(3, dtype=int), lattice)
+    grouped = np.argsort(center, kind="stable")
+    center, neighbor = center[grouped].astype(np.int64), neighbor[grouped].astype(np.int64)
+    return center, neighbor, sites[neighbor] + image[grouped] @ lattice - sites[center], distance[grouped]
 
 
-def _images(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "images 3"]:
-    """Translations that can bring two sites of the cell within `CUTOFF`, in angstrom."""
-    spacing = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
-    # Fractional coordinates of two wrapped sites differ by less than one, hence one cell more than the cutoff spans.
-    reach = np.floor(CUTOFF / spacing).astype(int) + 1
-    steps = [np.arange(-n, n + 1) for n in reach]
-    translations: Float[np.ndarray, "images 3"] = (
-        np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3) @ lattice
-    )
-    # Two sites of the cell are at most its longest diagonal apart; a translation beyond that and the cutoff is useless.
-    diagonals = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [-1, 1, 1]]) @ lattice
-    useful = np.linalg.norm(translations, axis=1) <= CUTOFF + np.linalg.norm(diagonals, axis=1).max()
-    kept: Float[np.ndarray, "images 3"] = translations[useful]
-    return kept
-
-
-def _pairs_from(
-    centers: Int[np.ndarray, " centers"],
-    wrapped: Float[np.ndarray, "sites 3"],
-    images: Float[np.ndarray, "images 3"],
-) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, "pairs 3"]]:
-    direct = wrapped[None, :, :] - wrapped[centers][:, None, :]
-    # |direct + image|^2 expanded, so that the only large product is one matrix multiplication.
-    squared = (direct**2).sum(axis=-1)[..., None] + 2 * direct @ images.T + (images**2).sum(axis=-1)
-    center, neighbor, image = np.nonzero(squared < CUTOFF**2)
-    itself = (centers[center] == neighbor) & (np.abs(images[image]).sum(axis=1) == 0)
-    center, neighbor, image = center[~itself], neighbor[~itself], image[~itself]
-    return centers[center], neighbor, direct[center, neighbor] + images[image]
-
-
-def bonds(around: Surroundings) -> Bonds:
-    """Weigh neighbours by distance so that the weights sum to the effective coordination number of Hoppe.
+def _bonds(
+    center: Int[np.ndarray, " pairs"],
+    distance: Float[np.ndarray, " pairs"],
+    occupancy: Float[np.ndarray, " pairs"],
+    n_sites: int,
+) -> Float[np.ndarray, " pairs"]:
+    """How much each pair counts as a bond: the sum over a site is the effective coordination number of Hoppe.
 
     A neighbour at distance d of a site with mean bond length m counts exp(1 - (d / m)^6) times its occupancy
     (Z. Kristallogr. 150, 23, 1979). No cutoff: coordination changes smoothly when atoms move.
     """
-    center = around.center
-    sites = len(around.atoms)
-    occupancy = around.atoms[around.neighbor]
-    nearest = around.nearest()
-    first = occupancy * np.exp(1 - (around.distance / nearest[center]) ** 6)
-    length = _sums(first * around.distance, center, sites) / np.maximum(_sums(first, center, sites), NEGLIGIBLE)
-    weight = occupancy * np.exp(1 - (around.distance / length[center]) ** 6)
-    kept = weight > NEGLIGIBLE
-    return Bonds(
-        n_sites=sites,
-        center=center[kept],
-        neighbor=around.neighbor[kept],
-        direction=around.displacement[kept] / around.distance[kept, None],
-        distance=around.distance[kept],
-        weight=weight[kept],
-    )
-
-
-def species_shares(around: Surroundings, bonded: Bonds) -> Float[np.ndarray, "sites kinds"]:
-    """Share of the bonds of each site that goes to each species of the crystal."""
-    kinds = int(around.species.max()) + 1
-    cell = bonded.center * kinds + around.species[bonded.neighbor]
-    weight = _sums(bonded.weight, cell, bonded.n_sites * kinds).reshape(-1, kinds)
-    shares: Float[np.ndarray, "sites kinds"] = weight / np.maximum(bonded.coordination, NEGLIGIBLE)[:, None]
-    return shares
-
-
-def angular_order(around: Surroundings, bonded: Bonds, degrees: tuple[int, ...]) -> Float[np.ndarray, "sites degrees"]:
-    """Bond-orientational order of each site, between 0 and 1, for each degree.
-
-    The square root of the mean Legendre polynomial of the angles between all pairs of bonds, which by the addition
-    theorem equals the invariants of Steinhardt, Nelson and Ronchetti (DOI 10.1103/PhysRevB.28.784). Degree 1 says how
-    far the bonds are from balancing each other.
-    """
-    counts = np.bincount(bonded.center, minlength=bonded.n_sites)
-    slot = np.arange(len(bonded.center)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (bonded.n_sites, int(counts.max(initial=0)))
-    weight, direction = np.zeros(shape), np.zeros((*shape, 3))
-    weight[bonded.center, slot] = bonded.weight / bonded.coordination[bonded.center]
-    direction[bonded.center, slot] = bonded.direction
-    cosine = np.clip(direction @ direction.transpose(0, 2, 1), -1, 1)
-    squares = [np.einsum("si,sij,sj->s", weight, _legendre(degree, cosine), weight) for degree in degrees]
-    order: Float[np.ndarray, "sites degrees"] = np.sqrt(np.maximum(np.stack(squares, axis=1), 0))
-    return order
-
-
-def _legendre(degree: int, x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    values: Float[np.ndarray, "*shape"] = np.polynomial.legendre.legval(x, [0] * degree + [1])
-    return values
+    nearest = _lowest(distance, center, np.full(n_sites, CUTOFF))
+    first = occupancy * np.exp(1 - (distance / nearest[center]) ** 6)
+    length = _sums(first * distance, center, n_sites) / np.maximum(_sums(first, center, n_sites), NEGLIGIBLE)
+    bond = occupancy * np.exp(1 - (distance / length[center]) ** 6)
+    return np.where(bond > NEGLIGIBLE, bond, 0.0)
 
 
 def _sums(
-    values: Float[np.ndarray, " rows"], owner: Int[np.ndarray, " rows"], n_owners: int
-) -> Float[np.ndarray, " owners"]:
-    totals: Float[np.ndarray, " owners"] = np.zeros(n_owners)
-    totals += np.bincount(owner, weights=values, minlength=n_owners)
-    return totals
+    values: Float[np.ndarray, " pairs"], center: Int[np.ndarray, " pairs"], n_sites: int
+) -> Float[np.ndarray, " sites"]:
+    return np.bincount(center, weights=values, minlength=n_sites).astype(np.float64)
+
+
+def _lowest(
+    values: Float[np.ndarray, " pairs"], center: Int[np.ndarray, " pairs"], default: Float[np.ndarray, " sites"]
+) -> Float[np.ndarray, " sites"]:
+    lowest = default.copy()
+    np.minimum.at(lowest, center, values)
+    return lowest

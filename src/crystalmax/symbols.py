@@ -41,12 +41,7 @@ def from_type(symbol: str) -> Symbol:
 
 
 def from_label(label: str, stated: Container[int] = ()) -> Symbol:
-    """What a site label means where no type symbol is given.
-
-    Args:
-        label: The label.
-        stated: Atomic numbers in the stated formula.
-    """
+    """What a site label means where no type symbol is given, in the light of the elements in the stated formula."""
     if _BARE_OXYGEN.match(label):
         return _WATER
     letters = _letters(label)

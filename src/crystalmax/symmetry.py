@@ -29,12 +29,8 @@ class Operations(NamedTuple):
 def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operations, str]:
     """The operations of a block, and a note where they had to be guessed.
 
-    Explicit operations come first, then a Hall or Hermann-Mauguin symbol, then the number of the space group.
-
-    Args:
-        block: The data block.
-        alpha: Cell angle in degrees; it and the next tell hexagonal from rhombohedral axes.
-        gamma: Cell angle in degrees.
+    Explicit operations come first, then a Hall or Hermann-Mauguin symbol, then the number of the space group. The cell
+    angles, in degrees, tell hexagonal from rhombohedral axes.
 
     Raises:
         RuntimeError: gemmi does not understand an operation.

@@ -50,9 +50,7 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
 def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
     """The rows of a table with a `cif` column; one refusal where it has none or cannot be read.
 
-    Args:
-        table: A CSV or Parquet file, or a data frame.
-        name: What rows are called, with their number, where no column identifies them.
+    Where no column identifies them, rows are called by the name given and their number.
     """
     number = 0
     try:
