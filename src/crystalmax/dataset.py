@@ -39,18 +39,8 @@ _ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8"
 class CrystalDataset:
     """Crystals end to end; `dataset[i]` is a `Crystal`, `dataset.batch(rows)` a `CrystalBatch`.
 
-    Attributes:
-        lattice: Cell vectors as rows, in angstrom.
-        site_end: Where the sites of each crystal end.
-        position: Fractional coordinates.
-        species: Row of `kinds`, one a site.
-        target: Properties, NaN where unknown.
-        target_names: Names of the columns of `target`.
-        key: Names of the crystals, as UTF-8 bytes.
-        key_end: Where each name ends.
-        kinds: The species table.
-        provenance: What the data set was made from.
-        content_hash: SHA-256 of everything above except the provenance.
+    Attributes are the arrays above, `kinds`, the species table, `target_names`, the columns of `target`, `provenance`,
+    what it was made from, and `content_hash`, a SHA-256 of everything but the provenance.
     """
 
     lattice: Float[np.ndarray, "crystals 3 3"]

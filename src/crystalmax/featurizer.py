@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from torch import nn
 
 from crystalmax import checkpoint
@@ -63,12 +63,8 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     def untrained_twin(self, seed: int) -> "CrystalFeaturizer":
         """The same network with random initial weights: the control that shows what training added."""
-        return CrystalFeaturizer(
-            untrained(self.encoder, seed),
-            geometry=self.geometry,
-            sites_per_batch=self.sites_per_batch,
-            on_error=self.on_error,
-        )
+        twin: CrystalFeaturizer = clone(self).set_params(encoder=untrained(self.encoder, seed))
+        return twin
 
     def fit(self, X: Collection[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
         """Do nothing; the encoder is trained already."""
@@ -87,7 +83,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         if self.on_error not in ("raise", "nan"):
             raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise")
-        vectors = np.full((len(X), self._width), np.nan, dtype=np.float32)
+        vectors = np.full((len(X), width_of(self.encoder)), np.nan, dtype=np.float32)
         if crystals:
             data = CrystalDataset.from_crystals(crystals)
             vectors[rows] = encode(self.encoder, self.geometry, data, self.sites_per_batch)
@@ -95,11 +91,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns."""
-        return np.array([f"crystalmax_{i:03d}" for i in range(self._width)], dtype=object)
-
-    @property
-    def _width(self) -> int:
-        return list(self.encoder.widths.values())[-1].summary
+        return np.array([f"crystalmax_{i:03d}" for i in range(width_of(self.encoder))], dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -126,18 +118,17 @@ def encode(
 ) -> Float[np.ndarray, "crystals width"]:
     """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
     keep_freed_memory()
-    by_size = np.argsort(data.n_sites, kind="stable")
-    rows: list[Float[np.ndarray, "batch width"]] = []
-    batches = batches_of_sites(data.n_sites, sites_per_batch, by_size)
+    out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
     device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
     with torch.inference_mode():
-        for batch in batches:
-            encoding = encoder(geometry(data.batch(batch).to(device)))
-            rows.append(encoding.crystals.float().cpu().numpy())
-    vectors = np.concatenate(rows)
-    out = np.empty_like(vectors)
-    out[by_size] = vectors
+        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+            out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
     return out
+
+
+def width_of(encoder: Encoder) -> int:
+    """Length of a crystal vector."""
+    return list(encoder.widths.values())[-1].summary
 
 
 def readable(
@@ -150,23 +141,17 @@ def readable(
     """
     crystals, rows, refusals = [], [], {}
     for row, structure in enumerate(structures):
-        crystal, refusal = _read_one(structure, row)
-        if crystal is not None:
-            crystals.append(crystal)
+        records = list(canonical_records(structure))
+        if len(records) == 1 and records[0].crystal is not None:
+            crystals.append(records[0].crystal)
             rows.append(row)
-        elif raise_on_error:
+            continue
+        several = Refused(records[0].key, f"it holds {len(records)} structures", "give them one by one")
+        found = records[0].refusal or several
+        refusal = Refused(f"row {row}: {found.key}", found.reason, found.remedy)
+        if raise_on_error:
             raise refusal
-        else:
-            refusals[row] = str(refusal)
+        refusals[row] = str(refusal)
     if refusals:
         log.warning("%d of %d structures were refused; see `refusals_`", len(refusals), len(structures))
     return crystals, rows, refusals
-
-
-def _read_one(structure: object, row: int) -> tuple[Crystal | None, Refused]:
-    """The one crystal in this source, or why there is not exactly one."""
-    records = list(canonical_records(structure))
-    if len(records) != 1:
-        return None, Refused(f"row {row}", f"it holds {len(records)} structures", "give them one by one")
-    reason = records[0].refusal or Refused("", "", "")
-    return records[0].crystal, Refused(f"row {row}: {reason.key}", reason.reason, reason.remedy)

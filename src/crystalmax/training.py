@@ -243,7 +243,8 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
-        log.info("%s", _sentence(self.history, self.how.epochs, self.objective.chance))
+        level = logging.INFO if self.trainer.loggers else logging.DEBUG  # fine-tuning trains many times over
+        log.log(level, "%s", _sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
