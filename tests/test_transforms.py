@@ -89,6 +89,19 @@ def test_all_sites_of_a_false_polymorph_have_one_donor(batch, rng):
         assert any(seen <= vectors[donor] for donor in range(batch.n_crystals) if donor != c)
 
 
+def test_a_false_polymorph_reaches_all_distances_of_a_donor_site_equally_often(rng):
+    batch = AllPairs(max_sites=50)(CrystalBatch.collate([metal(*pure("Fe")), metal(*pure("K"), a=5.3)] * 300))
+    pairs = batch.pairs
+    of_potassium = pairs.displacement[pairs.center == 1]
+    first_of_iron = torch.searchsorted(pairs.center, torch.arange(0, batch.n_sites, 2))
+    counts = torch.zeros(len(of_potassium))
+    for _ in range(5):
+        seen = FalsePolymorph()(batch, rng).pairs.displacement[first_of_iron]
+        counts += (seen[:, None] == of_potassium).all(-1).sum(0)
+    assert len(of_potassium) == 5
+    assert evenly(counts.tolist())
+
+
 @given(batch=batches, rng=generators)
 def test_a_false_composition_keeps_the_geometry_and_takes_species_of_one_other_crystal(batch, rng):
     false = FalseComposition()(batch, rng)
