@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
 
 from crystalmax import __version__, baselines, plots
 from crystalmax.crystal import Crystal
@@ -15,7 +13,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import SYMBOLS
 from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
 from crystalmax.featurizer import CrystalFeaturizer, encode
-from crystalmax.report import ReportFigure, ReportTable, comparison_table, ranking_table, write_report
+from crystalmax.report import Drawing, Table, comparison_table, ranking_table, write_report
 from crystalmax.verdict import Verdict, verdict
 
 log = logging.getLogger(__name__)
@@ -27,34 +25,31 @@ TWIN_SEEDS = (1001, 1002, 1003)
 
 @dataclass(frozen=True)
 class Assessment:
-    """What was scored and what it says.
-
-    Attributes:
-        target: Name of the property.
-        scores: Everything that was predicted.
-        verdict: What it means.
-    """
+    """What was scored for a property, everything that was predicted, and what it means."""
 
     target: str
     scores: Scores
     verdict: Verdict
 
+    @property
+    def title(self) -> str:
+        """The property in words, to begin a sentence with."""
+        words = self.target.replace("_", " ")
+        return words[:1].upper() + words[1:]
+
 
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
     """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together."""
     data = CrystalDataset.from_crystals(crystals)
+    vectors = encode(featurizer.encoder, featurizer.geometry, data)
+    twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
     fractions, _ = baselines.element_fractions(crystals)
     composition, _ = baselines.composition_statistics(crystals)
     structure, _ = baselines.structure_statistics(crystals)
     statistics = np.concatenate([composition, structure], axis=1)
-    vectors = encode(featurizer.encoder, featurizer.geometry, data)
-    twins = [featurizer.untrained_twin(seed) for seed in TWIN_SEEDS]
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
-        **{
-            f"untrained, seed {seed}": FeatureSet(encode(twin.encoder, twin.geometry, data), "untrained")
-            for seed, twin in zip(TWIN_SEEDS, twins, strict=True)
-        },
+        **{name: FeatureSet(encode(twin.encoder, twin.geometry, data), "untrained") for name, twin in twins.items()},
         "element fractions": FeatureSet(fractions, "baseline"),
         "composition statistics": FeatureSet(composition, "baseline"),
         "structure statistics": FeatureSet(structure, "baseline"),
@@ -73,16 +68,10 @@ def assess(
     by_formula: bool = True,
     n_jobs: int = 1,
 ) -> Assessment:
-    """Score every feature set on the crystals that have a value of the target.
+    """Score feature sets, whose rows are the crystals, on those crystals that have a value of the target.
 
-    Args:
-        crystals: Canonical crystals; rows of the feature sets.
-        target: Name of the property.
-        features: See `feature_sets`.
-        unit: Of the property, for sentences.
-        plan: Which labels each draw may see; see `evaluation.plan_for`.
-        by_formula: Whether crystals of one formula stay on one side of every split.
-        n_jobs: Processes.
+    `unit` is for sentences only. `plan` says which labels each draw may see; crystals of one formula stay on one side
+    of every split, unless `by_formula` is off.
     """
     values = np.array([crystal.targets.get(target, np.nan) for crystal in crystals])
     known = np.flatnonzero(np.isfinite(values)).tolist()
@@ -100,35 +89,38 @@ def formula(crystal: Crystal) -> str:
     return " ".join(f"{SYMBOLS[z - 1]}{atoms[z] / total:.4f}" for z in sorted(atoms))
 
 
-def figures(assessment: Assessment, unit: str = "") -> list[ReportFigure]:
+def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:
     """The figures of an assessment, captioned."""
-    scores, target = assessment.scores, assessment.target
+    scores, title = assessment.scores, assessment.title
     error = f"mean absolute error{unit and f' in {unit}'}"
-    labels = sorted(scores.table.labels.unique().tolist())
-    found = []
-    if len(labels) > 1:
-        found.append(
-            ReportFigure(
-                f"{target}: error on test crystals against the number of labels; median and middle half of the draws.",
-                plots.learning_curves(scores.table, error=error),
-            )
-        )
-    found += [
-        ReportFigure(
-            f"{target}: every method at {labels[-1]:,} labels; each draw, their median and middle half.",
-            plots.errors_of_methods(scores.table, labels=labels[-1], error=error),
+    most = int(scores.table.labels.max())
+    best = assessment.verdict.ranking.query("labels == @most").iloc[0]
+    of_best = scores.table[["features", "model", "labels"]].eq([best.features, best.model, most]).all(axis=1).to_numpy()
+    found = [
+        (
+            f"{title}: every method at {most:,} labels; each draw, their median and middle half.",
+            plots.errors_of_methods(scores.table, labels=most, error=error),
         ),
-        ReportFigure(
-            f"{target}: pre-trained vectors against their untrained twins, draw by draw; below zero, it helped.",
+        (
+            f"{title}: pre-trained vectors against their untrained twins, draw by draw; below zero, it helped.",
             plots.paired_differences(scores.table, VECTORS),
         ),
-        ReportFigure(
-            f"{target}: predictions of the best method, {_best_method(assessment)}, at {labels[-1]:,} labels, against "
+        (
+            f"{title}: predictions of the best method, {best.features} with {best.model}, at {most:,} labels, against "
             "measurements; a mean over draws.",
-            plots.predicted_and_measured(scores.measured, _best_predictions(assessment, labels[-1]), quantity=unit),
+            plots.predicted_and_measured(scores.measured, scores.predictions[of_best].mean(axis=0), quantity=unit),
         ),
     ]
+    if scores.table.labels.nunique() > 1:
+        caption = f"{title}: error on test crystals against the number of labels; median and middle half of the draws."
+        found.insert(0, (caption, plots.learning_curves(scores.table, error=error)))
     return found
+
+
+def tables(assessment: Assessment, unit: str = "") -> list[Table]:
+    """The tables of an assessment, with the name of its property in their captions."""
+    found = (ranking_table(assessment.verdict, unit=unit), comparison_table(assessment.verdict))
+    return [(f"{assessment.title}. {caption}", table) for caption, table in found]
 
 
 def report_assessment(
@@ -136,36 +128,18 @@ def report_assessment(
 ) -> Path:
     """Write `report.html`, `results.parquet`, `ranking.csv`, `comparison.csv` and the figures to a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    drawn = figures(assessment, unit)
     assessment.scores.table.to_parquet(out / "results.parquet")
     assessment.verdict.ranking.to_csv(out / "ranking.csv", index=False)
     assessment.verdict.comparison.to_csv(out / "comparison.csv", index=False)
-    for number, each in enumerate(drawn, 1):
-        for suffix in ("svg", "png"):
-            each.figure.savefig(out / f"figure_{number}.{suffix}", dpi=150)
-    tables: list[ReportTable] = [ranking_table(assessment.verdict, unit=unit), comparison_table(assessment.verdict)]
+    drawn = figures(assessment, unit)
+    for number, (_, figure) in enumerate(drawn, 1):
+        (out / f"figure_{number}.svg").write_text(plots.svg(figure, f"figure{number}"), encoding="utf-8")
+        figure.savefig(out / f"figure_{number}.png", dpi=150)
     return write_report(
         out / "report.html",
         f"Few-label prediction of {assessment.target}",
         assessment.verdict,
-        tables=tables,
+        tables=tables(assessment, unit),
         figures=drawn,
         facts={"crystalmax": __version__, **(facts or {})},
     )
-
-
-def _best_method(assessment: Assessment) -> str:
-    best = _best_row(assessment, int(assessment.verdict.ranking.labels.max()))
-    return f"{best.features} with {best.model}"
-
-
-def _best_predictions(assessment: Assessment, labels: int) -> Float[np.ndarray, " tested"]:
-    best, table = _best_row(assessment, labels), assessment.scores.table
-    chosen = (table.features == best.features) & (table.model == best.model) & (table.labels == labels)
-    mean: Float[np.ndarray, " tested"] = assessment.scores.predictions[chosen.to_numpy()].mean(axis=0)
-    return mean
-
-
-def _best_row(assessment: Assessment, labels: int) -> pd.Series:
-    ranking = assessment.verdict.ranking
-    return ranking[ranking.labels == labels].iloc[0]

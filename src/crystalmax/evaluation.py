@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -41,12 +42,14 @@ class FeatureSet:
 class Draw(NamedTuple):
     """One set of labels: what is learnt from and what is predicted, part by part.
 
-    The test rows of the parts, end to end, are the same set of rows for each draw of a plan.
+    The test rows of the parts, end to end, are the same set of rows for each draw of a plan. `pool` is the number of
+    rows that the labels were drawn from.
     """
 
     labels: int
     number: int
     seed: int
+    pool: int
     parts: tuple[tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]], ...]
 
 
@@ -54,8 +57,8 @@ class Draw(NamedTuple):
 class Plan(Protocol):
     """Says which labels each draw may see. All methods are given the same draws."""
 
-    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """Draws over rows numbered from 0; rows of one group never stand on both sides of a split."""
+    def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """Draws over the rows; rows of one group, by its number, never stand on both sides of a split."""
         ...
 
 
@@ -66,7 +69,7 @@ class LabelBudgets:
     Attributes:
         budgets: Numbers of labels; those that leave nothing to draw between are left out.
         n_draws: Repeats of each budget. The nth draw of a small budget is part of the nth draw of a larger one.
-        test_fraction: Part of the rows that is only ever predicted.
+        test_fraction: Part of the groups that is only ever predicted.
         seed: Decides the split and every draw.
     """
 
@@ -75,13 +78,10 @@ class LabelBudgets:
     test_fraction: float = 0.2
     seed: int = 0
 
-    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+    def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
         """Every budget that the rows outside the test split can supply, times `n_draws`."""
-        order = np.random.default_rng(self.seed).permutation(groups.max() + 1)
-        rank = np.argsort(order)[groups]
-        filled = np.cumsum(np.bincount(rank))
-        tested = rank <= np.searchsorted(filled, self.test_fraction * n_rows)
-        test, pool = np.flatnonzero(tested), np.flatnonzero(~tested)
+        split = GroupShuffleSplit(1, test_size=self.test_fraction, random_state=self.seed)
+        pool, test = next(split.split(groups, groups=groups))
         budgets = [budget for budget in self.budgets if budget < len(pool)]
         if not budgets:
             raise ValueError(
@@ -90,7 +90,7 @@ class LabelBudgets:
             )
         shuffled = [np.random.default_rng([self.seed, number]).permutation(pool) for number in range(self.n_draws)]
         return tuple(
-            Draw(budget, number, self.seed, ((rows[:budget], test),))
+            Draw(budget, number, self.seed, len(pool), ((rows[:budget], test),))
             for budget in budgets
             for number, rows in enumerate(shuffled)
         )
@@ -110,20 +110,19 @@ class RepeatedFolds:
     n_draws: int = 20
     seed: int = 0
 
-    def draws(self, n_rows: int, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """One draw a repeat; its parts are the folds. Rows of one group stay together."""
-        n_groups = int(groups.max()) + 1
+    def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """One draw a repeat; its parts are the folds."""
+        n_rows, n_groups = len(groups), int(groups.max()) + 1
         if n_groups < self.n_folds:
             raise ValueError(
                 f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds"
             )
-        return tuple(self._draw(number, n_rows, n_groups, groups) for number in range(self.n_draws))
-
-    def _draw(self, number: int, n_rows: int, n_groups: int, groups: Int[np.ndarray, " rows"]) -> Draw:
-        order = np.random.default_rng([self.seed, number]).permutation(n_groups)
-        fold = np.argsort(order)[groups] * self.n_folds // n_groups
-        parts = tuple((np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(self.n_folds))
-        return Draw(n_rows - n_rows // self.n_folds, number, self.seed, parts)
+        draws = []
+        for number in range(self.n_draws):
+            fold = np.random.default_rng([self.seed, number]).permutation(n_groups)[groups] % self.n_folds
+            parts = tuple((np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(self.n_folds))
+            draws.append(Draw(n_rows - n_rows // self.n_folds, number, self.seed, n_rows, parts))
+        return tuple(draws)
 
 
 def plan_for(n_labels: int, *, seed: int = 0) -> Plan:
@@ -145,7 +144,7 @@ class Scores:
 
     Attributes:
         table: One row a combination of features, model, labels and draw, with its mean absolute error `mae`; `pool` is
-            the number of rows that labels could be drawn from, `test` the number of rows predicted.
+            the number of rows that labels could be drawn from.
         predictions: What was predicted, a row for each row of the table.
         tested: Rows of the data set that were predicted.
         measured: Their true values.
@@ -185,32 +184,29 @@ def evaluate(
     _check(features, y)
     models = default_models() if models is None else models
     plan = plan_for(len(y)) if plan is None else plan
-    codes = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    draws = plan.draws(len(y), codes)
+    names = np.arange(len(y)) if groups is None else np.asarray(groups)
+    draws = plan.draws(np.unique(names, return_inverse=True)[1])
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
     predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, features, models, y) for draw in reversed(draws))[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
-    methods = [*product(features, models), (TRIVIAL, "median")]
-    rows = [_row(method, features, draw, len(y), len(tested)) for method, draw in product(methods, draws)]
-    table = pd.DataFrame(rows).assign(mae=np.abs(predictions - y[tested]).mean(axis=1))
+    methods = [(name, each.kind, model) for (name, each), model in product(features.items(), models)]
+    rows = [(*method, *draw[:4]) for method, draw in product([*methods, (TRIVIAL, "trivial", "median")], draws)]
+    table = pd.DataFrame(rows, columns=["features", "kind", "model", "labels", "draw", "seed", "pool"])
+    table["mae"] = np.abs(predictions - y[tested]).mean(axis=1)
     return Scores(table, predictions, tested, y[tested])
 
 
 def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) -> None:
-    unknown = int((~np.isfinite(y)).sum())
-    if unknown:
-        raise ValueError(
-            f"{unknown} of {len(y)} labels are missing or infinite; leave their rows out before evaluating"
-        )
-    for name, feature_set in features.items():
-        if name == TRIVIAL:
-            raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
-        if len(feature_set.values) != len(y):
-            raise ValueError(
-                f"feature set {name!r} has {len(feature_set.values)} rows for {len(y)} labels; give one row a label"
-            )
-        bad = np.flatnonzero(~np.isfinite(feature_set.values).all(axis=1))
+    n_unknown = int((~np.isfinite(y)).sum())
+    if n_unknown:
+        raise ValueError(f"{n_unknown} of {len(y)} labels are missing or infinite; leave their rows out first")
+    if TRIVIAL in features:
+        raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
+    for name, values in ((name, each.values) for name, each in features.items()):
+        if len(values) != len(y):
+            raise ValueError(f"feature set {name!r} has {len(values)} rows for {len(y)} labels; give one row a label")
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             raise ValueError(
                 f"feature set {name!r} has missing or infinite values in {len(bad)} rows, first in row {bad[0]}; "
@@ -221,35 +217,16 @@ def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) ->
 def _predict(
     draw: Draw, features: Mapping[str, FeatureSet], models: Mapping[str, BaseEstimator], y: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "methods rows"]:
-    """Predictions of every method, last of the median; NaN where a row is not tested."""
+    """Predictions of every method, last of the median; NaN in rows that are not tested."""
     predictions = np.full((len(features) * len(models) + 1, len(y)), np.nan)
     seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
     with threadpool_limits(1):  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
             for row, (feature_set, model) in enumerate(product(features.values(), models.values())):
-                estimator = make_pipeline(StandardScaler(), _seeded(model, seed))
-                estimator.fit(feature_set.values[train], y[train])
+                seeded = clone(model)
+                if "random_state" in seeded.get_params():
+                    seeded.set_params(random_state=seed)
+                estimator = make_pipeline(StandardScaler(), seeded).fit(feature_set.values[train], y[train])
                 predictions[row, test] = estimator.predict(feature_set.values[test])
             predictions[-1, test] = np.median(y[train])
     return predictions
-
-
-def _seeded(model: BaseEstimator, seed: int) -> BaseEstimator:
-    copy = clone(model)
-    return copy.set_params(random_state=seed) if "random_state" in copy.get_params() else copy
-
-
-def _row(
-    method: tuple[str, str], features: Mapping[str, FeatureSet], draw: Draw, n_rows: int, n_tested: int
-) -> dict[str, str | int]:
-    name, model = method
-    return {
-        "features": name,
-        "kind": "trivial" if name == TRIVIAL else features[name].kind,
-        "model": model,
-        "labels": draw.labels,
-        "draw": draw.number,
-        "seed": draw.seed,
-        "pool": n_rows if len(draw.parts) > 1 else n_rows - n_tested,
-        "test": n_tested,
-    }

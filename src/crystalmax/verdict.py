@@ -46,26 +46,9 @@ class Method(NamedTuple):
         return f"{self.features} with {self.model}"
 
 
-class Difference(NamedTuple):
-    """Relative difference of the mean absolute error, negative where ours is lower, with interval and p value."""
-
-    relative: float
-    low: float
-    high: float
-    p: float
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """The answer in two sentences, and the tables behind it.
-
-    Attributes:
-        outcome: Whether pre-training helped on these data.
-        sentence: The same in words.
-        advice: Which method to take.
-        comparison: Pre-trained against untrained, a row for each budget and model; see `compare`.
-        ranking: Every method at every budget; see `rank`.
-    """
+    """The answer as a word, in a sentence and as advice which method to take; the tables of `compare` and `rank`."""
 
     outcome: Outcome
     sentence: str
@@ -76,128 +59,100 @@ class Verdict:
 
 def rank(scores: Scores) -> pd.DataFrame:
     """Median and quartiles of the error of each method at each budget, best first within a budget."""
-    by_method = scores.table.groupby(["labels", "features", "kind", "model"], sort=True).mae
-    quantiles = {"q1": by_method.quantile(0.25), "median": by_method.median(), "q3": by_method.quantile(0.75)}
-    table = pd.DataFrame(quantiles).reset_index()
-    return table.sort_values(["labels", "median", "features", "model"], ignore_index=True)
+    by_method = scores.table.groupby(["labels", "features", "kind", "model"]).mae
+    quartiles = by_method.quantile(np.array([0.25, 0.5, 0.75])).unstack().set_axis(["q1", "median", "q3"], axis=1)
+    return quartiles.reset_index().sort_values(["labels", "median", "features", "model"], ignore_index=True)
 
 
-def compare(scores: Scores, pretrained: str | None = None) -> pd.DataFrame:
-    """Pre-trained vectors against the mean over their untrained twins, draw by draw.
+def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
+    """Pre-trained vectors of this name against the mean over their untrained twins, draw by draw.
 
     One row for each budget and model, and one for each budget with the models together, which the verdict rests on.
     `relative` to `p` allow for every source of chance named at the top of this module; `ratio_low` and `ratio_high`
     resample draws and test rows, and `p_wilcoxon` takes draws as independent: both speak of these very vectors only.
     """
-    ours = _of_kind(scores, "pretrained", pretrained)
-    twins = sorted(scores.table.features[scores.table.kind == "untrained"].unique())
+    names, kinds = scores.table.features, scores.table.kind
+    if pretrained not in set(names[kinds == "pretrained"]):
+        raise ValueError(f"{pretrained!r} is no feature set of kind 'pretrained'; score it, or name another")
+    twins = sorted(names[kinds == "untrained"].unique())
     if not twins:
         raise ValueError("no feature set of kind 'untrained'; score the untrained network too, best with several seeds")
-    models = list(dict.fromkeys(scores.table.model[scores.table.features == ours]))
-    parts = []
-    for group in [[model] for model in models] + ([models] if len(models) > 1 else []):
-        contenders = [[Method(features, model) for model in group] for features in (ours, *twins)]
-        differences = _differences(scores, contenders)
-        by_draw = pd.DataFrame([_by_draw(scores, contenders, labels) for labels in differences.labels])
-        parts.append(pd.concat([differences, by_draw], axis=1).assign(model=group[0] if len(group) == 1 else "all"))
-    columns = ["labels", "model", "error", "error_untrained"]
-    table = pd.concat(parts).sort_values("labels", kind="stable", ignore_index=True)
-    return table[columns + [column for column in table if column not in columns]]
-
-
-def _of_kind(scores: Scores, kind: str, name: str | None) -> str:
-    names = sorted(scores.table.features[scores.table.kind == kind].unique())
-    if name is not None and name not in names:
-        raise ValueError(f"{name!r} is no feature set of kind {kind!r}; there are: {', '.join(names) or 'none'}")
-    if name is None and len(names) != 1:
-        raise ValueError(
-            f"expected one feature set of kind {kind!r}, found {len(names)}: {names}; name the one to judge"
-        )
-    return name or str(names[0])
-
-
-def _by_draw(scores: Scores, contenders: Sequence[Sequence[Method]], labels: int) -> dict[str, float]:
-    """What is seen draw by draw, without regard to seeds and to what the draws share."""
-    relative = _relative_errors(scores, contenders, labels)
-    difference = relative[0].mean(axis=1) - relative[1:].mean(axis=(0, 2))
-    low, high = _resampled(relative)
-    error, *untrained = (
-        np.mean([scores.errors(method.features, method.model, labels).mean(axis=1) for method in methods], axis=0)
-        for methods in contenders
-    )
-    return {
-        "error": float(np.median(error)),
-        "error_untrained": float(np.median(np.mean(untrained, axis=0))),
-        "ratio_low": low,
-        "ratio_high": high,
-        "p_wilcoxon": float(stats.wilcoxon(difference).pvalue) if np.abs(difference).max() > TIE else 1.0,
-        "wins": int((difference < -TIE).sum()),
-        "ties": int((np.abs(difference) <= TIE).sum()),
-        "losses": int((difference > TIE).sum()),
+    models = scores.table.model[names == pretrained].unique().tolist()
+    groups = {model: [model] for model in models} | ({"all": models} if len(models) > 1 else {})
+    parts = {
+        name: _differences(scores, [[Method(features, model) for model in group] for features in (pretrained, *twins)])
+        for name, group in groups.items()
     }
-
-
-def _relative_errors(
-    scores: Scores, contenders: Sequence[Sequence[Method]], labels: int
-) -> Float[np.ndarray, "contenders draws tested"]:
-    """Errors of each contender over the mean error of all but the first, averaged over the methods of a contender."""
-    of_methods = []
-    for methods in zip(*contenders, strict=True):
-        errors = np.stack([scores.errors(method.features, method.model, labels) for method in methods])
-        of_methods.append(errors / errors[1:].mean())
-    average: Float[np.ndarray, "contenders draws tested"] = np.mean(of_methods, axis=0)
-    return average
+    table: pd.DataFrame = pd.concat(parts, names=["model", None]).reset_index("model")
+    return table.sort_values("labels", kind="stable", ignore_index=True)
 
 
 def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.DataFrame:
-    """The first contender against the mean of the others, with all that chance may have done: a row for each budget."""
+    """The first contender against the mean of the others, over all its methods alike: a row for each budget."""
     rows = []
     between_labels = np.inf
     budgets = sorted(scores.table.labels.unique().tolist())
     for labels in budgets:
+        errors = np.array([[scores.errors(*method, labels) for method in methods] for methods in contenders])
+        of_draws = errors.mean(axis=(1, 3))
+        # In units of what the others make on average, so that every method of a contender counts the same.
+        relative = (errors / errors[1:].mean(axis=(0, 2, 3), keepdims=True)).mean(axis=1)
+        paired = relative[0] - relative[1:].mean(axis=0)
+        differences = paired.mean(axis=1)
+        differences[np.abs(differences) < TIE] = 0
         share = labels / float(scores.table.pool[scores.table.labels == labels].iloc[0])
-        relative = _relative_errors(scores, contenders, labels)
-        paired, rivals = relative[0] - relative[1:].mean(axis=0), relative[1:].mean(axis=(1, 2))
-        n_draws, n_tested = paired.shape
-        between_labels = min(between_labels, paired.mean(axis=1).var(ddof=1) / (1 - share))
-        labels_and_rows = [
-            (between_labels * (share + (1 - share) / n_draws), n_draws - 1),
-            (paired.mean(axis=0).var(ddof=1) / n_tested, n_tested - 1),
-        ]
-        mean = float(paired.mean())
-        found = _difference(mean, labels_and_rows, len(budgets))
-        if len(rivals) > 1:
-            by_seed = _difference(mean, [(rivals.var(ddof=1) * (1 + 1 / len(rivals)), len(rivals) - 1)], 1)
-            found = Difference(
-                mean, min(found.low, by_seed.low), max(found.high, by_seed.high), max(found.p, by_seed.p)
-            )
-        rows.append({"labels": labels, **found._asdict()})
+        between_labels = min(between_labels, differences.var(ddof=1) / (1 - share))
+        row = {
+            "labels": labels,
+            "error": np.median(of_draws[0]),
+            "error_untrained": np.median(of_draws[1:].mean(axis=0)),
+            **_against_chance(relative, between_labels, share, len(budgets)),
+            "p_wilcoxon": stats.wilcoxon(differences).pvalue if differences.any() else 1.0,
+            "wins": (differences < 0).sum(),
+            "ties": (differences == 0).sum(),
+            "losses": (differences > 0).sum(),
+        }
+        row["ratio_low"], row["ratio_high"] = _resampled(relative)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _difference(mean: float, chance: Sequence[tuple[float, int]], n_tests: int) -> Difference:
-    """A mean with its interval and p value, given independent variances and the degrees of freedom of each."""
+def _against_chance(
+    relative: Float[np.ndarray, "contenders draws tested"], between_labels: float, share: float, n_budgets: int
+) -> dict[str, float]:
+    """Relative difference, negative where the first errs less, its interval and p value; see the top of this module."""
+    paired, rivals = relative[0] - relative[1:].mean(axis=0), relative[1:].mean(axis=(1, 2))
+    n_draws, n_tested = paired.shape
+    mean = float(paired.mean())
+    of_labels = between_labels * (share + (1 - share) / n_draws)
+    of_rows = paired.mean(axis=0).var(ddof=1) / n_tested
+    tests = [_t_test(mean, [(of_labels, n_draws - 1), (of_rows, n_tested - 1)], n_budgets)]
+    if len(rivals) > 1:
+        tests.append(_t_test(mean, [(rivals.var(ddof=1) * (1 + 1 / len(rivals)), len(rivals) - 1)], 1))
+    reach, p = (max(values) for values in zip(*tests, strict=True))
+    return {"relative": mean, "low": max(mean - reach, -1.0), "high": mean + reach, "p": p}
+
+
+def _t_test(mean: float, chance: Sequence[tuple[float, int]], n_tests: int) -> tuple[float, float]:
+    """Half the width of the interval and the p value of a mean, given independent variances and their freedoms."""
     variance = float(sum(part for part, _ in chance))
     if variance < TIE**2:
-        return Difference(mean, mean, mean, 1.0 if abs(mean) < TIE else 0.0)
+        return 0.0, float(abs(mean) < TIE)
     degrees = variance**2 / sum(part**2 / freedom for part, freedom in chance)
     reach = float(stats.t.ppf(1 - LEVEL / n_tests / 2, degrees)) * variance**0.5
-    p = n_tests * float(2 * stats.t.sf(abs(mean) / variance**0.5, degrees))
-    return Difference(mean, max(mean - reach, -1.0), mean + reach, min(p, 1.0))
+    return reach, min(n_tests * float(2 * stats.t.sf(abs(mean) / variance**0.5, degrees)), 1.0)
 
 
 def _resampled(relative: Float[np.ndarray, "contenders draws tested"]) -> tuple[float, float]:
     """95 % interval of the ratio of errors when draws and test rows are drawn again, with replacement."""
     rng = np.random.default_rng(0)
-    _, n_draws, n_tested = relative.shape
-    draws = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), _RESAMPLES)
-    tested = rng.multinomial(n_tested, np.full(n_tested, 1 / n_tested), _RESAMPLES)
+    draws, tested = (rng.multinomial(n, np.full(n, 1 / n), _RESAMPLES) for n in relative.shape[1:])
     ours, theirs = (((draws @ errors) * tested).sum(axis=1) for errors in (relative[0], relative[1:].mean(axis=0)))
     low, high = np.quantile(ours / theirs, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 
-def verdict(scores: Scores, pretrained: str | None = None, *, unit: str = "") -> Verdict:
+def verdict(scores: Scores, pretrained: str, *, unit: str = "") -> Verdict:
     """Judge pre-training by the models together, and name the method to take.
 
     A budget counts as helped or hurt where its difference stands against chance; see the top of this module.
@@ -230,34 +185,37 @@ def _sentence(outcome: Outcome, claims: pd.DataFrame, together: pd.DataFrame) ->
 
 
 def _advice(scores: Scores, ranking: pd.DataFrame, unit: str) -> str:
-    """Which method to take: the best, or the best plain one where the best is not better by more than chance."""
-    best = _best(ranking[ranking.kind != "trivial"])
+    """Which method to take: the best, or the best plain one where vectors are not better by more than chance."""
+    best = _best(ranking, "pretrained", "joint", "baseline", "untrained")
     if _outcome(_differences(scores, [[best], [Method(TRIVIAL, "median")]]))[0] != "helped":
         return (
             "No method predicts better than always answering the median of the labels: these data do not support a "
             "prediction of this property yet."
         )
-    plain, learnt = ranking[ranking.kind == "baseline"], ranking[~ranking.kind.isin(["baseline", "trivial"])]
-    if plain.empty or learnt.empty:
-        return f"Use {best} ({_errors(ranking, best, unit)})."
-    rival, vectors = _best(plain), _best(learnt)
-    outcome, claims = _outcome(_differences(scores, [[vectors], [rival]]))
-    if outcome == "helped":
-        return (
-            f"Use {vectors} ({_errors(ranking, vectors, unit)}): compared with the best without vectors, {rival}, the "
-            f"error is {_claimed(claims)}."
+    vectors = _best(ranking, "pretrained", "joint")
+    advice = f"Use {vectors} ({_errors(ranking, vectors, unit)})"
+    if (ranking.kind == "baseline").any():
+        rival = _best(ranking, "baseline")
+        outcome, claims = _outcome(_differences(scores, [[vectors], [rival]]))
+        if outcome == "helped":
+            advice += f": compared with the best without vectors, {rival}, the error is {_claimed(claims)}"
+        else:
+            verb = "is worse" if outcome == "hurt" else "is no better by more than chance"
+            advice = (
+                f"Use {rival} ({_errors(ranking, rival, unit)}): the vectors do not help here; the best method with "
+                f"them, {vectors}, {verb} ({_errors(ranking, vectors, unit)})"
+            )
+    if best == _best(ranking, "untrained"):
+        advice += (
+            f". The lowest error of all is that of a network without training, {best} ({_errors(ranking, best, unit)})"
         )
-    reason = "no better beyond chance" if best == vectors else "worse" if outcome == "hurt" else "no better"
-    return (
-        f"Use {rival} ({_errors(ranking, rival, unit)}): the vectors do not help here; the best method with them, "
-        f"{vectors}, is {reason} ({_errors(ranking, vectors, unit)})."
-    )
+    return f"{advice}."
 
 
-def _best(ranking: pd.DataFrame) -> Method:
-    """The method whose median error is lowest in geometric mean over the budgets."""
-    score = np.log(ranking.set_index(["features", "model"])["median"]).groupby(level=[0, 1]).mean()
-    return Method(*score.idxmin())
+def _best(ranking: pd.DataFrame, *kinds: str) -> Method:
+    """The method of these kinds whose median error is lowest in geometric mean over the budgets."""
+    of_kinds = ranking[ranking.kind.isin(kinds)].set_index(["features", "model"])["median"]
+    return Method(*np.log(of_kinds).groupby(level=[0, 1]).mean().idxmin())
 
 
 def _errors(ranking: pd.DataFrame, method: Method, unit: str) -> str:

@@ -1,0 +1,114 @@
+"""From crystals to the files of a report, twice the same, and the answer of the demonstration."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.tree import ExtraTreeRegressor
+
+from crystalmax import evaluation
+from crystalmax.assessment import TWIN_SEEDS, VECTORS, Assessment, assess, feature_sets, formula, report_assessment
+from crystalmax.demo import overall
+from crystalmax.encoders import SiteNet
+from crystalmax.evaluation import RepeatedFolds
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.geometry import AllPairs
+from crystalmax.training import seeded_weights
+from crystals import conventional_rock_salt, perovskite, pure, rock_salt
+
+
+def some_labelled():
+    """Twelve crystals; two have the same formula, one has no label."""
+    salts = [rock_salt(a, kinds) for a, kinds in [(5.64, ("Na", "Cl")), (6.29, ("K", "Cl")), (4.21, ("Mg", "O"))]]
+    salts += [rock_salt(a, kinds) for a, kinds in [(4.03, ("Li", "F")), (5.99, ("Pb", "S")), (4.81, ("Ca", "O"))]]
+    oxides = [perovskite(a, pure(*kinds)) for a, *kinds in [(3.9, "Sr", "Ti", "O"), (4.0, "Ba", "Ti", "O")]]
+    oxides += [perovskite(a, pure(*kinds)) for a, *kinds in [(4.1, "K", "Mg", "F"), (3.8, "La", "Al", "O")]]
+    crystals = [*salts, *oxides, rock_salt(5.1), rock_salt(5.2, ("Ag", "Cl"))]
+    values = [*np.random.default_rng(0).normal(size=11), np.nan]
+    return [replace(one, targets={"band_gap": value}) for one, value in zip(crystals, values, strict=True)]
+
+
+CRYSTALS = some_labelled()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two models that are fast, one of them with a random state."""
+    models = {"ridge": Ridge(), "tree": ExtraTreeRegressor()}
+    monkeypatch.setattr(evaluation, "default_models", lambda: models)
+
+
+def features():
+    with seeded_weights(0):
+        encoder = SiteNet(site_width=3, crystal_width=4, hidden=4)
+    return feature_sets(CRYSTALS, CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=8)))
+
+
+def evaluated(out):
+    """What the command `evaluate` does."""
+    found = assess(CRYSTALS, "band_gap", features(), unit="eV", plan=RepeatedFolds(3, n_draws=3))
+    report_assessment(found, out, unit="eV", facts={"crystals": len(CRYSTALS)})
+    return found
+
+
+def test_feature_sets_hold_ours_its_twins_and_plain_rivals():
+    found = features()
+    kinds = {name: each.kind for name, each in found.items()}
+    assert kinds[VECTORS] == "pretrained"
+    assert list(kinds.values()).count("untrained") == len(TWIN_SEEDS) == 3
+    assert all(len(each.values) == len(CRYSTALS) and np.isfinite(each.values).all() for each in found.values())
+    twins = [each.values for each in found.values() if each.kind in ("pretrained", "untrained")]
+    assert len({values.tobytes() for values in twins}) == 4
+    parts = [found[name].values for name in (VECTORS, "composition statistics", "structure statistics")]
+    np.testing.assert_array_equal(found["vectors and statistics"].values, np.concatenate(parts, axis=1))
+
+
+def test_one_formula_for_all_cells_and_polymorphs():
+    assert formula(rock_salt()) == formula(conventional_rock_salt()) == formula(rock_salt(7.0))
+    assert formula(rock_salt()) != formula(rock_salt(kinds=("K", "Cl")))
+
+
+def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_path):
+    found = evaluated(tmp_path / "a")
+    evaluated(tmp_path / "b")
+    files, again = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")
+    figures = [f"figure_{number}.{suffix}" for number in (1, 2, 3) for suffix in ("png", "svg")]
+    assert set(files) == {"report.html", "results.parquet", "ranking.csv", "comparison.csv", *figures}
+    assert [name for name in files if files[name] != again[name]] == []
+    page = files["report.html"].decode()
+    assert not re.search(r"""(src|href|action|data)\s*=\s*["']?\s*(https?:)?//|url\(\s*["']?http|@import""", page)
+    assert found.verdict.sentence in page
+    assert "Band gap: every method at " in page
+    table = pd.read_parquet(tmp_path / "a" / "results.parquet")
+    assert len(table) == (9 * 2 + 1) * 3
+    assert set(found.scores.tested) == set(range(11))
+
+
+def test_crystals_of_one_formula_stay_together(quick):
+    groups = []
+
+    class Watching(RepeatedFolds):
+        def draws(self, groups_of_rows):
+            groups.append(groups_of_rows)
+            return super().draws(groups_of_rows)
+
+    for by_formula in (True, False):
+        assess(CRYSTALS, "band_gap", features(), plan=Watching(2, n_draws=2), by_formula=by_formula)
+    together, apart = groups
+    assert together[0] == together[10]
+    assert len(set(together.tolist())) == 10
+    assert len(set(apart.tolist())) == 11
+
+
+def test_one_sentence_answers_for_all_properties(quick):
+    found = assess(CRYSTALS, "band_gap", features(), plan=RepeatedFolds(2, n_draws=2))
+
+    def with_outcome(target, outcome):
+        return Assessment(target, found.scores, replace(found.verdict, outcome=outcome))
+
+    same, helped = with_outcome("refractive_index", "no difference"), with_outcome("mohs_hardness", "helped")
+    assert overall([same, same]) == "Did pre-training help? Not that these few labels can show, for any property."
+    assert overall([same, helped]) == "Did pre-training help? Refractive index: no difference; Mohs hardness: helped."
