@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import FORMAT, CrystalDataset, DatasetWriter, batches_of_sites, write_dataset
+from crystalmax.dataset import FORMAT, CrystalDataset, DatasetWriter, batches_of_sites
 from crystals import random_crystals, rock_salt, some_crystals
+
+
+def write_dataset(path, crystals, *, provenance):
+    with DatasetWriter(path, provenance=provenance) as writer:
+        for crystal in crystals:
+            writer.add(crystal)
+    return CrystalDataset.open(path)
 
 
 def labelled():

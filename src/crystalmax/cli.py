@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,16 +25,39 @@ app = App(
     help="Vectors for crystals, learnt from structures alone, with an honest answer to whether that helped.",
 )
 
+
+def _check_ending(_: type, out: Path) -> None:
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"it has the ending {out.suffix!r}; expected .csv or .parquet")
+
+
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
-Labels = Annotated[Path | None, Parameter(help="A table with identifiers and properties, joined by file name.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[Path, Parameter(help="A run folder, as `pretrain` writes it.")]
-Jobs = Annotated[int, Parameter(help="Processes; -1 for one a core.")]
-Trust = Annotated[list[str] | None, Parameter(help="A package that parts of a recipe or model may come from.")]
+TableFile = Annotated[Path, Parameter(help="A .parquet or .csv file.", validator=_check_ending)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What every command that reads structures takes.
+
+    Attributes:
+        labels: A table with identifiers and properties, joined by file name.
+        jobs: Processes; -1 for one a core.
+        trust: Packages that parts of a model may come from.
+    """
+
+    labels: Path | None = None
+    jobs: int = -1
+    trust: tuple[str, ...] = ()
+
+
+GIVEN = Options()
 
 
 @app.command
-def ingest(sources: Sources, /, *, out: Path, labels: Labels = None, max_sites: int = 1000, jobs: Jobs = -1) -> None:
+def ingest(sources: Sources, /, *, out: Path, max_sites: int = 1000, options: Options = GIVEN) -> None:
     """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
     Args:
@@ -42,7 +66,7 @@ def ingest(sources: Sources, /, *, out: Path, labels: Labels = None, max_sites: 
     from crystalmax.ingest import canonical_records
     from crystalmax.ingest import ingest as run
 
-    records = canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=jobs)
+    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs)
     data, n_skipped, n_noted = run(_watched(records), out, made_from=sources)
     print(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
@@ -59,7 +83,7 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
-    trust: Trust = None,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Learn an encoder from the structures of a data set into a run folder; no label is looked at.
 
@@ -70,6 +94,7 @@ def pretrain(
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
         accelerator: Where to train.
+        trust: Packages that parts of the recipe may come from.
     """
     from crystalmax import plots
     from crystalmax.dataset import CrystalDataset
@@ -85,23 +110,20 @@ def pretrain(
         resume=resume,
         accelerator=accelerator,
         progress=sys.stderr.isatty(),
-        trusted=tuple(trust or ()),
+        trusted=trust,
     )
     plots.training_curves(losses(history)).savefig(out / "losses.svg")
     print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
 @app.command
-def represent(
-    sources: Sources, /, *, model: Run, out: Path, labels: Labels = None, jobs: Jobs = -1, trust: Trust = None
-) -> None:
-    """Write a vector for every structure to a .parquet or .csv file, and the reason where there is none."""
+def represent(sources: Sources, /, *, model: Run, out: TableFile, options: Options = GIVEN) -> None:
+    """Write a vector for every structure, and the reason where there is none."""
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.prediction import represent as run
 
-    _check_ending(out)
-    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=tuple(trust or ()))
-    _write(run(_read(sources, labels, jobs), featurizer), out)
+    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
+    _write(run(_read(sources, options), featurizer), out)
 
 
 @app.command
@@ -112,12 +134,10 @@ def evaluate(
     target: Target,
     model: Run,
     out: Path,
-    labels: Labels = None,
     unit: str = "",
     split: Literal["formula", "row"] = "formula",
     seed: int = 0,
-    jobs: Jobs = -1,
-    trust: Trust = None,
+    options: Options = GIVEN,
 ) -> None:
     """Say whether pre-training helps to predict a property from few labels, against untrained twins and plain rivals.
 
@@ -132,12 +152,12 @@ def evaluate(
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.sources import write_skipped
 
-    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=tuple(trust or ()))
-    records = list(_read(sources, labels, jobs))
+    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
+    records = list(_read(sources, options))
     crystals = _labelled(records, target)
     features = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
-    found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=jobs)
+    found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs)
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
     path = report_assessment(found, out, unit=unit, facts=facts)
     n_skipped = write_skipped(out / "skipped.csv", records)
@@ -153,11 +173,9 @@ def finetune(
     target: Target,
     model: Run,
     out: Path,
-    labels: Labels = None,
     epochs: int = 60,
     seed: int = 0,
-    jobs: Jobs = -1,
-    trust: Trust = None,
+    options: Options = GIVEN,
 ) -> None:
     """Train an encoder further to predict a property, for as long as held-out folds say that it pays.
 
@@ -169,18 +187,16 @@ def finetune(
     from crystalmax.prediction import finetune as run
     from crystalmax.regressor import CrystalRegressor
 
-    regressor = CrystalRegressor.from_pretrained(model, trusted=tuple(trust or ()), max_epochs=epochs, seed=seed)
-    crystals = _labelled(_read(sources, labels, jobs), target)
+    regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, max_epochs=epochs, seed=seed)
+    crystals = _labelled(_read(sources, options), target)
     error, trivial = run(crystals, target, regressor, out)
     print(f"model for {target} from {len(crystals):,} labels in {out}")
     print(f"root mean square error on held-out folds {error:.4g}; of always answering the mean {trivial:.4g}")
 
 
 @app.command
-def predict(
-    sources: Sources, /, *, model: Path, out: Path, labels: Labels = None, jobs: Jobs = -1, trust: Trust = None
-) -> None:
-    """Write predictions to a .csv or .parquet file, and the reason where there is none.
+def predict(sources: Sources, /, *, model: Path, out: TableFile, options: Options = GIVEN) -> None:
+    """Write a prediction for every structure, and the reason where there is none.
 
     Args:
         model: A model folder, as `finetune` writes it.
@@ -188,28 +204,28 @@ def predict(
     from crystalmax.checkpoint import load
     from crystalmax.prediction import predict as run
 
-    _check_ending(out)
-    loaded = load(model, trusted=tuple(trust or ()))
-    _write(run(_read(sources, labels, jobs), loaded), out)
+    loaded = load(model, trusted=options.trust)
+    _write(run(_read(sources, options), loaded), out)
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: Jobs = -1) -> None:
+def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: int = -1) -> None:
     """Pre-train on minerals, predict measured properties of gems from few labels, and report what helped.
 
     Args:
         out: A folder for data, run and report; what is there already is used again.
         epochs: Passes over the minerals.
+        jobs: Processes; -1 for one a core.
     """
     from crystalmax.demo import run
 
     run(out, epochs=epochs, n_jobs=jobs, progress=sys.stderr.isatty(), say=print)
 
 
-def _read(sources: list[Path], labels: Path | None, jobs: int) -> Iterable["Record"]:
+def _read(sources: list[Path], options: Options) -> Iterable["Record"]:
     from crystalmax.ingest import canonical_records
 
-    return _watched(canonical_records(*sources, labels=labels, n_jobs=jobs))
+    return _watched(canonical_records(*sources, labels=options.labels, n_jobs=options.jobs))
 
 
 def _watched(records: Iterable["Record"]) -> Iterable["Record"]:
@@ -233,11 +249,6 @@ def _labelled(records: Iterable["Record"], target: str) -> list["Crystal"]:
         hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"
         raise ValueError(f"no crystal has a value of {target!r}; {hint}")
     return found
-
-
-def _check_ending(out: Path) -> None:
-    if out.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{out} has the ending {out.suffix!r}; expected .csv or .parquet")
 
 
 def _write(table: "DataFrame", out: Path) -> None:

@@ -16,7 +16,7 @@ counts and hash:
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from operator import index
@@ -147,24 +147,14 @@ def batches_of_sites(
     if len(order) == 0:
         return []
     number = (np.cumsum(n_sites[order]) - 1) // sites_per_batch
-    cuts = np.flatnonzero(np.diff(number)) + 1
-    edges = [0, *cuts.tolist(), len(order)]
     kept = [0]
-    for edge in edges[1:-1]:
-        if edge - kept[-1] >= 2:
-            kept.append(edge)
+    for cut in (np.flatnonzero(np.diff(number)) + 1).tolist():
+        if cut - kept[-1] >= 2:
+            kept.append(cut)
     small = n_sites[order[kept[-1] :]].sum() < sites_per_batch / 2 or len(order) - kept[-1] < 2
     if small and len(kept) > 1:
         kept.pop()
     return np.split(order, kept[1:])
-
-
-def write_dataset(path: Path, crystals: Iterable[Crystal], *, provenance: Mapping[str, Any]) -> CrystalDataset:
-    """Write crystals to a folder one by one, in bounded memory, and open it; see `DatasetWriter`."""
-    with DatasetWriter(path, provenance=provenance) as writer:
-        for crystal in crystals:
-            writer.add(crystal)
-    return CrystalDataset.open(path)
 
 
 class DatasetWriter:

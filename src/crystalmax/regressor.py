@@ -86,22 +86,18 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
         if not np.isfinite(values).all():
-            raise ValueError(
-                f"value {np.flatnonzero(~np.isfinite(values))[0]} is not a finite number; leave such rows out"
-            )
+            first = np.flatnonzero(~np.isfinite(values))[0]
+            raise ValueError(f"value {first} is not a finite number; leave such rows out")
         crystals, _, _ = readable(X, raise_on_error=True)
-        labelled = [
-            replace(crystal, targets={_TARGET: value}) for crystal, value in zip(crystals, values.tolist(), strict=True)
-        ]
-        return self.fit_crystals(labelled, _TARGET)
+        pairs = zip(crystals, values.tolist(), strict=True)
+        return self.fit_crystals([replace(crystal, targets={_TARGET: value}) for crystal, value in pairs], _TARGET)
 
     def fit_crystals(self, crystals: Sequence[Crystal], target: str) -> "CrystalRegressor":
         """Fine-tune on canonical crystals that carry their value."""
         data = CrystalDataset.from_crystals(crystals)
-        if len(data) < max(2, 2 * self.folds):
-            raise ValueError(
-                f"{self.folds} folds need at least {max(2, 2 * self.folds)} labels, but there are {len(data)}"
-            )
+        least = max(2, 2 * self.folds)
+        if len(data) < least:
+            raise ValueError(f"{self.folds} folds need at least {least} labels, but there are {len(data)}")
         rows = np.arange(len(data))
         self.epochs_, self.curve_ = self.max_epochs, np.empty(0)
         if self.folds:
