@@ -5,17 +5,18 @@ where. Comparisons of measured numbers have a tolerance, so noise of 1e-6 angstr
 """
 
 from dataclasses import replace
-from functools import cache
 from itertools import combinations, permutations, product
 from math import gcd, sqrt
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, Species
 
 Whole = tuple[int, int, int]
+Lattice = Float[np.ndarray, "3 3"]
+Positions = Float[np.ndarray, "sites 3"]
+Rows = Int[np.ndarray, " _"]
 
 # Lengths in angstrom and sums of cosines closer than this count as equal. No round numbers: published cells are rounded
 # to a few digits, so their differences are round, and none should lie on a threshold.
@@ -51,7 +52,7 @@ def canonical(crystal: Crystal, *, tolerance: float = 0.01) -> Crystal:
     if len(candidates) > 1:
         weight = np.array([_weight(kind) for kind in crystal.kinds])[species]
         best = candidates[_signatures(lattice, positions, weight, candidates).argmax()]
-    lattice, positions = _tables().bases[best] @ lattice, positions @ _tables().inverses[best]
+    lattice, positions = _BASES[best] @ lattice, positions @ _INVERSES[best]
     if np.linalg.det(lattice) < 0:  # the opposite vectors, for the opposite hand
         lattice, positions = -lattice, -positions
     upright = np.linalg.cholesky(lattice @ lattice.T)
@@ -62,11 +63,8 @@ def canonical(crystal: Crystal, *, tolerance: float = 0.01) -> Crystal:
 
 
 def _primitive(
-    lattice: Float[np.ndarray, "3 3"],
-    positions: Float[np.ndarray, "sites 3"],
-    species: Int[np.ndarray, " sites"],
-    tolerance: float,
-) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "primitive 3"], Int[np.ndarray, " primitive"]]:
+    lattice: Lattice, positions: Positions, species: Int[np.ndarray, " sites"], tolerance: float
+) -> tuple[Lattice, Float[np.ndarray, "primitive 3"], Int[np.ndarray, " primitive"]]:
     """The smallest cell that repeats to the crystal, its sites averaged over the images that coincide."""
     counts = np.bincount(species)
     parts = gcd(*counts.tolist())  # at most so many primitive cells fit, as each takes its share of every species
@@ -98,12 +96,7 @@ def _primitive(
 
 
 def _group(
-    lattice: Float[np.ndarray, "3 3"],
-    positions: Float[np.ndarray, "sites 3"],
-    kinds: list[Int[np.ndarray, " _"]],
-    candidates: list[Whole],
-    parts: int,
-    tolerance: float,
+    lattice: Lattice, positions: Positions, kinds: list[Rows], candidates: list[Whole], parts: int, tolerance: float
 ) -> dict[Whole, Int[np.ndarray, " sites"]]:
     """The translations that those candidates generate which are symmetries, and which site each takes each site to."""
     here = np.arange(len(positions))
@@ -125,11 +118,7 @@ def _group(
 
 
 def _image(
-    lattice: Float[np.ndarray, "3 3"],
-    positions: Float[np.ndarray, "sites 3"],
-    kinds: list[Int[np.ndarray, " _"]],
-    step: Float[np.ndarray, " 3"],
-    tolerance: float,
+    lattice: Lattice, positions: Positions, kinds: list[Rows], step: Float[np.ndarray, " 3"], tolerance: float
 ) -> Int[np.ndarray, " sites"] | None:
     """For each site the one of its kind that a translation takes it to, if the translation is a symmetry."""
     image = np.empty(len(positions), dtype=np.int64)
@@ -166,7 +155,7 @@ def _row_basis(steps: list[Whole], parts: int) -> list[list[int]]:
 # ---- reduced
 
 
-def _obtuse(lattice: Float[np.ndarray, "3 3"]) -> Int[np.ndarray, "3 3"]:
+def _obtuse(lattice: Lattice) -> Int[np.ndarray, "3 3"]:
     """Selling's reduction: three vectors that, with minus their sum, make no acute angle with each other.
 
     In plain floats, because numpy takes longer to be called than this takes to run.
@@ -182,67 +171,43 @@ def _obtuse(lattice: Float[np.ndarray, "3 3"]) -> Int[np.ndarray, "3 3"]:
         if sharpest <= limit:
             return np.array([vector[3:] for vector in vectors[:3]], dtype=np.int64)
         turned = vectors[i]
-        vectors = [
-            [-x for x in turned]
-            if k == i
-            else vector
-            if k == j
-            else [x + y for x, y in zip(vector, turned, strict=True)]
-            for k, vector in enumerate(vectors)
-        ]
+        vectors[i] = [-x for x in turned]
+        for k in {0, 1, 2, 3} - {i, j}:
+            vectors[k] = [x + y for x, y in zip(vectors[k], turned, strict=True)]
 
 
-class _Tables(NamedTuple):
-    """Everything about bases that does not depend on a crystal.
-
-    The shortest vectors of a lattice are among the seven sums of an obtuse basis, one for each class of vectors modulo
-    2 (Conway and Sloane, DOI 10.1098/rspa.1992.0047). So there are 168 triples to choose from, each with four choices
-    of signs; opposite bases count once.
-    """
-
-    sums: Int[np.ndarray, "7 3"]
-    triples: Int[np.ndarray, "triples 3"]
-    couple_signs: Int[np.ndarray, "3 4"]
-    bases: Int[np.ndarray, "bases 3 3"]
-    inverses: Int[np.ndarray, "bases 3 3"]
-    waves: Int[np.ndarray, "bases waves"]
-    wave_weights: Float[np.ndarray, " waves"]
-
-
-@cache
-def _tables() -> _Tables:
-    sums = np.array([(code & 1, code >> 1 & 1, code >> 2 & 1) for code in range(1, 8)])
-    triples = np.array([(u, v, w) for u, v, w in permutations(range(7), 3) if (u + 1) ^ (v + 1) != w + 1])
-    signs = np.array([(1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)])
-    couple_signs = np.stack([signs[:, 0] * signs[:, 1], signs[:, 0] * signs[:, 2], signs[:, 1] * signs[:, 2]])
-    bases = (signs[:, :, None] * sums[triples][:, None]).reshape(-1, 3, 3)
-    inverses = np.rint(np.linalg.inv(bases)).astype(np.int64)
-    span = range(-_REACH, _REACH + 1)
-    waves = np.array([wave for wave in product(span, repeat=3) if wave > (0, 0, 0)])
-    # A wave of index h in one basis has index inverse @ h, at most three times as large, in the obtuse basis.
-    indices = np.einsum("bij,wj->bwi", inverses, waves) + 3 * _REACH
-    flat = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (6 * _REACH + 1,) * 3)
-    wave_weights = np.abs(waves @ np.sqrt([2.0, 3.0, 5.0])) % 1
-    return _Tables(sums, triples, couple_signs, bases, inverses, flat, wave_weights)
+# What does not depend on a crystal. The shortest vectors of a lattice are among the seven sums of an obtuse basis, one
+# for each class of vectors modulo 2 (Conway and Sloane, DOI 10.1098/rspa.1992.0047). So there are 168 triples to choose
+# from, each with four choices of signs; opposite bases count once.
+_SUMS = np.array([(code & 1, code >> 1 & 1, code >> 2 & 1) for code in range(1, 8)])
+_TRIPLES = np.array([(u, v, w) for u, v, w in permutations(range(7), 3) if (u + 1) ^ (v + 1) != w + 1])
+_SIGNS = np.array([(1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)])
+_COUPLE_SIGNS = (_SIGNS[:, [0, 0, 1]] * _SIGNS[:, [1, 2, 2]]).T
+_BASES = (_SIGNS[:, :, None] * _SUMS[_TRIPLES][:, None]).reshape(-1, 3, 3)
+_INVERSES = np.rint(np.linalg.inv(_BASES)).astype(np.int64)
+_WAVES = np.array([wave for wave in product(range(-_REACH, _REACH + 1), repeat=3) if wave > (0, 0, 0)])
+_WAVE_WEIGHTS = np.abs(_WAVES @ np.sqrt([2.0, 3.0, 5.0])) % 1
+# A wave of index h in one basis has index inverse @ h, at most three times as large, in the obtuse basis.
+_OBTUSE_WAVES = (_INVERSES @ _WAVES.T + 3 * _REACH).transpose(1, 0, 2)
+_WAVE_ROWS = np.ravel_multi_index(tuple(_OBTUSE_WAVES), (6 * _REACH + 1,) * 3)
 
 
-def _shortest_bases(lattice: Float[np.ndarray, "3 3"]) -> Int[np.ndarray, " candidates"]:
+def _shortest_bases(lattice: Lattice) -> Int[np.ndarray, " candidates"]:
     """Rows of the table of bases that, within tolerance, are shortest.
 
     Of these, those with angles farthest from right angles, all acute or all obtuse, and obtuse if there is the choice.
     """
-    tables = _tables()
-    vectors = tables.sums @ lattice
+    vectors = _SUMS @ lattice
     gram = vectors @ vectors.T
     lengths = np.sqrt(gram.diagonal())
     first, second, third, fourth = np.argsort(lengths)[:4].tolist()
     if (first + 1) ^ (second + 1) == third + 1:  # the three lie in a plane
         third = fourth
     longest = lengths[[first, second, third]] + _SAME_LENGTH
-    short = (lengths[tables.triples] <= longest).all(1).nonzero()[0]
-    u, v, w = tables.triples[short].T
+    short = (lengths[_TRIPLES] <= longest).all(1).nonzero()[0]
+    u, v, w = _TRIPLES[short].T
     cosines = gram / (lengths[:, None] * lengths)
-    slant = np.stack([cosines[u, v], cosines[u, w], cosines[v, w]], 1) @ tables.couple_signs
+    slant = np.stack([cosines[u, v], cosines[u, w], cosines[v, w]], 1) @ _COUPLE_SIGNS
     slanted = np.abs(slant) >= np.abs(slant).max() - _SAME_COSINES
     row, sign = (slanted & (slant <= slant[slanted].min() + _SAME_COSINES)).nonzero()
     candidates: Int[np.ndarray, " candidates"] = short[row] * 4 + sign
@@ -258,25 +223,20 @@ def _weight(kind: Species) -> float:
 
 
 def _signatures(
-    lattice: Float[np.ndarray, "3 3"],
-    positions: Float[np.ndarray, "sites 3"],
-    weight: Float[np.ndarray, " sites"],
-    candidates: Int[np.ndarray, " candidates"],
+    lattice: Lattice, positions: Positions, weight: Float[np.ndarray, " sites"], candidates: Rows
 ) -> Float[np.ndarray, " candidates"]:
     """One number for each basis, equal for two of them if a symmetry of the crystal takes one to the other.
 
     It sums how strongly the crystal scatters waves of given index in that basis (which no shift, inversion or order of
-    sites affects), and adds the metric. Noise may exchange bases with almost equal numbers, but then
-    they are almost the same to a network too, which sums smooth functions of distances.
+    sites affects), and adds the metric. Noise may exchange bases with almost equal numbers, but then they are almost
+    the same to a network too, which sums smooth functions of distances.
     """
-    tables = _tables()
-    gram = np.abs(np.einsum("bij,bkj->bik", *[tables.bases[candidates] @ lattice] * 2)).reshape(-1, 9)
+    bases = _BASES[candidates] @ lattice
+    gram = np.abs(np.einsum("bij,bkj->bik", bases, bases)).reshape(-1, 9)
     metric = gram @ (np.sqrt([2, 3, 5, 3, 7, 11, 5, 11, 13]) % 1) / gram[0].sum()
     powers = np.exp(2j * np.pi * positions[:, :, None] * np.arange(-3 * _REACH, 3 * _REACH + 1))
-    along_x, along_y, along_z = (weight[:, None] * powers[:, 0], powers[:, 1], powers[:, 2])
-    amplitudes: Complex[np.ndarray, " table"] = (
-        (along_x[:, :, None] * along_y[:, None]).reshape(len(positions), -1).T @ along_z
-    ).ravel()
+    along_xy = (weight[:, None] * powers[:, 0])[:, :, None] * powers[:, 1, None]
+    amplitudes = (along_xy.reshape(len(positions), -1).T @ powers[:, 2]).ravel()
     intensities = (amplitudes * amplitudes.conj()).real / (weight @ weight)
-    signatures: Float[np.ndarray, " candidates"] = metric + intensities[tables.waves[candidates]] @ tables.wave_weights
+    signatures: Float[np.ndarray, " candidates"] = metric + intensities[_WAVE_ROWS[candidates]] @ _WAVE_WEIGHTS
     return signatures

@@ -15,7 +15,6 @@ class Critic(Protocol):
 
     def __call__(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
         """One score a constituent; high says that it belongs."""
-        ...
 
 
 class ProjectedDot(nn.Module):

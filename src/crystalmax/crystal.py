@@ -6,7 +6,7 @@ Nothing here knows files, symmetry or networks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,10 +68,8 @@ class Crystal:
         """Atoms in the cell by atomic number; vacancies do not count."""
         atoms: dict[int, float] = {}
         for kind, count in zip(self.kinds, np.bincount(self.species, minlength=len(self.kinds)), strict=True):
-            for occupant in kind:
-                atoms[occupant.atomic_number] = (
-                    atoms.get(occupant.atomic_number, 0.0) + float(count) * occupant.occupancy
-                )
+            for number, occupancy, _ in kind:
+                atoms[number] = atoms.get(number, 0.0) + float(count) * occupancy
         return atoms
 
 
@@ -113,28 +111,17 @@ class Pairs:
 
     def to(self, device: torch.device | str) -> "Pairs":
         """The same pairs on another device."""
-        return replace(
-            self,
-            center=self.center.to(device),
-            neighbor=self.neighbor.to(device),
-            displacement=self.displacement.to(device),
-            count=self.count.to(device),
-        )
+        return Pairs(**{name: column.to(device) for name, column in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class CrystalBatch:
-    """Many crystals end to end: flat arrays and who owns each row; no padding.
+    """Many crystals end to end, their attributes as in `Crystal`: flat arrays and who owns each row; no padding.
 
     Attributes:
-        lattice: Cell vectors as rows, in angstrom.
-        positions: Fractional coordinates of all sites.
-        species: For each site, its row of `kinds`.
         kinds: The species table, one row a species: see `kind_table`.
         crystal_of_site: The crystal that owns each site, ascending.
         pairs: Pairs of sites, once a geometry has made them.
-        targets: Properties by name; NaN where unknown.
-        keys: Names of the crystals.
     """
 
     lattice: Float[Tensor, "crystals 3 3"]
@@ -188,13 +175,7 @@ class CrystalBatch:
 
     def to(self, device: torch.device | str) -> "CrystalBatch":
         """The same batch on another device."""
-        return replace(
-            self,
-            lattice=self.lattice.to(device),
-            positions=self.positions.to(device),
-            species=self.species.to(device),
-            kinds=self.kinds.to(device),
-            crystal_of_site=self.crystal_of_site.to(device),
-            pairs=None if self.pairs is None else self.pairs.to(device),
-            targets={name: values.to(device) for name, values in self.targets.items()},
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Pairs)
+        }
+        return replace(self, **moved, targets={name: values.to(device) for name, values in self.targets.items()})

@@ -32,13 +32,10 @@ class Constituents:
 
 @dataclass(frozen=True)
 class Level:
-    """One pooling: what went in, what came out.
+    """One pooling: the members of each set, grouped by owner, and one summary a set.
 
-    Attributes:
-        name: "site" where pairs are pooled into a site, "crystal" where sites are pooled into a crystal.
-        constituents: The members of each set, grouped by owner.
-        summaries: One vector a set.
-        crystal: The crystal that each set belongs to, ascending.
+    Its name is "site" where pairs are pooled into a site, "crystal" where sites are pooled into a crystal; `crystal` is
+    what each set belongs to, ascending.
     """
 
     name: str
@@ -75,8 +72,6 @@ class Encoder(Protocol):
     @property
     def widths(self) -> Mapping[str, Widths]:
         """Widths of each level by name, bottom up."""
-        ...
 
     def __call__(self, batch: CrystalBatch, *, greedy: bool = False) -> Encoding:
         """The levels of a batch that has pairs."""
-        ...

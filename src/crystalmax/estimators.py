@@ -30,11 +30,9 @@ class Estimator(Protocol):
     @property
     def chance(self) -> float | None:
         """The loss under a critic that always says 0; none where it depends on the number of false constituents."""
-        ...
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         """Negative lower bound, up to constants, for each of the `wholes` sets."""
-        ...
 
 
 @dataclass(frozen=True)

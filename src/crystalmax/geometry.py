@@ -14,6 +14,9 @@ from torch import Tensor
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.segments import offsets, ranges
 
+Lattices = Float[Tensor, "crystals 3 3"]
+Pairwise = Int[Tensor, " pairs"]
+
 # Noise must not decide ties: axes closer than this share and shears closer than this to a half count as ties.
 _TIE = 1e-3
 _SAME_DISTANCE = 1e-5  # angstrom
@@ -27,7 +30,6 @@ class Geometry(Protocol):
 
     def __call__(self, batch: CrystalBatch) -> CrystalBatch:
         """The same batch with its pairs."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,7 @@ class AllPairs:
         return replace(batch, pairs=Pairs(center, neighbor, displacement.T.float(), count.float()))
 
 
-def near_cubic(
-    lattice: Float[Tensor, "crystals 3 3"], n_sites: Int[Tensor, " crystals"], max_sites: int
-) -> Int[Tensor, "crystals 3 3"]:
+def near_cubic(lattice: Lattices, n_sites: Int[Tensor, " crystals"], max_sites: int) -> Int[Tensor, "crystals 3 3"]:
     """Supercells close to a cube: upper triangular matrices that take cell vectors to supercell vectors.
 
     The shortest axis is repeated once more as long as the sites stay within `max_sites`, where an axis is the part of
@@ -101,14 +101,13 @@ def near_cubic(
     return matrix
 
 
-def shortest_basis(lattice: Float[Tensor, "crystals 3 3"]) -> Float[Tensor, "crystals 3 3"]:
+def shortest_basis(lattice: Lattices) -> Lattices:
     """Three shortest vectors that span the same lattice, by Selling's reduction, as `cells.canonical` does for one."""
     vectors = torch.cat([lattice, -lattice.sum(1, keepdim=True)], 1)
     couples = torch.tensor(list(combinations(range(4), 2)), device=lattice.device)
-    # What each vector gets of vector i if i and j make an acute angle.
-    share = torch.ones(6, 4, dtype=lattice.dtype, device=lattice.device).scatter(
-        1, couples, couples.new_tensor([-2.0, 0.0]).to(lattice).expand(6, 2)
-    )
+    one_hot = torch.eye(4).to(lattice)
+    # What each vector gets of vector i if i and j make an acute angle: -2 for i, 0 for j, 1 for the others.
+    share = 1 - 3 * one_hot[couples[:, 0]] - one_hot[couples[:, 1]]
     limit = 1e-9 * lattice.square().sum((1, 2))
     while True:
         products = (vectors @ vectors.mT)[:, couples[:, 0], couples[:, 1]]
@@ -118,25 +117,22 @@ def shortest_basis(lattice: Float[Tensor, "crystals 3 3"]) -> Float[Tensor, "cry
             break
         turned = vectors.gather(1, couples[which, 0][:, None, None].expand(-1, 1, 3))
         vectors = vectors + share[which][:, :, None] * turned * acute[:, None, None]
-    codes = torch.arange(1, 8, device=lattice.device)
-    bits = (codes[:, None] >> torch.arange(3, device=lattice.device)) & 1
+    bits = (torch.arange(8)[:, None] >> torch.arange(3)) & 1
     sums = bits.to(lattice) @ vectors[:, :3]
-    order = sums.norm(dim=2).argsort(1)
-    first, second, third, fourth = codes[order[:, :4]].unbind(1)
-    third = torch.where(third == first ^ second, fourth, third)
-    rows = torch.stack([first, second, third], 1) - 1
+    first, second, third, fourth = sums.norm(dim=2).argsort(1)[:, 1:5].unbind(1)  # the shortest is the empty sum
+    rows = torch.stack([first, second, torch.where(third == first ^ second, fourth, third)], 1)
     return sums.gather(1, rows[:, :, None].expand(-1, -1, 3))
 
 
 def _transformed(
-    vectors: Float[Tensor, "rows 3"], matrices: Float[Tensor, "crystals 3 3"], owner: Int[Tensor, " rows"]
+    vectors: Float[Tensor, "rows 3"], matrices: Lattices, owner: Int[Tensor, " rows"]
 ) -> Float[Tensor, "3 rows"]:
     """Each row vector times the matrix of its owner; axes become rows, so that gathering moves whole arrays."""
     return (vectors[:, None] @ matrices[owner])[:, 0].T.contiguous()
 
 
 def _cells(
-    repeats: Int[Tensor, "crystals 3 3"], into: Float[Tensor, "crystals 3 3"]
+    repeats: Int[Tensor, "crystals 3 3"], into: Lattices
 ) -> tuple[Float[Tensor, "3 cells"], Int[Tensor, " crystals"]]:
     """The cells of each supercell, the cell itself first, in coordinates of the supercell, and how many they are."""
     counts = repeats.diagonal(dim1=1, dim2=2)
@@ -148,9 +144,7 @@ def _cells(
     return _transformed(whole.to(into), into, owner), n_cells
 
 
-def _all_pairs(
-    batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]
-) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+def _all_pairs(batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]) -> tuple[Pairwise, Pairwise, Pairwise]:
     """Center, neighbor and row of the neighbor's cell, by center, for all pairs but those of a site with itself."""
     sizes = batch.sites_of_crystal
     # First (site, site) for all sites of a crystal, then each of these in all cells.
@@ -165,9 +159,7 @@ def _all_pairs(
     return torch.repeat_interleave(center, images), torch.repeat_interleave(neighbor, images), cell
 
 
-def nearest_images(
-    steps: Float[Tensor, "3 pairs"], lattice: Float[Tensor, "crystals 3 3"], crystal: Int[Tensor, " pairs"]
-) -> Float[Tensor, "3 pairs"]:
+def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: Pairwise) -> Float[Tensor, "3 pairs"]:
     """The shortest of all vectors that differ from each step by a vector of its crystal's lattice, in angstrom.
 
     Args:
@@ -194,9 +186,7 @@ def nearest_images(
     return vector.index_add(1, far, -toward * way)
 
 
-def _distinct(
-    group: Int[Tensor, " pairs"], distance: Float[Tensor, " pairs"]
-) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+def _distinct(group: Pairwise, distance: Float[Tensor, " pairs"]) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is."""
     key, order = torch.sort(group * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)

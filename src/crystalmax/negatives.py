@@ -12,16 +12,15 @@ from crystalmax.encoding import Constituents, Encoding, Level
 from crystalmax.segments import gather, segment_sum
 from crystalmax.transforms import Transform
 
+Encode = Callable[[CrystalBatch], Encoding]
+
 
 @runtime_checkable
 class NegativeSampler(Protocol):
     """Draws one family of false constituents for some levels; `encode` encodes another batch without gradient."""
 
-    def draw(
-        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
-    ) -> Mapping[str, Constituents]:
+    def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
         """False constituents by name of the level, owned by the summaries of `truth`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,7 @@ class OtherCrystals:
     This is the family that makes the estimate a bound of the mutual information.
     """
 
-    def draw(
-        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
-    ) -> Mapping[str, Constituents]:
+    def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
         """See `NegativeSampler`."""
         if batch.n_crystals < 2:
             raise ValueError(f"false samples need another crystal to come from, but this batch has {batch.n_crystals}")
@@ -42,19 +39,12 @@ class OtherCrystals:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Constituents of a corrupted copy of the batch, held against the summaries of the true one.
-
-    Attributes:
-        transform: The corruption.
-        levels: The levels that get these constituents.
-    """
+    """Constituents of a corrupted copy of the batch, at these levels, held against the summaries of the true one."""
 
     transform: Transform
     levels: tuple[str, ...] = ("site", "crystal")
 
-    def draw(
-        self, truth: Encoding, batch: CrystalBatch, encode: Callable[[CrystalBatch], Encoding], rng: Generator
-    ) -> Mapping[str, Constituents]:
+    def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
         """See `NegativeSampler`."""
         false = encode(self.transform(batch, rng))
         return {name: false[name].constituents for name in self.levels}

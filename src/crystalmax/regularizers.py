@@ -8,16 +8,15 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.encoding import Widths
 
+Noised = tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]
+
 
 @runtime_checkable
 class Regularizer(Protocol):
     """Makes of each summary what the critic sees, and states what that costs."""
 
-    def __call__(
-        self, summaries: Float[Tensor, "wholes width"], rng: Generator
-    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+    def __call__(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         """Noised summaries, and a penalty for each."""
-        ...
 
 
 class GaussianNoise(nn.Module):
@@ -28,9 +27,6 @@ class GaussianNoise(nn.Module):
     Differs: the paper's eq. 4 has its minimum at another value; the size of the noise is read from the summary
     itself, not from the hidden layer before it; it is kept between exp(-5) and exp(2), so that half precision cannot
     overflow.
-
-    Args:
-        widths: Widths of the level.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -38,9 +34,7 @@ class GaussianNoise(nn.Module):
         self.widths = widths
         self.log_variance = nn.Linear(widths.summary, widths.summary)
 
-    def forward(
-        self, summaries: Float[Tensor, "wholes width"], rng: Generator
-    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+    def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         """See `Regularizer`."""
         log_variance = self.log_variance(summaries).clamp(-10.0, 4.0)
         penalty = 0.5 * (summaries**2 + log_variance.exp() - log_variance - 1.0).mean(-1)
@@ -49,18 +43,12 @@ class GaussianNoise(nn.Module):
 
 
 class NoRegularizer(nn.Module):
-    """No noise, no price.
-
-    Args:
-        widths: Widths of the level.
-    """
+    """No noise, no price."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
         self.widths = widths
 
-    def forward(
-        self, summaries: Float[Tensor, "wholes width"], rng: Generator
-    ) -> tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]:
+    def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         """See `Regularizer`."""
         return summaries, summaries.new_zeros(len(summaries))

@@ -10,53 +10,43 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+Index = Int[Tensor, " parts"]
+Numbers = Float[Tensor, " parts"]
 
-def gather(values: Shaped[Tensor, "rows *dims"], index: Int[Tensor, " parts"]) -> Shaped[Tensor, "parts *dims"]:
+
+def gather(values: Shaped[Tensor, "rows *dims"], index: Index) -> Shaped[Tensor, "parts *dims"]:
     """Rows of `values` by index, with a reproducible gradient."""
     return values.index_select(0, index)
 
 
-def segment_sum(
-    values: Float[Tensor, "parts *dims"], owner: Int[Tensor, " parts"], n_segments: int
-) -> Float[Tensor, "wholes *dims"]:
+def segment_sum(values: Float[Tensor, "parts *dims"], owner: Index, n_segments: int) -> Float[Tensor, "wholes *dims"]:
     """Sum over each set; zero for a set without members."""
-    out = values.new_zeros((n_segments, *values.shape[1:]))
-    return out.index_add(0, owner, values)
+    return values.new_zeros((n_segments, *values.shape[1:])).index_add(0, owner, values)
 
 
 def segment_mean(
-    values: Float[Tensor, "parts *dims"],
-    owner: Int[Tensor, " parts"],
-    n_segments: int,
-    weight: Float[Tensor, " parts"] | None = None,
+    values: Float[Tensor, "parts *dims"], owner: Index, n_segments: int, weight: Numbers | None = None
 ) -> Float[Tensor, "wholes *dims"]:
     """Weighted mean over each set; zero for a set without members."""
-    if weight is None:
-        weight = values.new_ones(len(owner))
+    weight = values.new_ones(len(owner)) if weight is None else weight
     column = weight.reshape(-1, *[1] * (values.dim() - 1))
     total = segment_sum(weight, owner, n_segments).reshape(-1, *[1] * (values.dim() - 1))
     return segment_sum(values * column, owner, n_segments) / total.clamp_min(torch.finfo(values.dtype).tiny)
 
 
-def segment_softmax(
-    logits: Float[Tensor, " parts"],
-    owner: Int[Tensor, " parts"],
-    n_segments: int,
-    count: Float[Tensor, " parts"],
-) -> Float[Tensor, " parts"]:
+def _segment_top(values: Numbers, owner: Index, n_segments: int) -> Float[Tensor, " wholes"]:
+    return values.new_full((n_segments,), -torch.inf).scatter_reduce(0, owner, values.detach(), "amax")
+
+
+def segment_softmax(logits: Numbers, owner: Index, n_segments: int, count: Numbers) -> Numbers:
     """Softmax over each set, where part p stands for `count[p]` equal members and gets their share together."""
-    top = logits.detach().new_full((n_segments,), -torch.inf)
-    top = top.scatter_reduce(0, owner, logits.detach(), "amax")
-    share = count * (logits - gather(top, owner)).exp()
+    share = count * (logits - gather(_segment_top(logits, owner, n_segments), owner)).exp()
     return share / gather(segment_sum(share, owner, n_segments), owner)
 
 
-def segment_logsumexp(
-    values: Float[Tensor, " parts"], owner: Int[Tensor, " parts"], n_segments: int, count: Float[Tensor, " parts"]
-) -> Float[Tensor, " wholes"]:
+def segment_logsumexp(values: Numbers, owner: Index, n_segments: int, count: Numbers) -> Float[Tensor, " wholes"]:
     """Log of the sum of exponentials over each set, part p counted `count[p]` times; -inf for an empty set."""
-    top = values.detach().new_full((n_segments,), -torch.inf)
-    top = top.scatter_reduce(0, owner, values.detach(), "amax")
+    top = _segment_top(values, owner, n_segments)
     return segment_sum(count * (values - gather(top, owner)).exp(), owner, n_segments).log() + top
 
 
@@ -65,16 +55,14 @@ def offsets(sizes: Int[Tensor, " wholes"]) -> Int[Tensor, " bounds"]:
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
 
-def ranges(starts: Int[Tensor, " wholes"], sizes: Int[Tensor, " wholes"]) -> Int[Tensor, " parts"]:
+def ranges(starts: Int[Tensor, " wholes"], sizes: Int[Tensor, " wholes"]) -> Index:
     """The concatenation of `arange(start, start + size)` over all sets."""
     total = int(sizes.sum())
     shift = starts - (sizes.cumsum(0) - sizes)
     return torch.arange(total, device=sizes.device) + torch.repeat_interleave(shift, sizes, output_size=total)
 
 
-def rank_within(
-    keys: Float[Tensor, " parts"], owner: Int[Tensor, " parts"], sizes: Int[Tensor, " wholes"]
-) -> Int[Tensor, " parts"]:
+def rank_within(keys: Numbers, owner: Index, sizes: Int[Tensor, " wholes"]) -> Index:
     """Rank of each part among the members of its set, smallest key first; owners ascending."""
     order = torch.argsort(keys.double() + owner, stable=True)  # keys in [0, 1) sort within owners
     rank = torch.empty_like(owner)
@@ -83,29 +71,18 @@ def rank_within(
 
 
 def paired_dot(
-    left: Float[Tensor, "lefts width"],
-    right: Float[Tensor, "rights width"],
-    left_row: Int[Tensor, " parts"],
-    right_row: Int[Tensor, " parts"],
-) -> Float[Tensor, " parts"]:
+    left: Float[Tensor, "lefts width"], right: Float[Tensor, "rights width"], left_row: Index, right_row: Index
+) -> Numbers:
     """Dot products of chosen rows of two tables, without ever holding the chosen rows of all parts at once."""
-    out: Float[Tensor, " parts"] = _PairedDot.apply(  # type: ignore[no-untyped-call]
-        left, right, left_row, right_row
-    )
+    out: Numbers = _PairedDot.apply(left, right, left_row, right_row)  # type: ignore[no-untyped-call]
     return out
 
 
 def weighted_sum(
-    values: Float[Tensor, "rows width"],
-    row: Int[Tensor, " parts"],
-    weight: Float[Tensor, " parts"],
-    owner: Int[Tensor, " parts"],
-    n_segments: int,
+    values: Float[Tensor, "rows width"], row: Index, weight: Numbers, owner: Index, n_segments: int
 ) -> Float[Tensor, "wholes width"]:
     """Sum over each set of `weight[p] * values[row[p]]`, without ever holding the values of all parts at once."""
-    out: Float[Tensor, "wholes width"] = _WeightedSum.apply(  # type: ignore[no-untyped-call]
-        values, row, weight, owner, n_segments
-    )
+    out: Tensor = _WeightedSum.apply(values, row, weight, owner, n_segments)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -142,14 +119,10 @@ class _PairedDot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         left, right, left_row, right_row = ctx.saved_tensors
-        (gradient,) = gradients
         to_left, to_right, *_ = ctx.needs_input_grad
-        return (
-            _sums(right, right_row, gradient, left_row, len(left)) if to_left else None,
-            _sums(left, left_row, gradient, right_row, len(right)) if to_right else None,
-            None,
-            None,
-        )
+        of_left = _sums(right, right_row, gradients[0], left_row, len(left)) if to_left else None
+        of_right = _sums(left, left_row, gradients[0], right_row, len(right)) if to_right else None
+        return of_left, of_right, None, None
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -163,10 +136,6 @@ class _WeightedSum(torch.autograd.Function):
         values, row, weight, owner = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         to_values, _, to_weight, *_ = ctx.needs_input_grad
-        return (
-            _sums(gradient, owner, weight, row, len(values)) if to_values else None,
-            None,
-            _dots(values, gradient, row, owner) if to_weight else None,
-            None,
-            None,
-        )
+        of_values = _sums(gradient, owner, weight, row, len(values)) if to_values else None
+        of_weight = _dots(values, gradient, row, owner) if to_weight else None
+        return of_values, None, of_weight, None, None

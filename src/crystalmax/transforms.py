@@ -21,7 +21,6 @@ class Transform(Protocol):
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
         """The transformed batch; the input is left as it is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,8 @@ class FalseComposition:
 class FalsePolymorph:
     """The species of each crystal with distances of another.
 
-    Each site sees its own neighbors where a site of the donor sees its own.
-
-    Which neighbors there are, of which species and how many of each, stays as it is; only the displacements are a
-    donor's.
+    Each site keeps its neighbors, of which species and how many of each, but sees them where a site of the donor sees
+    its own: only the displacements are a donor's.
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:

@@ -24,11 +24,9 @@ class DistanceBasis(Protocol):
     @property
     def width(self) -> int:
         """Length of the vector."""
-        ...
 
     def __call__(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
         """The vector of each distance."""
-        ...
 
 
 class ScaledDistance(nn.Module):

@@ -38,19 +38,12 @@ class SiteNet(nn.Module):
     site_features: Tensor
 
     def __init__(
-        self,
-        *,
-        site_width: int = 32,
-        crystal_width: int = 64,
-        hidden: int = 64,
-        distance: DistanceBasis | None = None,
+        self, *, site_width: int = 32, crystal_width: int = 64, hidden: int = 64, distance: DistanceBasis | None = None
     ) -> None:
         super().__init__()
         self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden
         self.distance = ScaledDistance() if distance is None else distance
-        self.register_buffer(
-            "site_features", torch.tensor(elements.standardised(), dtype=torch.float32), persistent=False
-        )
+        self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SITE_FEATURES, hidden])
         self.embed_distance = perceptron([self.distance.width, hidden])
         # Attention and value networks have first layers of equal shape over the same pairs: they are one layer.
@@ -73,9 +66,7 @@ class SiteNet(nn.Module):
         """Encode a batch that has pairs."""
         if batch.pairs is None:
             raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
-        features = self._features(batch)
-        triples = distinct_triples(batch.species, len(batch.kinds), batch.pairs)
-        local = self._local(features, batch, batch.pairs, triples)
+        local = self._local(batch, batch.pairs)
         parts = local.summaries.detach() if greedy else local.summaries
         crystals = self.to_crystal(segment_mean(self.before_mean(parts), batch.crystal_of_site, batch.n_crystals))
         everything = torch.arange(batch.n_sites, device=batch.device)
@@ -83,19 +74,15 @@ class SiteNet(nn.Module):
         whole = Level("crystal", members, crystals, torch.arange(batch.n_crystals, device=batch.device))
         return Encoding((local, whole))
 
-    def _features(self, batch: CrystalBatch) -> Float[Tensor, "kinds features"]:
-        """The paper's nine features of each species: eight of its elements, weighted by occupancy, and its charge."""
+    def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
+        triples = distinct_triples(batch.species, len(batch.kinds), pairs)
+        # The paper's nine features of each species: eight of its elements, weighted by occupancy, and its charge.
         elemental = batch.kinds[:, :N_ELEMENTS] @ self.site_features
-        return torch.cat([elemental, batch.kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
-
-    def _local(
-        self, features: Float[Tensor, "kinds features"], batch: CrystalBatch, pairs: Pairs, triples: "Triples"
-    ) -> Level:
+        features = torch.cat([elemental, batch.kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
         site = self.embed_site(features)
         far = self.distance(triples.end_distance)
-        end = gather(self.first["neighbor"](site), triples.end_species) + self.first["distance"](
-            self.embed_distance(far)
-        )
+        end = gather(self.first["neighbor"](site), triples.end_species)
+        end = end + self.first["distance"](self.embed_distance(far))
         hidden = nn.functional.mish(gather(end, triples.end) + gather(self.first["center"](site), triples.center))
         attention, value = torch.split(hidden, self.hidden, dim=-1)
         logits = gather(self.logit(attention)[:, 0], triples.of_pair)
@@ -109,12 +96,7 @@ class SiteNet(nn.Module):
 class Triples(NamedTuple):
     """The distinct (species, species, distance) of a batch, and the distinct ends (species, distance) among them.
 
-    Attributes:
-        of_pair: The triple of each pair.
-        center: Species at the center, for each triple.
-        end: The end of each triple.
-        end_species: Species at each end.
-        end_distance: Distance of each end, in angstrom.
+    `center` is the species at the center of each triple; distances are in angstrom.
     """
 
     of_pair: Int[Tensor, " pairs"]

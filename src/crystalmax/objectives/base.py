@@ -19,8 +19,6 @@ class Objective(Protocol):
     @property
     def chance(self) -> float | None:
         """Loss of each level before anything is learnt, where there is such a number."""
-        ...
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Terms of the loss by name, for a batch with pairs."""
-        ...

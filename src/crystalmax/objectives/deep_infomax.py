@@ -1,6 +1,7 @@
 """Deep InfoMax over every level of an encoder (DOI 10.1039/d4dd00202d, eq. 2 to 6)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -72,8 +73,8 @@ class DeepInfoMax(nn.Module):
             if not false:
                 raise ValueError(f"no family of false samples covers the level {level.name!r}; add OtherCrystals()")
             loss, penalty = self._level(level, false, rng)
-            terms[level.name] = _mean_over_crystals(loss, level, batch.n_crystals)
-            terms[f"{level.name}_penalty"] = self.beta * _mean_over_crystals(penalty, level, batch.n_crystals)
+            for name, values in ((level.name, loss), (f"{level.name}_penalty", self.beta * penalty)):
+                terms[name] = segment_mean(values, level.crystal, batch.n_crystals).mean()
         return terms
 
     def _encode_false(self, batch: CrystalBatch) -> Encoding:
@@ -89,28 +90,17 @@ class DeepInfoMax(nn.Module):
         sizes = [len(level.constituents.owner), *(len(family.owner) for family in false)]
         columns = (torch.split(column, sizes) for column in (scores, together.owner, together.weight))
         true, *others = (Scores(*part) for part in zip(*columns, strict=True))
-        wholes = len(level.summaries)
-        losses = [self.estimator.loss(true, other, wholes) for other in others]
+        losses = [self.estimator.loss(true, other, len(level.summaries)) for other in others]
         return torch.stack(losses).mean(0), penalty
 
 
 def joined(families: Sequence[Constituents]) -> Constituents:
     """Several families as one, so that a critic runs once; families that share their values go on sharing them."""
-    values: list[Float[Tensor, "rows width"]] = []
-    first_row: dict[int, int] = {}
-    n_rows = 0
-    for family in families:
-        if id(family.values) not in first_row:
-            first_row[id(family.values)] = n_rows
-            values.append(family.values)
-            n_rows += len(family.values)
+    tables = {id(family.values): family.values for family in families}
+    first_row = dict(zip(tables, accumulate(map(len, tables.values()), initial=0), strict=False))
     return Constituents(
-        torch.cat(values),
+        torch.cat(list(tables.values())),
         torch.cat([family.row + first_row[id(family.values)] for family in families]),
         torch.cat([family.owner for family in families]),
         torch.cat([family.weight for family in families]),
     )
-
-
-def _mean_over_crystals(values: Float[Tensor, " wholes"], level: Level, n_crystals: int) -> Float[Tensor, ""]:
-    return segment_mean(values, level.crystal, n_crystals).mean()
