@@ -335,7 +335,7 @@ def test_what_workers_are_given_can_be_sent_to_other_processes(tmp_path, monkeyp
         function, arguments, options = pickle.loads(pickle.dumps(task))
         return pickle.loads(pickle.dumps(function(*arguments, **options)))
 
-    monkeypatch.setattr("joblib.Parallel", lambda **_: lambda tasks: map(through_a_pipe, tasks))
+    monkeypatch.setattr(sources, "Parallel", lambda **_: lambda tasks: map(through_a_pipe, tasks))
     for name, content in {
         "a.cif": SALT,
         "b.vasp": POSCAR,

@@ -28,14 +28,12 @@ _FORMULA_SLACK = 0.02
 def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> list[Reading | Refused]:
     """What each data block with atoms gives: a crystal with notes, or why there is none; never empty.
 
-    Cells are kept as the file has them, filled by symmetry.
-
-    Args:
-        text: The CIF.
-        key: A name for the crystal; where several blocks have atoms, their names are appended.
-        max_sites: Sites above which a cell is refused.
+    Cells are kept as the file has them, filled by symmetry. Where several blocks have atoms, keys end in their names.
     """
-    text = _ascii(text)
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    # CIF is ASCII; what is beyond stands in names and comments.
+    text = text.removeprefix("\ufeff").encode("ascii", "replace").decode()
     if not text.strip():
         return [Refused(key, "it is empty", "give a CIF with a cell and atoms")]
     try:
@@ -48,19 +46,10 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         named = [(f"{key}:{part.split(maxsplit=1)[0][5:]}", part) for part in parts]
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:
-        reason = "no data block has atoms with fractional coordinates"
-        return [Refused(key, reason, "give a CIF of a crystal structure")]
-    several = len(blocks) > 1
-    return [_read_block(block, f"{key}:{block.name}" if several else key, max_sites) for block in blocks]
-
-
-def _ascii(text: str | bytes) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    if text.isascii():
-        return text
-    # CIF is ASCII; what is beyond stands in names and comments.
-    return text.removeprefix("\ufeff").encode("ascii", "replace").decode()
+        return [
+            Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal structure")
+        ]
+    return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]
 
 
 def _read_block(block: cif.Block, key: str, max_sites: int) -> Reading | Refused:
@@ -131,7 +120,10 @@ def _listed_atoms(
     block: cif.Block, formula: Mapping[int, float], lattice: Float[np.ndarray, "3 3"], key: str
 ) -> tuple[Crystal, list[str]]:
     """The atoms as they are listed, before symmetry, and what was reinterpreted."""
-    columns = _columns(block)
+    loop = _atom_loop(block)
+    assert loop is not None  # blocks without one are passed over
+    values, names_of_columns = loop.values, (tag.lower().removeprefix("_atom_site_") for tag in loop.tags)
+    columns = {name: values[column :: loop.width()] for column, name in enumerate(names_of_columns)}
     labels = columns.get("label")
     names = columns.get("type_symbol", labels)
     if names is None:
@@ -141,7 +133,9 @@ def _listed_atoms(
     if missing := [axis for axis in _AXES if axis not in columns]:
         raise Refused(key, f"the column _atom_site_{missing[0]} is missing", "give three fractional coordinates")
     positions = _positions([columns[axis] for axis in _AXES], labels or names, key)
-    charges = _oxidation_states(block)
+    stated = block.find("_atom_type_", ["symbol", "oxidation_number"])
+    states = ((cif.as_string(symbol), cif.as_number(state)) for symbol, state in stated)
+    charges = {symbol: state for symbol, state in states if not math.isnan(state)}
     notes: list[str] = []
 
     def occupant(name: str, occupancy: str) -> Occupant:
@@ -167,30 +161,14 @@ def _listed_atoms(
 def _positions(columns: list[list[str]], labels: list[str], key: str) -> Float[np.ndarray, "atoms 3"]:
     positions = np.array([[cif.as_number(text) for text in column] for column in columns]).T.copy()
     if not np.isfinite(positions).all():
-        bad = np.argwhere(np.isnan(positions)).tolist()
-        named = ", ".join(f"{cif.as_string(labels[atom])} ({columns[axis][atom]})" for atom, axis in bad[:3])
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise Refused(key, f"no coordinates for {named}{more}", "give coordinates, or remove these atoms")
+        bad = np.argwhere(np.isnan(positions))[:3].tolist()
+        named = ", ".join(f"{cif.as_string(labels[atom])} ({columns[axis][atom]})" for atom, axis in bad)
+        raise Refused(key, f"no coordinates for {named}", "give coordinates, or remove these atoms")
     return positions
 
 
 def _atom_loop(block: cif.Block) -> cif.Loop | None:
     return block.find_loop("_atom_site_fract_x").get_loop()
-
-
-def _columns(block: cif.Block) -> dict[str, list[str]]:
-    """The columns of the loop of atoms by name."""
-    loop = _atom_loop(block)
-    assert loop is not None  # blocks without one are passed over
-    values, width = loop.values, loop.width()
-    names = (tag.lower().removeprefix("_atom_site_") for tag in loop.tags)
-    return {name: values[column::width] for column, name in enumerate(names)}
-
-
-def _oxidation_states(block: cif.Block) -> dict[str, float]:
-    table = block.find("_atom_type_", ["symbol", "oxidation_number"])
-    states = {cif.as_string(symbol): cif.as_number(number) for symbol, number in table}
-    return {symbol: state for symbol, state in states.items() if not math.isnan(state)}
 
 
 def _disagrees(composition: Mapping[int, float], formula: Mapping[int, float]) -> bool:

@@ -14,42 +14,18 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float
 
-FEATURES: tuple[str, ...] = (
-    "atomic_number",
-    "atomic_weight",
-    "row",
-    "group",
-    "ionization_energy",
-    "electronegativity",
-    "radius",
-    "density",
-)
+_LINES = files("crystalmax").joinpath("data/elements.csv").read_text(encoding="utf-8").splitlines()
+_ROWS = list(csv.DictReader(line for line in _LINES if not line.startswith("#")))
+
+FEATURES: tuple[str, ...] = tuple(name for name in _ROWS[0] if name not in {"symbol", "decided"})
 """Names of the features, in the order of the columns of `table`."""
-
-
-def _rows() -> list[dict[str, str]]:
-    text = files("crystalmax").joinpath("data/elements.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-
-
-_ROWS = _rows()
 
 SYMBOLS: tuple[str, ...] = tuple(row["symbol"] for row in _ROWS)
 """Symbols by increasing atomic number; the element Z is `SYMBOLS[Z - 1]`."""
 
 N_ELEMENTS = len(SYMBOLS)
-"""Number of elements in the table: 103, hydrogen to lawrencium."""
 
 ATOMIC_NUMBERS: Mapping[str, int] = MappingProxyType({symbol: z for z, symbol in enumerate(SYMBOLS, start=1)})
-"""Atomic number by symbol."""
-
-DECIDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {row["symbol"]: tuple(row["decided"].split()) for row in _ROWS if row["decided"]}
-)
-"""For each element with such values, the features that were decided rather than tabulated."""
-
-KIND_COLUMNS: tuple[str, ...] = (*SYMBOLS, "oxidation_state", "oxidation_state_known")
-"""Columns of the species table of a batch: occupancies, mean oxidation state, and whether that state is known."""
 
 
 @cache

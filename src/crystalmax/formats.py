@@ -21,9 +21,6 @@ def read_object(structure: object, key: str, max_sites: int) -> Outcomes:
         return [convert(structure, key, max_sites=max_sites)]
     except Refused as refused:
         return [refused]
-    except TypeError:
-        reason = f"a {type(structure).__name__} is no structure"
-        return [Refused(key, reason, "give a path, CIF text, a pymatgen Structure, ASE Atoms or a Crystal")]
 
 
 def read_poscar(content: bytes, key: str, max_sites: int) -> Outcomes:
@@ -75,6 +72,7 @@ def _parsed(parse: Callable[[], object], key: str, max_sites: int, remedy: str) 
     frames = parsed if isinstance(parsed, list) else [parsed]
     if not frames:
         return [Refused(key, "it holds no structure", remedy)]
-    if len(frames) == 1:
-        return read_object(frames[0], key, max_sites)
-    return [outcome for row, frame in enumerate(frames) for outcome in read_object(frame, f"{key}:{row}", max_sites)]
+    keys = [f"{key}:{row}" for row in range(len(frames))] if len(frames) > 1 else [key]
+    return [
+        outcome for name, frame in zip(keys, frames, strict=True) for outcome in read_object(frame, name, max_sites)
+    ]

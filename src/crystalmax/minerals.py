@@ -48,15 +48,7 @@ _MODEL = re.compile(
 
 
 class Mineral(NamedTuple):
-    """One structure of the database.
-
-    Attributes:
-        key: Its code there, as `amcsd_0000003`.
-        name: Name of the mineral; `<missing>` for compounds that are none.
-        cif: The structure as CIF text with explicit symmetry operations.
-        year: Year of publication.
-        is_ordinary: Whether the title speaks neither of unusual temperature or pressure nor of a model.
-    """
+    """One structure of the database; ordinary where its title tells of no unusual conditions and of no model."""
 
     key: str
     name: str
@@ -86,19 +78,15 @@ def minerals() -> Iterator[Mineral]:
 
 
 def gems() -> pd.DataFrame:
-    """Measured properties of gems, one row a mineral, as mid-points of the listed ranges.
-
-    Index: name of the mineral. Columns: gem, formula, refractive_index, mohs_hardness, specific_gravity.
-    """
+    """Measured properties of gems by the name of the mineral, as mid-points of the listed ranges."""
     query = """
         SELECT name AS gem, chemistry AS formula, (ri_min + ri_max) / 2 AS refractive_index,
         (hardness_min + hardness_max) / 2 AS mohs_hardness, (sg_min + sg_max) / 2 AS specific_gravity
         FROM mineral_families WHERE crystal_system != 'amorphous' ORDER BY name
     """
     rows = _rows("mineral_database", "gemmology-mineral-database==2.3.0", "data/minerals.db", query)
-    listed = pd.DataFrame([dict(row) for row in rows])
-    listed.insert(0, "mineral", listed["gem"].replace(_MINERAL_OF_GEM))
-    return listed.set_index("mineral")
+    listed = pd.DataFrame(map(dict, rows))
+    return listed.set_index(listed["gem"].replace(_MINERAL_OF_GEM).rename("mineral"))
 
 
 def density(crystal: Crystal) -> float:
@@ -112,36 +100,28 @@ def join(crystals: Iterable[Crystal], entries: Iterable[Mineral], listed: pd.Dat
     """Give each gem one structure of its mineral, out of those whose elements and density agree with the gem.
 
     Measurements at ambient conditions come before others, ordered crystals before disordered, later before earlier.
-
-    Args:
-        crystals: Structures that were read, with the keys of their entries.
-        entries: What `minerals` yields.
-        listed: What `gems` returns.
+    Crystals have the keys of their entries.
     """
     entry_of_key = {entry.key: entry for entry in entries}
-    candidates: dict[object, list[tuple[Crystal, Mineral]]] = defaultdict(list)
-    for crystal in crystals:
+
+    def preference(crystal: Crystal) -> tuple[bool, bool, int, str]:
         entry = entry_of_key[crystal.key]
-        candidates[entry.name].append((crystal, entry))
+        return not entry.is_ordinary, not crystal.is_ordered, -entry.year, entry.key
+
+    candidates: dict[object, list[Crystal]] = defaultdict(list)
+    for crystal in sorted(crystals, key=preference):
+        candidates[entry_of_key[crystal.key].name].append(crystal)
     labels, mismatches = [], []
     for mineral, gem in listed.to_dict("index").items():
-        ranked = [crystal for crystal, _ in sorted(candidates[mineral], key=_preference)]
+        ranked = candidates[mineral]
         reasons = [_contradiction(crystal, gem["formula"], gem["specific_gravity"]) for crystal in ranked]
         if "" in reasons:
             chosen = ranked[reasons.index("")]
             labels.append({"key": chosen.key, "mineral": mineral, **gem, "density": density(chosen)})
         elif ranked:
             mismatches.append({"mineral": mineral, "gem": gem["gem"], "key": ranked[0].key, "reason": reasons[0]})
-    columns = ["key", "mineral", *listed.columns, "density"]
-    return Join(
-        pd.DataFrame(labels, columns=columns).set_index("key"),
-        pd.DataFrame(mismatches, columns=["mineral", "gem", "key", "reason"]),
-    )
-
-
-def _preference(candidate: tuple[Crystal, Mineral]) -> tuple[bool, bool, int, str]:
-    crystal, entry = candidate
-    return not entry.is_ordinary, not crystal.is_ordered, -entry.year, entry.key
+    fitting = pd.DataFrame(labels, columns=["key", "mineral", *listed.columns, "density"]).set_index("key")
+    return Join(fitting, pd.DataFrame(mismatches, columns=["mineral", "gem", "key", "reason"]))
 
 
 def _contradiction(crystal: Crystal, formula: str, specific_gravity: float) -> str:

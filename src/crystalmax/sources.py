@@ -5,7 +5,6 @@ be taken is a record with the reason. `FORMATS` tells which reader takes a file 
 function there.
 """
 
-import csv
 import os
 import zipfile
 import zlib
@@ -15,6 +14,8 @@ from functools import partial
 from itertools import chain, islice
 from os import PathLike
 from pathlib import Path, PurePath
+
+from joblib import Parallel, delayed
 
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
@@ -31,16 +32,7 @@ _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
 @dataclass(frozen=True)
 class Record:
-    """One structure of a source, taken or refused.
-
-    Attributes:
-        key: A name, unique within one call of `read`.
-        source: The file, table row or position that it came from.
-        crystal: The crystal; none where it was refused.
-        targets: Properties that came with it, by name; NaN where unknown.
-        notes: Every reinterpretation made while reading.
-        refusal: Why it was not taken.
-    """
+    """One structure of a source: a crystal, or why it was refused; keys are unique within one call of `read`."""
 
     key: str
     source: str
@@ -69,48 +61,33 @@ def read(
 ) -> Iterator[Record]:
     """Every structure of the sources, in order.
 
-    Folders and zip archives are searched at any depth for files whose format their name tells. Keys come from the
+    Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, a zip archive, CSV or Parquet with a `cif` column,
+    whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, and iterables of these.
+    Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
     identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
-    `#2`, `#3` and so on.
-
-    Args:
-        sources: Paths (CIF, POSCAR, pymatgen JSON, XYZ, folder, zip archive, CSV or Parquet with a `cif` column,
-            whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, iterables of these.
-        labels: A table with an identifier column, that of the keys or file names, and properties: they become targets.
-        max_sites: Sites above which a cell is refused.
-        cell: What is made of each crystal where it is read, such as `cells.canonical`.
-        n_jobs: Processes that read; -1 for one a core.
+    `#2`, `#3` and so on. `labels` has an identifier column, with such keys or file names, and properties, which become
+    targets. `cell` is applied to each crystal where it is read, by one of `n_jobs` processes (-1 for one a core).
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
     pieces = chain.from_iterable(map(_pieces, sources, positions))
     chunks = iter(lambda: list(islice(pieces, CHUNK)), [])
-    if n_jobs == 1:
-        results: Iterable[list[Record]] = (_open(chunk, max_sites, cell) for chunk in chunks)
-    else:
-        from joblib import Parallel, delayed
-
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-        results = parallel(delayed(_open)(chunk, max_sites, cell) for chunk in chunks)
-    records = chain.from_iterable(results)
+    opened = delayed(partial(_open, max_sites=max_sites, cell=cell))
+    records = chain.from_iterable(Parallel(n_jobs=n_jobs, return_as="generator")(map(opened, chunks)))
     return _unique(records if labels is None else _labelled(records, read_labels(labels)))
 
 
 def write_skipped(path: str | PathLike[str], records: Iterable[Record]) -> int:
     """Writes what was refused, with reason and remedy, as CSV; returns how many."""
     refused = [(record, record.refusal) for record in records if record.refusal is not None]
-    rows = [[record.key, record.source, refusal.reason, refusal.remedy] for record, refusal in refused]
-    return _write_csv(path, ["key", "source", "reason", "remedy"], rows)
+    rows = [(record.key, record.source, refusal.reason, refusal.remedy) for record, refusal in refused]
+    Table(rows, columns=["key", "source", "reason", "remedy"]).to_csv(path, index=False)
+    return len(rows)
 
 
 def write_notes(path: str | PathLike[str], records: Iterable[Record]) -> int:
     """Writes what was reinterpreted, one line a note, as CSV; returns how many."""
-    rows = [[record.key, record.source, note] for record in records for note in record.notes]
-    return _write_csv(path, ["key", "source", "note"], rows)
-
-
-def _write_csv(path: str | PathLike[str], header: list[str], rows: list[list[str]]) -> int:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+    rows = [(record.key, record.source, note) for record in records for note in record.notes]
+    Table(rows, columns=["key", "source", "note"]).to_csv(path, index=False)
     return len(rows)
 
 
@@ -134,8 +111,8 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
 
 def _pieces_of_path(path: Path) -> Iterator[_Piece]:
     if os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _is_wanted(file.relative_to(path)))
-        for file in files:
+        files = [file for file in path.rglob("*") if file.is_file() and _is_wanted(file.relative_to(path))]
+        for file in sorted(files):
             yield from _pieces_of_file(file, file.relative_to(path))
         if not files:
             yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAMES)

@@ -15,17 +15,14 @@ from pathlib import Path
 
 _PARTS = "encoding geometry transforms estimators critics regularizers negatives encoders encoders.layers objectives"
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
-"""Where short names are looked up."""
-
 _TRUSTED = ("crystalmax", "torch.optim")
 
 
 def describe(component: object) -> dict[str, object]:
     """Write a component as plain data that `build` turns into an equal one.
 
-    Args:
-        component: A frozen dataclass, a named tuple or an `nn.Module`; or a class, also in a `functools.partial`, which
-            stands for a part that is built later, once its other arguments are known.
+    A component is a frozen dataclass, a named tuple or an `nn.Module`; or a class, also in a `functools.partial`, which
+    stands for a part that is built later, once its other arguments are known.
     """
     if isinstance(component, functools.partial):
         if component.args:
@@ -46,24 +43,19 @@ def describe(component: object) -> dict[str, object]:
 def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     """Make the component that a spec describes; lists become tuples, and a mapping without `use` stays a mapping.
 
-    Args:
-        spec: What `describe` or `read_recipe` returned.
-        trusted: Packages, beside crystalmax and torch.optim, that the spec may import from.
+    The spec may import from crystalmax, torch.optim and the packages that are `trusted` besides.
     """
     return _build(spec, (*_TRUSTED, *trusted), "")
 
 
 def read_recipe(recipe: str | Path) -> dict[str, object]:
-    """Read a TOML recipe.
-
-    Args:
-        recipe: A path, or the name of a recipe that ships with this package.
-    """
+    """Read a TOML recipe from a path, or by its name one that ships with this package."""
     shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
     path = shipped.get(str(recipe), Path(recipe))
     if not path.is_file():
-        hint = _did_you_mean(str(recipe), shipped)
-        raise FileNotFoundError(f"no file and no shipped recipe is called {recipe}{hint}")
+        raise FileNotFoundError(
+            f"no file and no shipped recipe is called {recipe}{_did_you_mean(str(recipe), shipped)}"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -142,11 +134,10 @@ def _check_arguments(component: type, arguments: Mapping[str, object], *, later:
     for name in arguments:
         if name not in parameters:
             raise ValueError(f"{component.__name__} has no argument {name!r}{_did_you_mean(name, parameters)}")
-    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    missing = [repr(name) for name in required if name not in arguments]
-    if missing and not later:
-        needs = f"{component.__name__} needs {', '.join(missing)}"
-        raise ValueError(f"{needs}; give it, or write later = true if it is known only later")
+    required = (name for name, parameter in parameters.items() if parameter.default is parameter.empty)
+    if not later and (missing := ", ".join(repr(name) for name in required if name not in arguments)):
+        help_ = "give it, or write later = true if it is known only later"
+        raise ValueError(f"{component.__name__} needs {missing}; {help_}")
 
 
 @functools.cache

@@ -31,12 +31,14 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
+from operator import itemgetter
 from typing import NamedTuple
 
 import gemmi
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 
 from crystalmax.crystal import Crystal, Occupant, Species
 from crystalmax.symbols import HEAVIEST, from_type
@@ -49,7 +51,6 @@ CONTACT = 0.5
 SAME_POSITION = 0.01
 """Distance in angstrom below which two atoms share one position."""
 
-_BLOCK = 1000
 _IMAGES: Float[np.ndarray, "27 3"] = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
 
 
@@ -58,9 +59,7 @@ class Refused(ValueError):
 
     def __init__(self, key: str, reason: str, remedy: str) -> None:
         super().__init__(key, reason, remedy)
-        self.key = key
-        self.reason = reason
-        self.remedy = remedy
+        self.key, self.reason, self.remedy = key, reason, remedy
 
     def __str__(self) -> str:
         return f"{self.key or 'this structure'}: {self.reason}; {self.remedy}."
@@ -74,13 +73,8 @@ class Reading(NamedTuple):
 
 
 def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX_SITES) -> Reading:
-    """The crystal with one site for each position, if the policies of this module allow it, and what was noted.
-
-    Raises:
-        Refused: The policies do not allow it.
-    """
-    _check_cell(crystal)
-    _check_occupants(crystal)
+    """The crystal with one site for each position, unless the policies refuse it, and what was noted."""
+    _check_cell_and_atoms(crystal)
     pairs, distances = close_pairs(crystal.lattice, crystal.positions, CONTACT)
     together = pairs[distances < SAME_POSITION]
     if len(together) or any(len(kind) != 1 or not 0.0 < kind[0].occupancy <= 1.0 for kind in crystal.kinds):
@@ -95,30 +89,19 @@ def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX
 
 
 def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> Reading:
-    """A crystal from a Python object, with notes.
+    """A crystal from a `Crystal`, a pymatgen `Structure` or periodic ASE `Atoms`, with notes.
 
-    Args:
-        structure: A `Crystal`, a pymatgen `Structure` (ordered or not) or periodic ASE `Atoms`. From ASE, occupancies
-            are taken where its CIF reader left them, in `info["occupancy"]`.
-        key: A name for it; an empty one keeps the name of a `Crystal`.
-        max_sites: Sites above which the cell is refused.
-
-    Raises:
-        Refused: The structure is not allowed by the policies of this module.
-        TypeError: The object is none of these.
+    An empty key keeps the name of a `Crystal`. From ASE, occupancies are taken where its CIF reader leaves them, in
+    `info["occupancy"]`.
     """
     origin = origin_of(structure)
     if isinstance(structure, Crystal):
         reading = Reading(replace(structure, key=key) if key else structure)
-    elif origin == "ase":
-        reading = _from_ase(structure, key)
-    elif origin == "pymatgen":
-        reading = _from_pymatgen(structure, key)
+    elif origin:
+        reading = (_from_ase if origin == "ase" else _from_pymatgen)(structure, key)
     else:
-        raise TypeError(
-            f"{key or 'this structure'} is a {type(structure).__name__}; expected a pymatgen Structure, ASE Atoms or a "
-            "Crystal. Pass files and folders through crystalmax.sources.read."
-        )
+        remedy = "give a path, CIF text, a pymatgen Structure, ASE Atoms or a Crystal"
+        raise Refused(key, f"a {type(structure).__name__} is no structure", remedy)
     return checked(*reading, max_sites=max_sites)
 
 
@@ -147,24 +130,22 @@ def close_pairs(
 
     Lattice planes must be farther apart than the cutoff.
     """
-    # A vector shorter than the cutoff spans at most `reach` of a cell along each axis. The cosines of fractions, taken
-    # as angles, know no images, so that one product finds the few candidates.
-    reach = min(cutoff / _plane_spacing(lattice), 0.5)
-    bound = 3.0 * math.cos(2 * math.pi * reach) - 1e-9
-    on_circles = np.exp(2j * np.pi * np.ascontiguousarray(positions)).view(np.float64)
-    blocks = (on_circles[row : row + _BLOCK] @ on_circles.T > bound for row in range(0, len(positions), _BLOCK))
-    pairs = np.concatenate([np.argwhere(block) + np.array([row * _BLOCK, 0]) for row, block in enumerate(blocks)])
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    # A vector shorter than the cutoff is so across each pair of lattice planes, which finds the few candidates. The
+    # remainder of a tiny negative number is the whole spacing, hence the second one.
+    spacings = _plane_spacings(lattice)
+    tree = cKDTree(positions * spacings % spacings % spacings, boxsize=spacings)
+    pairs = tree.query_pairs(cutoff + 1e-9, p=np.inf, output_type="ndarray").astype(np.int64)
     if len(pairs) == 0:
         return pairs, np.empty(0)
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
     between = positions[pairs[:, 1]] - positions[pairs[:, 0]]
     images = (between - np.rint(between))[:, None] + _IMAGES
     nearest = np.linalg.norm(images @ lattice, axis=2).min(axis=1)
     return pairs[nearest < cutoff], nearest[nearest < cutoff]
 
 
-def _check_cell(crystal: Crystal) -> None:
-    key, spacing = crystal.key, _plane_spacing(crystal.lattice)
+def _check_cell_and_atoms(crystal: Crystal) -> None:
+    key, spacing = crystal.key, _plane_spacings(crystal.lattice).min()
     if crystal.n_sites == 0:
         raise Refused(key, "it has no atoms", "give at least one atom with coordinates")
     if not 0.0 < spacing < math.inf:
@@ -174,22 +155,19 @@ def _check_cell(crystal: Crystal) -> None:
         raise Refused(key, reason, "correct the cell; lengths are in angstrom and angles in degrees")
     if not np.isfinite(crystal.positions).all():
         raise Refused(key, "a coordinate is not a finite number", "give every atom three fractional coordinates")
-
-
-def _plane_spacing(lattice: Float[np.ndarray, "3 3"]) -> float:
-    """Distance in angstrom between the closest pair of opposite faces of the cell; 0 or NaN if it has no volume."""
-    a, b, c = (gemmi.Vec3(*edge) for edge in lattice.tolist())  # for three numbers, much faster than numpy
-    faces = [b.cross(c), c.cross(a), a.cross(b)]
-    return float(abs(a.dot(faces[0])) / (max(face.length() for face in faces) or 1.0))
-
-
-def _check_occupants(crystal: Crystal) -> None:
-    for number, occupancy, _ in (occupant for kind in crystal.kinds for occupant in kind):
+    for number, occupancy, _ in chain.from_iterable(crystal.kinds):
         if not 1 <= number <= HEAVIEST:
             reason = f"atomic number {number} is outside 1 to {HEAVIEST}"
-            raise Refused(crystal.key, reason, "no table of properties covers it; leave this structure out")
-        if not 0.0 <= occupancy < np.inf:
-            raise Refused(crystal.key, f"an occupancy of {_name(number)} is {occupancy:g}", "correct it")
+            raise Refused(key, reason, "no table of properties covers it; leave this structure out")
+        if not 0.0 <= occupancy < math.inf:
+            raise Refused(key, f"an occupancy of {_name(number)} is {occupancy:g}", "correct it")
+
+
+def _plane_spacings(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """Distances in angstrom between opposite faces of the cell; 0 or NaN if it has no volume."""
+    a, b, c = (gemmi.Vec3(*edge) for edge in lattice.tolist())  # for three numbers, much faster than numpy
+    faces = [b.cross(c), c.cross(a), a.cross(b)]
+    return np.array([abs(a.dot(faces[0])) / (face.length() or 1.0) for face in faces])
 
 
 def _one_site_each_position(crystal: Crystal, together: Int[np.ndarray, "pairs 2"]) -> tuple[Crystal, tuple[str, ...]]:
@@ -234,15 +212,11 @@ def _check_contacts(
     crystal: Crystal, pairs: Int[np.ndarray, "pairs 2"], distances: Float[np.ndarray, " pairs"]
 ) -> None:
     for (one, other), distance in zip(pairs.tolist(), distances.tolist(), strict=True):
-        kinds = (crystal.kinds[crystal.species[site]] for site in (one, other))
-        total = sum(occupant.occupancy for kind in kinds for occupant in kind)
+        total = sum(occupant.occupancy for site in (one, other) for occupant in crystal.kinds[crystal.species[site]])
         if total > OCCUPANCY_SLACK:
-            raise Refused(
-                crystal.key,
-                f"{_place(crystal, one)} and {_place(crystal, other)} are {distance:.2f} angstrom apart with "
-                f"occupancies summing to {total:.3g}",
-                "correct the coordinates, or give both partial occupancies",
-            )
+            where = f"{_place(crystal, one)} and {_place(crystal, other)} are {distance:.2f} angstrom apart"
+            remedy = "correct the coordinates, or give both partial occupancies"
+            raise Refused(crystal.key, f"{where} with occupancies summing to {total:.3g}", remedy)
 
 
 def _place(crystal: Crystal, site: int) -> str:
@@ -292,15 +266,13 @@ def _of_rows(
 ) -> Reading:
     """A crystal from symbol, occupancy and oxidation state of everything on each site."""
     notes: list[str] = []
-    species = []
-    for row in rows:
-        kind = []
-        for symbol, occupancy, charge in row:
-            number, _, note = from_type(symbol)
-            if number == 0:
-                raise unknown_element(key, symbol)
-            notes += [note] * bool(note)
-            kind.append(Occupant(number, float(occupancy), None if charge is None else float(charge)))
-        species.append(tuple(sorted(kind, key=lambda one: one.atomic_number)))
-    which, kinds = of_species(species)
-    return Reading(Crystal(np.array(lattice), positions.reshape(-1, 3), which, kinds, key), tuple(notes))
+
+    def occupant(symbol: str, occupancy: float, charge: float | None) -> Occupant:
+        number, _, note = from_type(symbol)
+        if number == 0:
+            raise unknown_element(key, symbol)
+        notes.extend(filter(None, [note]))
+        return Occupant(number, float(occupancy), None if charge is None else float(charge))
+
+    species, kinds = of_species(tuple(sorted((occupant(*one) for one in row), key=itemgetter(0))) for row in rows)
+    return Reading(Crystal(np.array(lattice), positions.reshape(-1, 3), species, kinds, key), tuple(notes))

@@ -17,7 +17,7 @@ HEAVIEST = 103
 """Lawrencium, the heaviest element for which tables of properties exist."""
 DEUTERIUM = "deuterium was read as hydrogen"
 
-_CHARGE = re.compile(r"[A-Za-z]+(?:(\d+\.?\d*)([+-])|([+-])(\d*\.?\d*))$")
+_CHARGE = re.compile(r"[A-Za-z]+(\d+(?:\.\d+)?)?([+-])(\d+(?:\.\d+)?)?$")
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
 _BARE_OXYGEN = re.compile(r"(?i:wat|h2o|hoh)|O-?\(?H")
 _GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "gh", "ghost", "cnt", "cent"}
@@ -36,8 +36,9 @@ def from_type(symbol: str) -> Symbol:
     """What a type symbol means."""
     if _BARE_OXYGEN.match(symbol):
         return _WATER
-    letters = _letters(symbol)
-    return Symbol(_number(letters), _charge(symbol), DEUTERIUM if letters == "D" else "")
+    letters, charge = _letters(symbol), _CHARGE.match(symbol)
+    state = float(f"{charge[2]}{charge[1] or charge[3] or 1}") if charge else None
+    return Symbol(_number(letters), state, DEUTERIUM if letters == "D" else "")
 
 
 def from_label(label: str, stated: Container[int] = ()) -> Symbol:
@@ -73,11 +74,3 @@ def _number(symbol: str) -> int:
 
 def _letters(text: str) -> str:
     return re.split(r"[^A-Za-z]", text, maxsplit=1)[0]
-
-
-def _charge(symbol: str) -> float | None:
-    match = _CHARGE.match(symbol)
-    if match is None:
-        return None
-    amount = float(match.group(1) or match.group(4) or 1)
-    return -amount if "-" in match.groups() else amount

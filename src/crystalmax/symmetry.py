@@ -14,9 +14,11 @@ SPECIAL_POSITION = 0.05
 _GRID = 10**4
 
 _TRIPLETS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
-_HALL_SYMBOLS = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
-_SYMBOLS = ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M")
-_NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
+_NAMES = (
+    ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"),
+    ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"),
+    ("_space_group_IT_number", "_symmetry_Int_Tables_number"),
+)
 
 
 class Operations(NamedTuple):
@@ -30,15 +32,14 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     """The operations of a block, and a note where they had to be guessed.
 
     Explicit operations come first, then a Hall or Hermann-Mauguin symbol, then the number of the space group. The cell
-    angles, in degrees, tell hexagonal from rhombohedral axes.
-
-    Raises:
-        RuntimeError: gemmi does not understand an operation.
+    angles, in degrees, tell hexagonal from rhombohedral axes. An operation that gemmi does not understand is its
+    RuntimeError.
     """
     for tag in _TRIPLETS:
         if triplets := tuple(block.find_values(tag)):
             return _parsed(triplets), ""
-    hall, symbol, number = (_first(block, tags) for tags in (_HALL_SYMBOLS, _SYMBOLS, _NUMBERS))
+    values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
+    hall, symbol, number = (next(filter(None, found), "") for found in values)
     if operations := _named(hall, symbol, alpha, gamma):
         return operations, ""
     if number.isdecimal() and 1 <= int(number) <= 230:
@@ -62,24 +63,19 @@ def orbits(
         keeps = np.square(shift @ lattice).sum(axis=2) < SPECIAL_POSITION**2
         positions = positions + np.einsum("ag,agi->ai", keeps, shift) / keeps.sum(axis=1)[:, None]
         images = _images(positions, operations)
-    images = images.reshape(-1, 3)
-    new = _first_occurrences(images, len(operations.rotations))
-    return images[new] - np.floor(images[new]), new // len(operations.rotations)
+    images, n_operations = images.reshape(-1, 3), len(operations.rotations)
+    # Images are exact by now, so a grid tells them apart; its irrational offset keeps its borders away from the decimal
+    # fractions at which atoms sit.
+    cells = np.floor(images * _GRID + 0.3819660112).astype(np.int64) % _GRID
+    codes = cells @ np.array([_GRID**2, _GRID, 1]) + np.arange(len(images)) // n_operations * _GRID**3
+    new = np.sort(np.unique(codes, return_index=True)[1])
+    return images[new] - np.floor(images[new]), new // n_operations
 
 
 def _images(positions: Float[np.ndarray, "atoms 3"], operations: Operations) -> Float[np.ndarray, "atoms operations 3"]:
     images: Float[np.ndarray, "atoms operations 3"] = np.einsum("gij,aj->agi", operations.rotations, positions)
     images += operations.translations
     return images
-
-
-def _first_occurrences(images: Float[np.ndarray, "images 3"], n_operations: int) -> Int[np.ndarray, " distinct"]:
-    # Images are exact by now, so a grid tells them apart; its irrational offset keeps its borders away from the decimal
-    # fractions at which atoms sit.
-    cells = np.floor(images * _GRID + 0.3819660112).astype(np.int64) % _GRID
-    codes = cells @ np.array([_GRID**2, _GRID, 1]) + np.arange(len(images)) // n_operations * _GRID**3
-    first: Int[np.ndarray, " distinct"] = np.sort(np.unique(codes, return_index=True)[1])
-    return first
 
 
 @lru_cache(maxsize=1024)
@@ -94,11 +90,6 @@ def _named(hall: str, symbol: str, alpha: float, gamma: float) -> Operations | N
     except RuntimeError:
         group = gemmi.find_spacegroup_by_name(symbol.replace("_", ""), alpha, gamma)
         return None if group is None else _arrays(group.operations())
-
-
-def _first(block: cif.Block, tags: tuple[str, ...]) -> str:
-    values = (cif.as_string(block.find_value(tag) or "?").strip() for tag in tags)
-    return next(filter(None, values), "")
 
 
 def _arrays(operations: Iterable[gemmi.Op]) -> Operations:

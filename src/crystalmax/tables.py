@@ -31,11 +31,7 @@ class Row(NamedTuple):
 
 
 def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, float]]:
-    """The numeric columns of a table by the structures that its identifier column, or else its first column, names.
-
-    Raises:
-        ValueError: A structure is named twice.
-    """
+    """The numeric columns of a table by the structures that its identifier column, or else its first column, names."""
     labels: dict[str, Mapping[str, float]] = {}
     for batch in _batches(table):
         identifier = _identifier(batch.schema.names) or batch.schema.names[0]
