@@ -118,7 +118,7 @@ class Counting(nn.Module):
     def __init__(self, inner, at=None, act=None):
         super().__init__()
         self.inner, self.encoder, self.at, self.act, self.calls = inner, inner.encoder, at, act, 0
-        self.sizes = []
+        self.sizes, self.keys, self.seeds = [], [], []
 
     def forward(self, batch, rng):
         self.calls += 1
@@ -126,6 +126,8 @@ class Counting(nn.Module):
             self.act()
         terms = self.inner(batch, rng)
         self.sizes.append(batch.n_crystals)
+        self.keys.append(batch.keys)
+        self.seeds.append(rng.initial_seed())
         return {**terms, "size": torch.tensor(float(batch.n_crystals))}
 
 
@@ -136,8 +138,20 @@ def test_means_in_the_history_count_every_crystal_the_same():
     assert history[0]["size"] == pytest.approx((sizes**2).sum() / sizes.sum())
 
 
+def test_every_step_has_its_own_chance_every_epoch_its_own_order_and_validation_always_the_same():
+    made, _ = run(made=Counting(objective()))
+    validation = slice(STEPS, None, STEPS + 1)
+    assert len(set(made.seeds[validation])) == 1
+    assert len(set(made.keys[validation])) == 1
+    steps = [i for i in range(len(made.seeds)) if i % (STEPS + 1) != STEPS]
+    assert len({made.seeds[i] for i in steps} | {*made.seeds[validation]}) == HOW.epochs * STEPS + 1
+    orders = {made.keys[i] + made.keys[i + 1] for i in steps[::STEPS]}
+    assert len(orders) == HOW.epochs
+    assert len({frozenset(order) for order in orders}) == 1
+
+
 def test_a_network_that_learns_nothing_has_the_same_validation_loss_every_epoch():
-    _, history = run(how=replace(HOW, learning_rate=0.0, weight_decay=0.0))
+    _, history = run(how=replace(HOW, learning_rate=1e-30, weight_decay=0.0))
     valid = [{**row, "epoch": 0} for row in history if row["split"] == "valid"]
     train_losses = {row["crystal"] for row in history if row["split"] == "train"}
     assert valid[0] == valid[1] == valid[2]
@@ -218,7 +232,7 @@ def test_dying_at_any_step_and_resuming_loses_nothing(call, tmp_path, uninterrup
     assert resumed.calls <= 10 - call + 1
 
 
-LONG = replace(HOW, epochs=12)
+LONG = replace(HOW, epochs=8)
 
 
 def test_a_process_killed_at_a_random_moment_and_resumed_gives_the_weights_of_an_uninterrupted_one(tmp_path):
@@ -250,6 +264,12 @@ def test_a_loss_that_is_not_finite_names_the_crystals():
         FloatingPointError, match=r"not finite \(site nan, .* on the crystals crystal \d(, crystal \d)+$"
     ):
         run(made=broken)
+
+
+@pytest.mark.parametrize("name", ["epochs", "sites_per_batch", "learning_rate", "clip"])
+def test_impossible_plans_are_refused(name):
+    with pytest.raises(ValueError, match=f"training with {name} = 0 is impossible; it must be above 0"):
+        replace(HOW, **{name: 0})
 
 
 def test_training_needs_two_crystals():
