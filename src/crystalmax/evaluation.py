@@ -184,8 +184,7 @@ def evaluate(
     _check(features, y)
     models = default_models() if models is None else models
     plan = plan_for(len(y)) if plan is None else plan
-    names = np.arange(len(y)) if groups is None else np.asarray(groups)
-    draws = plan.draws(np.unique(names, return_inverse=True)[1])
+    draws = plan.draws(np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1])
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
     predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, features, models, y) for draw in reversed(draws))[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))

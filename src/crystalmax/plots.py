@@ -120,8 +120,7 @@ def _label_ends(panel: Axes, x: float, ends: list[list[Any]]) -> None:
 def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean absolute error") -> Figure:
     """Every method at one number of labels, best on top: each draw, their median and middle half.
 
-    The axis ends at twice the error of always answering the median of the labels; how far draws go beyond is written
-    at its end.
+    The axis ends at twice the error of always answering the median; how far draws go beyond is written there.
     """
     rows = _shown(table[table.labels == labels])
     rows["method"] = rows.features + np.where(rows.kind == "trivial", "", ", " + rows.model)
@@ -183,10 +182,9 @@ def predicted_and_measured(
     """Predictions against measurements; the closer to the diagonal, the better."""
     figure = Figure(figsize=(3.9, 3.7), layout="constrained")
     panel = figure.subplots()
-    ends = [float(min(measured.min(), predicted.min())), float(max(measured.max(), predicted.max()))]
+    ends = np.quantile([measured, predicted], [0, 1])
     panel.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
-    alpha = float(np.clip(30 / len(measured) ** 0.5, 0.15, 0.8))
-    panel.plot(measured, predicted, "o", color=BLUE, alpha=alpha, markersize=4, markeredgewidth=0)
+    panel.plot(measured, predicted, "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0)
     panel.set(xlabel=f"measured {quantity}".strip(), ylabel=f"predicted {quantity}".strip(), aspect="equal")
     panel.set_title(f"mean absolute error {np.abs(measured - predicted).mean():.3g}", fontweight="normal")
     return figure
