@@ -49,7 +49,7 @@ def features():
 
 def evaluated(out):
     """What the command `evaluate` does."""
-    found = assess(CRYSTALS, "band_gap", features(), unit="eV", plan=RepeatedFolds(3, n_draws=3))
+    found = assess(CRYSTALS, "band_gap", features(), unit="eV", plan=RepeatedFolds(2, n_draws=2))
     report_assessment(found, out, unit="eV", facts={"crystals": len(CRYSTALS)})
     return found
 
@@ -83,7 +83,7 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     assert found.verdict.sentence in page
     assert "Band gap: every method at " in page
     table = pd.read_parquet(tmp_path / "a" / "results.parquet")
-    assert len(table) == (9 * 2 + 1) * 3
+    assert len(table) == (9 * 2 + 1) * 2
     assert set(found.scores.tested) == set(range(11))
 
 
