@@ -120,10 +120,7 @@ DAMAGES = {
     ),
     "no spec": (lambda folder: (folder / "spec.json").unlink(), "holds no trained model .*crystalmax pretrain"),
     "half a spec": (lambda folder: (folder / "spec.json").write_text('{"format": 1'), "holds no trained model"),
-    "no weights": (
-        lambda folder: (folder / "weights.safetensors").unlink(),
-        "cannot be loaded: .*No such",
-    ),
+    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), "cannot be loaded: .*No such"),
     "half the weights": (truncate, "weights in .* cannot be loaded"),
     "a missing weight": (drop_a_weight, "cannot be loaded: .*Missing key.*encoder.to_site.weight"),
     "a weight of another shape": (reshape_a_weight, "cannot be loaded: .*size mismatch.*encoder.to_site.bias"),

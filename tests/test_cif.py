@@ -89,9 +89,7 @@ GOOD = {
 
 # pymatgen does not know this spelling of the space group, and would read the file as P1.
 RHOMBOHEDRAL = cif(
-    (f"type_symbol {XYZ}", "Bi 0.234 0.234 0.234"),
-    cell=(4.7, 4.7, 4.7, 57, 57, 57),
-    symmetry=named("R -3 m :R"),
+    (f"type_symbol {XYZ}", "Bi 0.234 0.234 0.234"), cell=(4.7, 4.7, 4.7, 57, 57, 57), symmetry=named("R -3 m :R")
 )
 
 

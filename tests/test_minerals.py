@@ -142,8 +142,7 @@ def test_dopants_remarks_alternatives_and_hydrogen_are_no_contradiction(formula)
 
 
 @pytest.mark.parametrize(
-    ("better", "worse"),
-    [({"year": 1920}, {"year": 2000, "is_ordinary": False}), ({"year": 2000}, {"year": 1999})],
+    ("better", "worse"), [({"year": 1920}, {"year": 2000, "is_ordinary": False}), ({"year": 2000}, {"year": 1999})]
 )
 def test_the_better_measurement_is_taken(better, worse):
     crystals = [metal("worse"), metal("better")]

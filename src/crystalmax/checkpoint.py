@@ -6,8 +6,8 @@ A run folder holds
     weights.safetensors   its weights
     history.jsonl         one line an epoch and part of the split
     run.json              recipe, seed, data and versions that it began with
-    last.ckpt             what a resumed run needs; only there while a run is unfinished or may be continued
-    csv, tensorboard      logs
+    losses.svg            the same as a picture
+    last.ckpt             what a resumed run needs; csv and tensorboard are logs
 
 How crystals become numbers travels with the weights: the geometry in the spec, the element table as a hash. A model
 whose element table is not the installed one is refused, since its numbers would mean something else.
@@ -37,10 +37,7 @@ FORMAT = 1
 class Model:
     """A trained objective and how its crystals become pairs.
 
-    Attributes:
-        objective: With its encoder, and whatever was trained beside it.
-        geometry: Makes the pairs that it was trained on.
-        extra: Other plain data stored with it, for example the scale of a target.
+    `extra` is other plain data stored with it, for example how many labels it has seen.
     """
 
     objective: nn.Module

@@ -63,11 +63,9 @@ def ingest(sources: Sources, /, *, out: Path, max_sites: int = 1000, options: Op
     Args:
         max_sites: Cells with more sites are refused.
     """
-    from crystalmax.ingest import canonical_records
     from crystalmax.ingest import ingest as run
 
-    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs)
-    data, n_skipped, n_noted = run(_watched(records), out, made_from=sources)
+    data, n_skipped, n_noted = run(_read(sources, options, max_sites), out, made_from=sources)
     print(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
 
@@ -96,12 +94,10 @@ def pretrain(
         accelerator: Where to train.
         trust: Packages that parts of the recipe may come from.
     """
-    from crystalmax import plots
     from crystalmax.dataset import CrystalDataset
-    from crystalmax.pretraining import losses
     from crystalmax.pretraining import pretrain as run
 
-    history = run(
+    run(
         CrystalDataset.open(data),
         out,
         recipe=recipe,
@@ -112,7 +108,6 @@ def pretrain(
         progress=sys.stderr.isatty(),
         trusted=trust,
     )
-    plots.training_curves(losses(history)).savefig(out / "losses.svg")
     print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
@@ -222,18 +217,15 @@ def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: int = -1)
     run(out, epochs=epochs, n_jobs=jobs, progress=sys.stderr.isatty(), say=print)
 
 
-def _read(sources: list[Path], options: Options) -> Iterable["Record"]:
-    from crystalmax.ingest import canonical_records
-
-    return _watched(canonical_records(*sources, labels=options.labels, n_jobs=options.jobs))
-
-
-def _watched(records: Iterable["Record"]) -> Iterable["Record"]:
-    """The same records, with a count on a terminal."""
+def _read(sources: list[Path], options: Options, max_sites: int = 1000) -> Iterable["Record"]:
+    """Canonical records, with a count on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
+    from crystalmax.ingest import canonical_records
+
     console = Console(stderr=True)
+    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs)
     return track(records, "crystals", console=console, transient=True, disable=not console.is_terminal)
 
 

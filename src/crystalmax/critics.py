@@ -37,7 +37,6 @@ class ProjectedDot(nn.Module):
         self.last = nn.Linear(hidden, common)
 
     def forward(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
-        """See `Critic`."""
         common = self.summary(summaries)
         hidden = self.constituent(constituents.values)
         products = paired_dot(hidden, common @ self.last.weight, constituents.row, constituents.owner)

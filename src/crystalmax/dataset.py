@@ -60,7 +60,7 @@ class CrystalDataset:
         """A data set in memory."""
         kinds: dict[Species, int] = {}
         names: dict[str, int] = {}
-        return cls._of(_arrays(crystals, kinds, names), tuple(kinds), tuple(names), {}, "")
+        return cls._of(_arrays(crystals, kinds, names), tuple(kinds), tuple(names))
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -81,13 +81,12 @@ class CrystalDataset:
         arrays: Mapping[str, np.ndarray],
         kinds: tuple[Species, ...],
         names: tuple[str, ...],
-        provenance: Mapping[str, Any],
-        content_hash: str,
+        *origin: Any,  # noqa: ANN401  # provenance and hash
     ) -> "CrystalDataset":
         lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in _ARRAYS)
         target = target.reshape(len(site_end), len(names))
         lattice, position = lattice.reshape(-1, 3, 3), position.reshape(-1, 3)
-        return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, provenance, content_hash)
+        return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, *origin)
 
     def __len__(self) -> int:
         return len(self.site_end)
@@ -161,10 +160,6 @@ class DatasetWriter:
     """Appends crystals to a data set on disk, which appears at once when the `with` block ends without an error.
 
     Until then everything is in `folder`, a hidden one beside it; other files written there come along.
-
-    Args:
-        path: The data set to make.
-        provenance: Plain data that says what it was made from.
 
     Raises:
         FileExistsError: `path` exists already.
@@ -243,7 +238,7 @@ class DatasetWriter:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

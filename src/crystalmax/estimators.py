@@ -45,7 +45,6 @@ class JensenShannon:
     chance: ClassVar[float] = 2 * math.log(2)
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-        """See `Estimator`."""
         return segment_mean(softplus(-true.values), true.owner, wholes, true.weight) + segment_mean(
             softplus(false.values), false.owner, wholes, false.weight
         )
@@ -61,6 +60,5 @@ class InfoNCE:
     chance: ClassVar[None] = None
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-        """See `Estimator`."""
         rivals = segment_logsumexp(false.values, false.owner, wholes, false.weight)
         return segment_mean(softplus(gather(rivals, true.owner) - true.values), true.owner, wholes, true.weight)

@@ -59,7 +59,6 @@ class Plan(Protocol):
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
         """Draws over the rows; rows of one group, by its number, never stand on both sides of a split."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,8 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         sites_per_batch: int = 1200,
         on_error: Literal["raise", "nan"] = "raise",
     ) -> None:
-        self.encoder = encoder
-        self.geometry = geometry
-        self.sites_per_batch = sites_per_batch
-        self.on_error = on_error
+        self.encoder, self.geometry = encoder, geometry
+        self.sites_per_batch, self.on_error = sites_per_batch, on_error
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalFeaturizer":  # noqa: ANN401  # as __init__

@@ -31,7 +31,6 @@ class OtherCrystals:
     """
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
-        """See `NegativeSampler`."""
         if batch.n_crystals < 2:
             raise ValueError(f"false samples need another crystal to come from, but this batch has {batch.n_crystals}")
         return {level.name: _from_other_crystals(level, batch.n_crystals, rng) for level in truth.levels}
@@ -45,7 +44,6 @@ class Corrupted:
     levels: tuple[str, ...] = ("site", "crystal")
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
-        """See `NegativeSampler`."""
         false = encode(self.transform(batch, rng))
         return {name: false[name].constituents for name in self.levels}
 

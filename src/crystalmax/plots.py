@@ -215,7 +215,7 @@ def training_curves(history: pd.DataFrame, *, chance: float | None = None) -> Fi
     """
     levels = [column for column in history.columns if column not in ("epoch", "split")]
     figure = Figure(figsize=(0.4 + 2.5 * len(levels), 2.8), layout="constrained")
-    panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(levels), squeeze=False)[0]
     for panel, level in zip(panels, levels, strict=True):
         for (split, rows), color in zip(history.groupby("split"), cycle((BLUE, ORANGE, GREEN)), strict=False):
             known = rows.dropna(subset=[level])

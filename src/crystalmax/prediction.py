@@ -61,11 +61,10 @@ def _table(
     compute: Callable[[CrystalDataset], Float[np.ndarray, "crystals columns"]],
 ) -> pd.DataFrame:
     everything = list(records)
-    crystals = [record.crystal for record in everything if record.crystal is not None]
+    crystals = {row: record.crystal for row, record in enumerate(everything) if record.crystal is not None}
     values = np.full((len(everything), len(columns)), np.nan)
     if crystals:
-        rows = [row for row, record in enumerate(everything) if record.crystal is not None]
-        values[rows] = compute(CrystalDataset.from_crystals(crystals))
+        values[list(crystals)] = compute(CrystalDataset.from_crystals(list(crystals.values())))
     keys = pd.DataFrame({"key": [record.key for record in everything]})
     reasons = ["" if record.refusal is None else str(record.refusal) for record in everything]
     return pd.concat([keys, pd.DataFrame(values, columns=list(columns))], axis=1).assign(refusal=reasons)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from crystalmax import __version__
+from crystalmax import __version__, plots
 from crystalmax.checkpoint import Model, save, write_json
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
@@ -86,6 +86,7 @@ def pretrain(
         save(Model(objective, geometry, {**extra, "finished": False}), run)
         raise
     save(Model(objective, geometry, {**extra, "finished": True}), run)
+    plots.training_curves(losses(history), chance=objective.chance).savefig(run / "losses.svg")
     return history
 
 

@@ -61,13 +61,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         folds: int = 5,
         seed: int = 0,
     ) -> None:
-        self.encoder = encoder
-        self.geometry = geometry
-        self.max_epochs = max_epochs
-        self.learning_rate = learning_rate
-        self.sites_per_batch = sites_per_batch
-        self.folds = folds
-        self.seed = seed
+        self.encoder, self.geometry = encoder, geometry
+        self.max_epochs, self.learning_rate, self.sites_per_batch = max_epochs, learning_rate, sites_per_batch
+        self.folds, self.seed = folds, seed
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
@@ -127,12 +123,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     ) -> tuple[Regression, list[dict[str, Any]]]:
         values = data.target[split.train, data.target_names.index(target)]
         with seeded_weights(self.seed):
-            objective = Regression(
-                copy.deepcopy(self.encoder),
-                target=target,
-                mean=float(values.mean()),
-                deviation=float(values.std()) or 1.0,
-            )
+            mean, deviation = float(values.mean()), float(values.std()) or 1.0
+            objective = Regression(copy.deepcopy(self.encoder), target=target, mean=mean, deviation=deviation)
         # At least eight steps an epoch, however few labels there are.
         sites = min(self.sites_per_batch, max(int(data.n_sites[split.train].sum()) // 8, 1))
         how = Training(
@@ -156,5 +148,4 @@ def predict(
 
 def _smoothed(curve: Float[np.ndarray, " epochs"]) -> Float[np.ndarray, " epochs"]:
     """A running mean over five epochs: the minimum of a noisy curve is luck."""
-    padded = np.pad(curve, 2, mode="edge")
-    return np.convolve(padded, np.full(5, 0.2), mode="valid")
+    return np.convolve(np.pad(curve, 2, mode="edge"), np.full(5, 0.2), mode="valid")

@@ -35,7 +35,6 @@ class GaussianNoise(nn.Module):
         self.log_variance = nn.Linear(widths.summary, widths.summary)
 
     def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
-        """See `Regularizer`."""
         log_variance = self.log_variance(summaries).clamp(-10.0, 4.0)
         penalty = 0.5 * (summaries**2 + log_variance.exp() - log_variance - 1.0).mean(-1)
         noise = torch.randn(summaries.shape, generator=rng, device=rng.device, dtype=summaries.dtype)
@@ -50,5 +49,4 @@ class NoRegularizer(nn.Module):
         self.widths = widths
 
     def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
-        """See `Regularizer`."""
         return summaries, summaries.new_zeros(len(summaries))

@@ -28,7 +28,6 @@ class FalseComposition:
     """The geometry of each crystal with species of another: each site takes the species of one of the donor's sites."""
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
-        """See `Transform`."""
         return replace(batch, species=gather(batch.species, donor_sites(batch, rng)))
 
 
@@ -41,7 +40,6 @@ class FalsePolymorph:
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
-        """See `Transform`."""
         pairs = batch.pairs
         if pairs is None:
             raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
@@ -60,7 +58,6 @@ class FalsePermutation:
     """The geometry and the composition of each crystal, its species shuffled among its sites."""
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
-        """See `Transform`."""
         sizes = batch.sites_of_crystal
         source = gather(offsets(sizes)[:-1], batch.crystal_of_site) + _random_rank(batch, rng)
         return replace(batch, species=gather(batch.species, source))

@@ -200,10 +200,10 @@ def _advice(scores: Scores, ranking: pd.DataFrame, unit: str) -> str:
         if outcome == "helped":
             advice += f": compared with the best without vectors, {rival}, the error is {_claimed(claims)}"
         else:
-            verb = "is worse" if outcome == "hurt" else "is no better by more than chance"
+            gain, verb = ("help", "worse") if outcome == "hurt" else ("clearly help", "no better by more than chance")
             advice = (
-                f"Use {rival} ({_errors(ranking, rival, unit)}): the vectors do not help here; the best method with "
-                f"them, {vectors}, {verb} ({_errors(ranking, vectors, unit)})"
+                f"Use {rival} ({_errors(ranking, rival, unit)}): the vectors do not {gain} here; the best method "
+                f"with them, {vectors}, is {verb} ({_errors(ranking, vectors, unit)})"
             )
     if best == _best(ranking, "untrained"):
         advice += (

@@ -37,14 +37,11 @@ class ScaledDistance(nn.Module):
         scale: Divided by, in angstrom.
     """
 
+    width = 1
+
     def __init__(self, *, center: float = 5.0, scale: float = 2.5) -> None:
         super().__init__()
         self.center, self.scale = center, scale
-
-    @property
-    def width(self) -> int:
-        """One number."""
-        return 1
 
     def forward(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows 1"]:
         """Shifted and scaled distances."""
