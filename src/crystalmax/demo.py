@@ -23,14 +23,13 @@ PROPERTIES = ("refractive_index", "mohs_hardness")
 """Measured properties that are predicted; both are plain numbers."""
 
 TARGETS = (*PROPERTIES, "specific_gravity", "density")
-EPOCHS = 8
 
 
 def run(out: Path, *, epochs: int | None, n_jobs: int, progress: bool, say: Callable[[str], None]) -> None:
     """Do everything, or what is not done yet, and write `report.html` to the folder."""
     data, folder = _data(out / "minerals", say), out / "run"
     resume = (folder / "run.json").exists()
-    history = pretrain(data, folder, epochs=epochs or EPOCHS, resume=resume, progress=progress)
+    history = pretrain(data, folder, epochs=epochs, resume=resume, progress=progress)
     crystals, mismatches = _labelled(data)
     features = feature_sets(crystals, CrystalFeaturizer.from_pretrained(folder))
     found = [assess(crystals, name, features, n_jobs=n_jobs) for name in PROPERTIES]
