@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from results import about
+from machine import about
 
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.encoders import SiteNet

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from results import about
+from machine import about
 from sklearn.ensemble import ExtraTreesRegressor
 
 from crystalmax.baselines import composition_statistics, structure_statistics

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from results import about
+from machine import about
 
 from crystalmax.cells import canonical
 from crystalmax.cif import read_cif
