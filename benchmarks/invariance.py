@@ -67,9 +67,9 @@ def main() -> None:
         "above_1e-5": [crystal.key for crystal, far in zip(chosen, difference, strict=True) if far > 1e-5],
         **about(),
     }
-    print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

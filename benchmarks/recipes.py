@@ -75,9 +75,9 @@ def main() -> None:
         errors[target] = {f"{f}, {m}": medians[f, m].to_dict() for f, m in medians.index.droplevel("labels").unique()}
     result = {"data": options.data.name, "epochs": options.epochs, "losses": losses, "mae": errors, **about()}
     result["threads"] = torch.get_num_threads()
-    print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ def main() -> None:
     rates = {name: round(count / float(np.median(took[name])), 1) for name, (count, _) in stages.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"data": options.data.name, "crystals_per_cpu_second": rates, "peak_GB": round(peak, 2), **about()}
-    print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
