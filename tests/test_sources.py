@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,15 @@ def test_folders_are_read_deeply_in_the_order_of_names(tmp_path):
     assert [record.key for record in records] == ["a.v2", "b/a", "b/z", "c", "inside"]
     assert records[0].source == str(tmp_path / "a.v2.cif")
     assert records[4].source == f"{tmp_path / 'd.zip'}!inside.cif"
+
+
+@pytest.mark.parametrize("name", ["more.tar.gz", "one.cif.gz", "old.7z"])
+def test_what_is_packed_otherwise_than_by_zip_has_a_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b"packed")
+    (tmp_path / "salt.cif").write_text(SALT)
+    by_source = {Path(record.source).name: record for record in read(tmp_path)}
+    assert by_source["salt.cif"].crystal is not None
+    assert "unpack it" in by_source[name].refusal.remedy
 
 
 def test_a_folder_without_structures_says_so(tmp_path):

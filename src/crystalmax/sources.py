@@ -27,6 +27,7 @@ MAX_FILE_BYTES = 2**28
 """Size above which a file, or an entry of an archive once unpacked, is refused."""
 CHUNK = 128
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
+_PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
 
@@ -128,6 +129,8 @@ def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:
         yield from _pieces_of_rows(rows_of(path, _key_of(name)), str(path))
     elif suffix == ".zip":
         yield from _pieces_of_archive(path, _key_of(name))
+    elif suffix in _PACKED:
+        yield _refusal(_key_of(name), str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
     else:
         yield _Piece(_key_of(name), str(path), partial(_read_file, path))
 
@@ -168,13 +171,11 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
 
 
 def _is_wanted(name: PurePath) -> bool:
-    """Whether a file found in a folder or archive is read, by its name."""
     is_hidden = any(part.startswith(".") and part != ".." for part in name.parts)
-    return not is_hidden and (reader_of(name) is not None or name.suffix.lower() == ".zip")
+    return not is_hidden and (reader_of(name) is not None or name.suffix.lower() in (".zip", *_PACKED))
 
 
 def _key_of(name: PurePath) -> str:
-    """The name without the suffix that tells the format; `POSCAR.1` has none."""
     return (name if _is_poscar(name) else name.with_suffix("")).as_posix()
 
 
