@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmax import minerals as source
+from crystalmax.baselines import density
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.minerals import Mineral, density, gems, join, minerals
+from crystalmax.minerals import Mineral, gems, join, minerals
 from crystalmax.structures import Reading
 
 

@@ -75,11 +75,18 @@ def _structure_statistics(crystal: Crystal) -> dict[str, float]:
     return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
 
 
+def density(crystal: Crystal) -> float:
+    """Density in gram per cubic centimetre that the structure gives."""
+    weight = table()[:, FEATURES.index("atomic_weight")]
+    elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
+    return float(counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE)
+
+
 def _bulk(crystal: Crystal) -> dict[str, float]:
-    weight, radius = table()[:, FEATURES.index("atomic_weight")], table()[:, FEATURES.index("radius")]
+    radius = table()[:, FEATURES.index("radius")]
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return {
-        "density": counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE,
+        "density": density(crystal),
         "volume per atom": crystal.volume / counts.sum(),
         "packing": counts @ radius[elements - 1] ** 3 * 4 / 3 * np.pi / crystal.volume,
     }

@@ -75,3 +75,8 @@ class Encoder(Protocol):
 
     def __call__(self, batch: CrystalBatch, *, greedy: bool = False) -> Encoding:
         """The levels of a batch that has pairs."""
+
+
+def width_of(encoder: Encoder) -> int:
+    """Length of a crystal vector."""
+    return list(encoder.widths.values())[-1].summary

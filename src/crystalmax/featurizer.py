@@ -14,7 +14,7 @@ from torch import nn
 from crystalmax import checkpoint
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, batches_of_sites
-from crystalmax.encoding import Encoder
+from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
@@ -122,11 +122,6 @@ def encode(
         for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
             out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
     return out
-
-
-def width_of(encoder: Encoder) -> int:
-    """Length of a crystal vector."""
-    return list(encoder.widths.values())[-1].summary
 
 
 def readable(

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from crystalmax.baselines import density
 from crystalmax.crystal import Crystal
-from crystalmax.elements import ATOMIC_NUMBERS, FEATURES, SYMBOLS, table
+from crystalmax.elements import ATOMIC_NUMBERS, SYMBOLS
 
 # Relative difference between computed density and listed specific gravity above which a join is taken for wrong.
 DENSITY_SLACK = 0.07
@@ -37,7 +38,6 @@ _MINERAL_OF_GEM = {
     "Strontium Titanate": "Tausonite",
 }
 _TRACE = 0.02
-_DALTON_PER_CUBIC_ANGSTROM = 1.66053907
 _CONDITION = re.compile(
     r"(?<!from )(?<!anneal )\b(?:T|[Pp]|[Pp]ressure)\s*=\s*(-?\d*\.?\d+)\s*(?:deg\s*)?(C|K|GPa|kbar|kPa|atm)\b"
 )
@@ -87,13 +87,6 @@ def gems() -> pd.DataFrame:
     rows = _rows("mineral_database", "gemmology-mineral-database==2.3.0", "data/minerals.db", query)
     listed = pd.DataFrame(map(dict, rows))
     return listed.set_index(listed["gem"].replace(_MINERAL_OF_GEM).rename("mineral"))
-
-
-def density(crystal: Crystal) -> float:
-    """Density in gram per cubic centimetre that the structure gives."""
-    weight = table()[:, FEATURES.index("atomic_weight")]
-    mass = sum(atoms * float(weight[z - 1]) for z, atoms in crystal.composition().items())
-    return mass / crystal.volume * _DALTON_PER_CUBIC_ANGSTROM
 
 
 def join(crystals: Iterable[Crystal], entries: Iterable[Mineral], listed: pd.DataFrame) -> Join:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.encoding import Encoder
+from crystalmax.encoding import Encoder, width_of
 
 
 class Regression(nn.Module):
@@ -30,7 +30,7 @@ class Regression(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.target, self.mean, self.deviation, self.hidden = encoder, target, mean, deviation, hidden
-        width = list(encoder.widths.values())[-1].summary
+        width = width_of(encoder)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, 1))
 
     def predict(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
