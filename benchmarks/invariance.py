@@ -7,13 +7,10 @@ cell, rotated, shifted, shuffled, with explicit occupancies) and prints the larg
 vector. About a minute; expected: all below 1e-5.
 """
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from machine import about
+from machine import about, parser_of, publish
 
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.encoders import SiteNet
@@ -47,11 +44,7 @@ def rewritten(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--crystals", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = parser_of(__doc__, crystals=200).parse_args()
     rng = np.random.default_rng(0)
     with seeded_weights(0):
         featurizer = CrystalFeaturizer(SiteNet())
@@ -67,9 +60,7 @@ def main() -> None:
         "above_1e-5": [crystal.key for crystal, far in zip(chosen, difference, strict=True) if far > 1e-5],
         **about(),
     }
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""What every stored number carries: commit, machine, threads, versions."""
+"""What every benchmark shares: its options, what a stored number carries, and where it goes."""
 
+import argparse
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,3 +26,20 @@ def about() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def parser_of(description: str | None, *, crystals: int) -> argparse.ArgumentParser:
+    """The options of every benchmark: a table, how many of its crystals, and a file for the result."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--crystals", type=int, default=crystals)
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def publish(result: Mapping[str, Any], out: Path | None) -> None:
+    """Print a result, and keep it as JSON where a file is given."""
+    text = json.dumps(result, indent=1)
+    if out:
+        out.write_text(text + "\n")
+    print(text)

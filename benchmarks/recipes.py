@@ -8,15 +8,12 @@ energy and band gap at 50 / 100 / 250 / 1,000 labels, 10 paired draws, ridge and
 split: recipes may be chosen on it. About ten minutes a recipe on one core.
 """
 
-import argparse
-import json
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from machine import about
+from machine import about, parser_of, publish
 from sklearn.ensemble import ExtraTreesRegressor
 
 from crystalmax.baselines import composition_statistics, structure_statistics
@@ -33,12 +30,9 @@ TWINS = (1001, 1002, 1003)
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--crystals", type=int, default=5000)
+    parser = parser_of(__doc__, crystals=5000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--recipes", nargs="*", default=["paper", "default"])
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table = pd.read_parquet(options.data)
@@ -75,9 +69,7 @@ def main() -> None:
         errors[target] = {f"{f}, {m}": medians[f, m].to_dict() for f, m in medians.index.droplevel("labels").unique()}
     result = {"data": options.data.name, "epochs": options.epochs, "losses": losses, "mae": errors, **about()}
     result["threads"] = torch.get_num_threads()
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

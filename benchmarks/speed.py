@@ -7,17 +7,14 @@ raw to canonical arrays, arrays to pairs, one training step of the paper recipe,
 About a minute.
 """
 
-import argparse
-import json
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from machine import about
+from machine import about, parser_of, publish
 
 from crystalmax.cells import canonical
 from crystalmax.cif import read_cif
@@ -40,11 +37,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--crystals", type=int, default=1000)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = parser_of(__doc__, crystals=1000).parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     table = pd.read_parquet(options.data)
@@ -73,9 +66,7 @@ def main() -> None:
     rates = {name: round(count / float(np.median(took[name])), 1) for name, (count, _) in stages.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"data": options.data.name, "crystals_per_cpu_second": rates, "peak_GB": round(peak, 2), **about()}
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    publish(result, options.out)
 
 
 if __name__ == "__main__":
