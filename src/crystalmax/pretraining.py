@@ -30,7 +30,8 @@ def pretrain(
     data: CrystalDataset,
     run: Path,
     *,
-    recipe: str | Path = "default",
+    recipe: str | Path | Mapping[str, object] = "default",
+    split: Split | None = None,
     epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -46,7 +47,8 @@ def pretrain(
     Args:
         data: Crystals to learn from.
         run: The folder to write; it must not exist unless `resume` is set.
-        recipe: Name of a shipped recipe, or a TOML file; a resumed run has its own.
+        recipe: Name of a shipped recipe, a TOML file, or what one holds; a resumed run has its own.
+        split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
         epochs: Instead of the recipe's.
         seed: Of weights, order, noise and false samples.
         resume: Go on with the run in this folder.
@@ -74,8 +76,11 @@ def pretrain(
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)
     log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
-    split = Split.random(rows, VALID_FRACTION, how.seed)
-    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(rows)}
+    if split is None:
+        split = Split.random(rows, VALID_FRACTION, how.seed)
+    else:
+        split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
+    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(split.train) + len(split.valid)}
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / "run.json", plan)  # not before the recipe has proved sound
     try:
@@ -96,10 +101,10 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
 
 
-def _begun(run: Path, data: CrystalDataset, recipe: str | Path, seed: int) -> dict[str, Any]:
+def _begun(run: Path, data: CrystalDataset, recipe: str | Path | Mapping[str, object], seed: int) -> dict[str, Any]:
     if run.exists() and any(run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
-    parts = read_recipe(recipe)
+    parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
     training = parts.get("training", {})
@@ -109,7 +114,7 @@ def _begun(run: Path, data: CrystalDataset, recipe: str | Path, seed: int) -> di
     if unknown:
         raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
     return {
-        "recipe": str(recipe),
+        "recipe": "given" if isinstance(recipe, Mapping) else str(recipe),
         "objective": parts["objective"],
         "geometry": parts.get("geometry", describe(AllPairs())),
         "training": {**training, "seed": seed},

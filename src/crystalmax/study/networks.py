@@ -1,0 +1,77 @@
+"""Networks that cells of a study share: trained by whichever cell asks first, kept on disk for all others."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Float, Int
+from torch import nn
+
+from crystalmax import checkpoint
+from crystalmax.dataset import CrystalDataset
+from crystalmax.encoding import Encoder
+from crystalmax.featurizer import encode
+from crystalmax.geometry import Geometry
+from crystalmax.pretraining import pretrain
+from crystalmax.spec import read_recipe
+from crystalmax.training import Split
+
+Recipe = str | Mapping[str, object]
+"""Name of a shipped recipe, or what such a file holds."""
+
+load = checkpoint.load
+
+
+def trained(
+    folder: Path,
+    data: CrystalDataset,
+    rows: Int[np.ndarray, " rows"],
+    recipe: Recipe,
+    *,
+    valid: Int[np.ndarray, " valid"],
+    epochs: int | None,
+    seed: int,
+    accelerator: str,
+) -> Path:
+    """The run folder of a network that was pre-trained on these rows; the losses are watched on those in `valid`.
+
+    A run that was interrupted goes on where it stopped; another process that needs the same network waits for it.
+    """
+    content = read_recipe(recipe) if isinstance(recipe, str) else dict(recipe)
+    split = Split(np.setdiff1d(rows, valid), np.intersect1d(rows, valid))
+    run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), content, epochs, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{run}.lock"):
+        if not (run / "spec.json").exists() or not checkpoint.load(run).extra["finished"]:
+            resume = (run / "run.json").exists()
+            pretrain(
+                data, run, recipe=content, split=split, epochs=epochs, seed=seed, resume=resume, accelerator=accelerator
+            )
+    return run
+
+
+def encoded(
+    folder: Path, encoder: Encoder, geometry: Geometry, data: CrystalDataset, accelerator: str
+) -> Float[np.ndarray, "crystals width"]:
+    """Crystal vectors of a data set by an encoder, kept on disk."""
+    assert isinstance(encoder, nn.Module)  # it was built from a recipe
+    weights = [tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values()]
+    path = folder / f"{_key(data.content_hash, hashlib.sha256(b''.join(weights)).hexdigest())}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+        vectors = encode(encoder.to(device), geometry, data)
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, vectors)
+        partial.replace(path)
+    found: Float[np.ndarray, "crystals width"] = np.load(path)
+    return found
+
+
+def _key(*content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,141 @@
+"""What a study is told: which data, how much of everything, and where to write."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crystalmax.checkpoint import Model
+from crystalmax.encoding import Encoder
+from crystalmax.geometry import Geometry
+from crystalmax.study import networks
+from crystalmax.study.material import Material, Parts, SplitBy
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything a study does.
+
+    Attributes:
+        name: What the command calls it.
+        max_sites: Crystals with more sites in the primitive cell are left out.
+        max_crystals: A random sample of so many stands for a larger data set; none for all.
+        labels: Numbers of labels, ascending.
+        draws: How many sets of labels are drawn, for each of these numbers.
+        transfer_seeds: Trials of fine-tuning, for each number of labels.
+        twins: Untrained networks beside each trained one.
+        epochs: Of every pre-training, instead of the recipe's.
+        fine_tuning_epochs: At most, of every fine-tuning.
+    """
+
+    name: str
+    max_sites: int
+    max_crystals: int | None
+    labels: tuple[int, ...]
+    draws: tuple[int, ...]
+    transfer_seeds: int
+    twins: int = 3
+    epochs: int | None = None
+    fine_tuning_epochs: int = 60
+
+
+_LABELS = (50, 100, 250, 1000)
+BUDGETS: Mapping[str, Budget] = {
+    budget.name: budget
+    for budget in (
+        Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2),
+        Budget("small", 20, 2000, _LABELS, (10, 10, 10, 5), 2),
+        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4),
+        Budget("full", 50, None, _LABELS, (100, 100, 100, 25), 12),
+    )
+}
+"""The budgets by name; `tiny` shows within seconds that everything runs, and nothing else."""
+
+
+class Vectors(NamedTuple):
+    """Vectors that something else made for the same crystals, and those of its untrained twin, if it has one.
+
+    Both are tables as `crystalmax represent` writes them, one a data set: `key`, numbers, `refusal`.
+    """
+
+    name: str
+    tables: tuple[Path, ...]
+    untrained: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that cells depend on.
+
+    Attributes:
+        folder: Where everything is written.
+        materials: The data sets.
+        budget: How much of everything.
+        split: What stays on one side of every split.
+        vectors: Vectors from elsewhere to compare with.
+        seed: Of the split, the draws and the first network.
+        accelerator: Where networks are trained, as Lightning names it.
+    """
+
+    folder: Path
+    materials: tuple[Material, ...]
+    budget: Budget
+    split: SplitBy = "formula"
+    vectors: tuple[Vectors, ...] = ()
+    seed: int = 0
+    accelerator: str = "cpu"
+
+    def material(self, name: str) -> Material:
+        """A data set by its name."""
+        found = {material.name: material for material in self.materials}
+        if name not in found:
+            raise ValueError(f"the study has no data set {name!r}; there are {', '.join(found)}")
+        return found[name]
+
+    def parts(self, material: Material) -> Parts:
+        """The split of a data set, the same in all parts of the study."""
+        return material.parts(self.split, self.seed)
+
+    def network(
+        self,
+        material: Material,
+        recipe: networks.Recipe = "default",
+        rows: Int[np.ndarray, " rows"] | None = None,
+        seed: int | None = None,
+    ) -> Model:
+        """A network pre-trained on these rows of a data set, or on all but its test split; trained on first use.
+
+        Args:
+            material: The data set.
+            recipe: Name of a shipped recipe, or its content, perhaps changed.
+            rows: What to learn from, with the rows of `Parts.valid` among them only watched.
+            seed: Of weights, order, noise and false samples; the study's unless given.
+        """
+        return networks.load(self.network_folder(material, recipe, rows, seed))
+
+    def network_folder(
+        self,
+        material: Material,
+        recipe: networks.Recipe = "default",
+        rows: Int[np.ndarray, " rows"] | None = None,
+        seed: int | None = None,
+    ) -> Path:
+        """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
+        parts = self.parts(material)
+        return networks.trained(
+            self.folder / "networks",
+            material.data,
+            parts.structures if rows is None else rows,
+            recipe,
+            valid=parts.valid,
+            epochs=self.budget.epochs,
+            seed=self.seed if seed is None else seed,
+            accelerator=self.accelerator,
+        )
+
+    def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> Float[np.ndarray, "crystals width"]:
+        """Crystal vectors of a whole data set by any encoder, kept on disk."""
+        return networks.encoded(self.folder / "vectors", encoder, geometry, material.data, self.accelerator)
