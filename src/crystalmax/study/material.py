@@ -6,22 +6,26 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from sklearn.model_selection import GroupShuffleSplit
 
-from crystalmax.assessment import formula
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.study.fingerprint import Fingerprint
 
-SplitBy = Literal["formula", "row"]
-"""What stays on one side of every split: crystals of one formula, or each crystal for itself."""
+SplitBy = Literal["formula", "row", "fold"]
+"""What stays on one side of a split: crystals of one formula, each crystal for itself, or the official test fold 0."""
 
 TEST_FRACTION = 0.2
 """Part of the formulas, or rows, that is only ever predicted."""
 
 VALID_FRACTION = 0.05
 """Part of the rest that holds no label: pre-training is watched there."""
+
+
+FINGERPRINTS = "fingerprints.parquet"
+"""File beside the arrays of a data set."""
 
 
 class Property(NamedTuple):
@@ -73,17 +77,26 @@ class Material:
         return tuple(self.data)
 
     @cached_property
-    def formulas(self) -> tuple[str, ...]:
-        """Composition of each crystal, the same for all polymorphs."""
-        return tuple(formula(crystal) for crystal in self.crystals)
-
-    @cached_property
     def fingerprints(self) -> tuple[Fingerprint, ...]:
         """Fingerprint of each crystal, the same, within a tolerance, for all descriptions of a structure."""
-        return tuple(Fingerprint.of(crystal) for crystal in self.crystals)
+        table = pd.read_parquet(self.folder / FINGERPRINTS)
+        return tuple(Fingerprint(*row) for row in zip(table.formula, table.distances, strict=True))
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """Composition of each crystal, the same for all polymorphs."""
+        return tuple(fingerprint.formula for fingerprint in self.fingerprints)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Name of each crystal."""
+        return tuple(self.data.key_of(row) for row in range(len(self.data)))
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
         """A property of all crystals, NaN where unknown."""
+        if name not in self.data.target_names:
+            known = ", ".join(self.data.target_names)
+            raise ValueError(f"the data set {self.name} has no column {name!r}; its numbers are {known}")
         return np.array(self.data.target[:, self.data.target_names.index(name)])
 
     def known(self, name: str, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
@@ -93,8 +106,12 @@ class Material:
 
     def parts(self, by: SplitBy, seed: int = 0) -> Parts:
         """The split of the study, the same for all properties."""
-        groups = np.array(self.formulas) if by == "formula" else np.arange(len(self.data))
-        rest, test = _cut(np.arange(len(self.data)), groups, TEST_FRACTION, seed)
+        rows = np.arange(len(self.data))
+        groups = np.array(self.formulas) if by == "formula" else rows
+        if by == "fold":
+            rest, test = (rows[chosen] for chosen in (self.values(self.folds) != 0, self.values(self.folds) == 0))
+        else:
+            rest, test = _cut(rows, groups, TEST_FRACTION, seed)
         train, valid = _cut(rest, groups, VALID_FRACTION, seed)
         return Parts(train, valid, test)
 

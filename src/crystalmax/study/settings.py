@@ -29,6 +29,7 @@ class Budget:
         twins: Untrained networks beside each trained one.
         epochs: Of every pre-training, instead of the recipe's.
         fine_tuning_epochs: At most, of every fine-tuning.
+        trees: Of every forest.
     """
 
     name: str
@@ -40,13 +41,14 @@ class Budget:
     twins: int = 3
     epochs: int | None = None
     fine_tuning_epochs: int = 60
+    trees: int = 100
 
 
 _LABELS = (50, 100, 250, 1000)
 BUDGETS: Mapping[str, Budget] = {
     budget.name: budget
     for budget in (
-        Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2),
+        Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2, trees=5),
         Budget("small", 20, 2000, _LABELS, (10, 10, 10, 5), 2),
         Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4),
         Budget("full", 50, None, _LABELS, (100, 100, 100, 25), 12),
@@ -98,6 +100,27 @@ class Study:
     def parts(self, material: Material) -> Parts:
         """The split of a data set, the same in all parts of the study."""
         return material.parts(self.split, self.seed)
+
+    def labelled(self, material: Material, name: str, labels: int, draw: int) -> Int[np.ndarray, " labels"]:
+        """Rows whose labels this draw may see: the same for every method, and part of the same draw of more labels."""
+        pool = material.known(name, self.parts(material).train)
+        if labels > len(pool):
+            raise ValueError(f"{material.name} has {len(pool)} labels of {name} to draw from, fewer than {labels}")
+        drawn: Int[np.ndarray, " labels"] = np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
+        return drawn
+
+    def tested(self, material: Material, name: str) -> Int[np.ndarray, " tested"]:
+        """Rows that are predicted, the same for every method."""
+        return material.known(name, self.parts(material).test)
+
+    def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:
+        """Numbers of labels that the data set can supply, and how many draws of each."""
+        n_pool = len(material.known(name, self.parts(material).train))
+        return [
+            (labels, draws)
+            for labels, draws in zip(self.budget.labels, self.budget.draws, strict=True)
+            if labels < n_pool
+        ]
 
     def network(
         self,

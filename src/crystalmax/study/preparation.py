@@ -1,0 +1,188 @@
+"""From labelled data to the data sets of a study: filtered, sampled and fingerprinted once, then read from disk."""
+
+import logging
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+from joblib import Parallel, delayed
+
+from crystalmax import __version__
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset, DatasetWriter
+from crystalmax.ingest import canonical_records
+from crystalmax.sources import Record, write_skipped
+from crystalmax.study.fingerprint import Fingerprint
+from crystalmax.study.material import FINGERPRINTS, Material, Property
+from crystalmax.study.matbench import FOLDS, matbench
+from crystalmax.study.settings import Budget
+from crystalmax.tables import IDENTIFIERS
+
+log = logging.getLogger(__name__)
+
+MATBENCH = "matbench:"
+"""How the name of data begins that are Matbench's own."""
+
+WHOLE_SITES = 50
+"""Largest cell of a data set that is taken whole, unless the budget allows for larger ones; the supercell's limit."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as settings describe it; `paper.toml` says what the entries mean."""
+
+    name: str
+    properties: Mapping[str, str]
+    donor: str = ""
+    keep: str = ""
+    folds: str = ""
+    whole: bool = False
+    optional: bool = False
+
+
+def sources_of(settings: str, data: str) -> tuple[Source, ...]:
+    """The data sets of settings that ship with this package, or of a TOML file; or the one that `data` names itself."""
+    if data.startswith(MATBENCH):
+        name = data.removeprefix(MATBENCH)
+        target = next(str(column) for column in matbench(name) if column not in ("structure", "key", FOLDS))
+        return (Source(name, {target: ""}, folds=FOLDS),)
+    shipped = Path(__file__).with_name(f"{settings}.toml")
+    path = shipped if shipped.is_file() else Path(settings)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file is called {settings}; give `paper`, or a TOML file like the one that it names"
+        )
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    known = {each.name for each in fields(Source)} - {"name"}
+    for name, table in tables.items():
+        if not isinstance(table, dict) or not isinstance(table.get("properties"), dict):
+            raise ValueError(f'{path}: the data set {name} needs properties = {{ column = "unit" }}')
+        if unknown := set(table) - known:
+            raise ValueError(f"{path}: [{name}] has unknown entries: {', '.join(sorted(unknown))}")
+        if table.get("donor", name) not in tables:
+            raise ValueError(f"{path}: the donor {table['donor']!r} of [{name}] is no data set of these settings")
+    return tuple(Source(name, **table) for name, table in tables.items())
+
+
+def prepare(
+    sources: Iterable[Source], data: str, folder: Path, budget: Budget, *, seed: int = 0, n_jobs: int = 1
+) -> tuple[Material, ...]:
+    """The data sets below `folder`, made from `data` where they are not there yet.
+
+    Raises:
+        FileNotFoundError: Data are missing that are not optional.
+        ImportError: Data of Matbench are asked for, and matminer is not installed.
+        ValueError: A column is missing, or no crystal is left.
+    """
+    found = []
+    for source in sources:
+        path = folder / source.name
+        if not path.exists():
+            table = _find(data, source)
+            if table is None:
+                log.info("%s holds no %s; the study goes on without these data", data, source.name)
+                continue
+            _store(table, source, path, budget, seed, n_jobs)
+        properties = tuple(Property(name, unit) for name, unit in source.properties.items())
+        found.append(Material(source.name, path, properties, source.donor or source.name, source.folds))
+    return tuple(found)
+
+
+def _find(data: str, source: Source) -> pd.DataFrame | CrystalDataset | None:
+    if data.startswith(MATBENCH):
+        return matbench(source.name)
+    path = Path(data) / source.name
+    if (path / "manifest.json").is_file():
+        return CrystalDataset.open(path)
+    for suffix, reader in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
+        if (file := path.with_name(f"{source.name}{suffix}")).is_file():
+            return reader(file)
+    if source.optional:
+        return None
+    raise FileNotFoundError(
+        f"{data} holds no {source.name}.parquet, no {source.name}.csv and no data set {source.name}"
+    )
+
+
+def _store(
+    table: pd.DataFrame | CrystalDataset, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int
+) -> None:
+    """Write the crystals that settings and budget allow, in the order of the source."""
+    numbers = _numbers(table)
+    rows = _wanted(numbers, source)
+    limit = max(budget.max_sites, WHOLE_SITES) if source.whole else budget.max_sites
+    most = None if source.whole else budget.max_crystals
+    if most is not None:
+        rows = np.random.default_rng(seed).permutation(rows)
+    refused: list[Record] = []
+    taken = sorted(islice(_small(_records(table, rows, n_jobs), limit, refused), most), key=itemgetter(0))
+    if not taken:
+        raise ValueError(f"no crystal of {source.name} with a known property has at most {limit} sites")
+    names = [str(name) for name in numbers]
+    crystals = [replace(crystal, targets=dict(zip(names, numbers.iloc[row], strict=True))) for row, crystal in taken]
+    fingerprints = Parallel(n_jobs=n_jobs)(delayed(Fingerprint.of)(crystal) for crystal in crystals)
+    with DatasetWriter(path, provenance={"source": source.name, "crystalmax": __version__}) as writer:
+        for crystal in crystals:
+            writer.add(crystal)
+        pd.DataFrame([vars(each) for each in fingerprints]).to_parquet(writer.folder / FINGERPRINTS)
+        write_skipped(writer.folder / "skipped.csv", refused)
+    log.info("%s: %d crystals with at most %d sites", source.name, len(crystals), limit)
+
+
+def _numbers(table: pd.DataFrame | CrystalDataset) -> pd.DataFrame:
+    """Every column of numbers, and of true and false, as numbers with NaN where unknown."""
+    if isinstance(table, CrystalDataset):
+        return pd.DataFrame(np.array(table.target), columns=list(table.target_names))
+    return table.select_dtypes(["number", "bool", "boolean"]).astype("Float64").astype(float)
+
+
+def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
+    """Rows that are to be kept and have at least one property."""
+    for name in (*source.properties, source.keep, source.folds):
+        if name and name not in numbers:
+            raise ValueError(f"{source.name} has no column {name!r} of numbers; there are {', '.join(map(str, numbers))}")
+    wanted = numbers[list(source.properties)].notna().any(axis=1)
+    if source.keep:
+        wanted &= numbers[source.keep] == 1
+    return np.flatnonzero(wanted)
+
+
+def _records(
+    table: pd.DataFrame | CrystalDataset, rows: Int[np.ndarray, " rows"], n_jobs: int
+) -> Iterator[tuple[int, Record]]:
+    """Row and canonical record of these rows, lazily and in their order."""
+    if isinstance(table, CrystalDataset):
+        yield from ((row, Record(table.key_of(row), "", table[row])) for row in rows.tolist())
+        return
+    names = dict(zip(map(str, rows), _keys(table).iloc[rows], strict=True))
+    if "structure" in table:
+        numbered: object = [table.structure.iloc[row] for row in rows]
+        of_key = dict(zip(map(str, range(len(rows))), rows.tolist(), strict=True))
+    else:
+        numbered = pd.DataFrame({"key": list(names), "cif": table["cif"].iloc[rows].to_numpy()})
+        of_key = {key: int(key) for key in names}
+    for record in canonical_records(numbered, n_jobs=n_jobs):
+        # A row that holds several structures yields keys that are no row's; the first counts.
+        if (row := of_key.get(record.key)) is not None:
+            crystal = record.crystal and replace(record.crystal, key=names[str(row)])
+            yield row, replace(record, key=names[str(row)], crystal=crystal)
+
+
+def _keys(table: pd.DataFrame) -> pd.Series:
+    identifier = next((name for name in IDENTIFIERS if name in table), None)
+    return pd.Series(table.index if identifier is None else table[identifier], table.index).astype(str)
+
+
+def _small(records: Iterable[tuple[int, Record]], limit: int, refused: list[Record]) -> Iterator[tuple[int, Crystal]]:
+    """Crystals that are not too large; what cannot be read is put aside."""
+    for row, record in records:
+        if record.crystal is None:
+            refused.append(record)
+        elif record.crystal.n_sites <= limit:
+            yield row, record.crystal

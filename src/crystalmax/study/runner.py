@@ -1,0 +1,172 @@
+"""Runs cells, several at a time, and keeps what each found; a study that was killed goes on with those not yet there.
+
+A cell leaves, below OUT/cells and under its name: `.npz` (its arrays), `.json` (seconds) and, last of all, `.parquet`
+(its rows), each at once under its final name. So what is there is whole, on this machine or on another that got a copy.
+"""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from crystalmax.study.cell import COLUMNS, Cell, Result
+from crystalmax.training import Interrupted
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """How a cell went: seconds, and the error that it ended with, if any."""
+
+    name: str
+    cost: float
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How far a study is, and how long the rest may take.
+
+    Attributes:
+        done: Cells that are finished, those of an earlier run included.
+        total: All cells.
+        seconds: Expected until the end; none before anything is known.
+        failed: Cells that ended with an error.
+    """
+
+    done: int
+    total: int
+    seconds: float | None
+    failed: int
+
+
+def run(
+    cells: Sequence[Cell], folder: Path, *, n_jobs: int = 1, report: Callable[[Forecast], None] = lambda _: None
+) -> list[Outcome]:
+    """Do every cell that is not done yet, in their order, `n_jobs` at a time; errors are returned, not raised.
+
+    Args:
+        cells: What to do; of cells with one name the first counts.
+        folder: Where results are kept.
+        n_jobs: Processes; -1 for one a core.
+        report: Called before the first cell and after each.
+    """
+    cells = list({cell.name: cell for cell in reversed(cells)}.values())[::-1]
+    outcomes = [_earlier(cell, folder) for cell in cells if _path(folder, cell.name, "parquet").exists()]
+    done = {outcome.name for outcome in outcomes}
+    waiting = [cell for cell in cells if cell.name not in done]
+    report(_forecast(cells, outcomes, effective_n_jobs(n_jobs)))
+    running = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+    for outcome in running(delayed(_run)(cell, folder) for cell in waiting):
+        outcomes.append(outcome)
+        if outcome.error:
+            log.warning("%s failed: %s", outcome.name, outcome.error.strip().splitlines()[-1])
+        report(_forecast(cells, outcomes, effective_n_jobs(n_jobs)))
+    return outcomes
+
+
+def rows_of(folder: Path, *, prefix: str = "") -> pd.DataFrame:
+    """The rows of all cells in a folder whose names begin so, sorted."""
+    paths = [_path(folder, name, "parquet") for name in names_in(folder, prefix)]
+    tables = [table for path in paths if len(table := pd.read_parquet(path))]
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    together = pd.concat(tables, ignore_index=True)
+    columns = [name for name in COLUMNS if name in together]
+    others = sorted(set(together) - set(columns))
+    return together[[*columns, *others]].sort_values([*columns, *others], ignore_index=True, kind="stable")
+
+
+def arrays_of(folder: Path, name: str) -> Mapping[str, np.ndarray]:
+    """The arrays of a finished cell."""
+    with np.load(_path(folder, name, "npz")) as arrays:
+        return dict(arrays)
+
+
+def names_in(folder: Path, prefix: str = "") -> list[str]:
+    """Names of all finished cells that begin so, sorted."""
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.parquet"))
+    return sorted(name for name in names if name.startswith(prefix))
+
+
+def times_in(folder: Path) -> pd.DataFrame:
+    """Seconds that each finished cell took."""
+    rows = [(name, _seconds(folder, name)) for name in names_in(folder)]
+    return pd.DataFrame(rows, columns=["cell", "seconds"])
+
+
+def _path(folder: Path, name: str, suffix: str) -> Path:
+    return folder / f"{name}.{suffix}"
+
+
+def _run(cell: Cell, folder: Path) -> Outcome:
+    began = time.perf_counter()
+    n_threads = torch.get_num_threads()
+    # One thread a cell: sums in another order would change the last digit with the number of processes.
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            result = cell.work()
+        seconds = time.perf_counter() - began
+        _write(result, cell.name, seconds, folder)
+        return Outcome(cell.name, cell.cost, seconds)
+    except Interrupted:
+        raise
+    except Exception:  # whatever a cell fails with, the others shall still run
+        return Outcome(cell.name, cell.cost, time.perf_counter() - began, traceback.format_exc())
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
+    _path(folder, name, "parquet").parent.mkdir(parents=True, exist_ok=True)
+    _at_once(_path(folder, name, "npz"), lambda file: np.savez_compressed(file, **result.arrays))
+    spent = json.dumps({"seconds": round(seconds, 3)}).encode()
+    _at_once(_path(folder, name, "json"), lambda file: file.write(spent))
+    _at_once(_path(folder, name, "parquet"), lambda file: result.rows.to_parquet(file, index=False))
+
+
+def _at_once(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file that appears whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+    partial.replace(path)
+
+
+def _earlier(cell: Cell, folder: Path) -> Outcome:
+    return Outcome(cell.name, cell.cost, _seconds(folder, cell.name))
+
+
+def _seconds(folder: Path, name: str) -> float:
+    seconds: float = json.loads(_path(folder, name, "json").read_text())["seconds"]
+    return seconds
+
+
+def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
+    """Cost of what remains, times what a unit of cost took: in the same part of the study where it is known."""
+    ended = {outcome.name for outcome in outcomes}
+    spent = pd.DataFrame([(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"])
+    left = [(_part(cell.name), cell.cost) for cell in cells if cell.name not in ended]
+    seconds = None
+    if len(spent):
+        overall = spent.s.sum() / spent.cost.sum()
+        of_part = spent.groupby("part")[["s", "cost"]].sum()
+        rates = (of_part.s / of_part.cost).to_dict()
+        seconds = sum(cost * rates.get(part, overall) for part, cost in left) / n_jobs
+    return Forecast(len(outcomes), len(cells), seconds, sum(bool(each.error) for each in outcomes))
+
+
+def _part(name: str) -> str:
+    return name.partition("/")[0]
