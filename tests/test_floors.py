@@ -20,7 +20,7 @@ OWNERS = {
     "pymatgen": set(),
     "ase": set(),
     "gemmi": {"structures.py", "cif.py", "symbols.py", "symmetry.py"},
-    "sklearn": {"featurizer.py", "regressor.py", "evaluation.py", "plots.py", "study/material.py", "study/matbench.py", "study/models.py"},
+    "sklearn": {"featurizer.py", "regressor.py", "evaluation.py", "plots.py", "study/material.py", "study/matbench.py", "study/models.py", "study/representation.py"},
     "matplotlib": {"plots.py", "report.py"},
     "lightning": {"training.py"},
 }

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from crystalmax.encoding import Encoder
 from crystalmax.featurizer import encode
 from crystalmax.geometry import Geometry
 from crystalmax.pretraining import pretrain
-from crystalmax.spec import read_recipe
-from crystalmax.training import Split
+from crystalmax.spec import build, read_recipe
+from crystalmax.training import Split, seeded_weights
 
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
@@ -55,20 +54,36 @@ def trained(
     return run
 
 
+def untrained(recipe: Recipe, seed: int) -> checkpoint.Model:
+    """The network of a recipe with the initial weights of this seed."""
+    content = read_recipe(recipe) if isinstance(recipe, str) else recipe
+    with seeded_weights(seed):
+        objective = build(content["objective"])
+    geometry = build(content["geometry"])
+    assert isinstance(objective, nn.Module)  # shipped recipes are sound
+    assert isinstance(geometry, Geometry)
+    return checkpoint.Model(objective.eval(), geometry, {})
+
+
 def encoded(
     folder: Path, encoder: Encoder, geometry: Geometry, data: CrystalDataset, accelerator: str
 ) -> Float[np.ndarray, "crystals width"]:
     """Crystal vectors of a data set by an encoder, kept on disk."""
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
-    weights = [tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values()]
-    path = folder / f"{_key(data.content_hash, hashlib.sha256(b''.join(weights)).hexdigest())}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-        vectors = encode(encoder.to(device), geometry, data)
-        partial = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(partial, vectors)
-        partial.replace(path)
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
+    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    path = folder / f"{_key(data.content_hash, hashlib.sha256(weights).hexdigest())}.npy"
+    return kept(path, lambda: encode(encoder.to(device), geometry, data))
+
+
+def kept(path: Path, make: Callable[[], Float[np.ndarray, "crystals width"]]) -> Float[np.ndarray, "crystals width"]:
+    """Numbers that are made once; another process that needs the same waits for them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            partial = path.with_name(f"partial-{path.name}")
+            np.save(partial, make())
+            partial.replace(path)
     found: Float[np.ndarray, "crystals width"] = np.load(path)
     return found
 

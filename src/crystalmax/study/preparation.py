@@ -19,8 +19,8 @@ from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.ingest import canonical_records
 from crystalmax.sources import Record, write_skipped
 from crystalmax.study.fingerprint import Fingerprint
-from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.matbench import FOLDS, matbench
+from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
 from crystalmax.tables import IDENTIFIERS
 
@@ -146,7 +146,9 @@ def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
     """Rows that are to be kept and have at least one property."""
     for name in (*source.properties, source.keep, source.folds):
         if name and name not in numbers:
-            raise ValueError(f"{source.name} has no column {name!r} of numbers; there are {', '.join(map(str, numbers))}")
+            raise ValueError(
+                f"{source.name} has no column {name!r} of numbers; there are {', '.join(map(str, numbers))}"
+            )
     wanted = numbers[list(source.properties)].notna().any(axis=1)
     if source.keep:
         wanted &= numbers[source.keep] == 1

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -83,9 +83,10 @@ def rows_of(folder: Path, *, prefix: str = "") -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     together = pd.concat(tables, ignore_index=True)
-    columns = [name for name in COLUMNS if name in together]
-    others = sorted(set(together) - set(columns))
-    return together[[*columns, *others]].sort_values([*columns, *others], ignore_index=True, kind="stable")
+    shared = [name for name in COLUMNS if name in together]
+    columns = [*shared, *sorted(str(name) for name in together if name not in shared)]
+    ordered: pd.DataFrame = together[columns].sort_values(columns, ignore_index=True, kind="stable")
+    return ordered
 
 
 def arrays_of(folder: Path, name: str) -> Mapping[str, np.ndarray]:
@@ -131,7 +132,8 @@ def _run(cell: Cell, folder: Path) -> Outcome:
 
 def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
     _path(folder, name, "parquet").parent.mkdir(parents=True, exist_ok=True)
-    _at_once(_path(folder, name, "npz"), lambda file: np.savez_compressed(file, **result.arrays))
+    arrays: dict[str, Any] = dict(result.arrays)
+    _at_once(_path(folder, name, "npz"), lambda file: np.savez_compressed(file, **arrays))
     spent = json.dumps({"seconds": round(seconds, 3)}).encode()
     _at_once(_path(folder, name, "json"), lambda file: file.write(spent))
     _at_once(_path(folder, name, "parquet"), lambda file: result.rows.to_parquet(file, index=False))
@@ -157,7 +159,9 @@ def _seconds(folder: Path, name: str) -> float:
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
     """Cost of what remains, times what a unit of cost took: in the same part of the study where it is known."""
     ended = {outcome.name for outcome in outcomes}
-    spent = pd.DataFrame([(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"])
+    spent = pd.DataFrame(
+        [(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"]
+    )
     left = [(_part(cell.name), cell.cost) for cell in cells if cell.name not in ended]
     seconds = None
     if len(spent):

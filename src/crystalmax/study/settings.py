@@ -1,9 +1,8 @@
 """What a study is told: which data, how much of everything, and where to write."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +12,7 @@ from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
+from crystalmax.study.vectors import Vectors, read_vectors
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,6 @@ BUDGETS: Mapping[str, Budget] = {
 """The budgets by name; `tiny` shows within seconds that everything runs, and nothing else."""
 
 
-class Vectors(NamedTuple):
-    """Vectors that something else made for the same crystals, and those of its untrained twin, if it has one.
-
-    Both are tables as `crystalmax represent` writes them, one a data set: `key`, numbers, `refusal`.
-    """
-
-    name: str
-    tables: tuple[Path, ...]
-    untrained: tuple[Path, ...] = ()
-
-
 @dataclass(frozen=True)
 class Study:
     """Everything that cells depend on.
@@ -103,19 +92,32 @@ class Study:
 
     def labelled(self, material: Material, name: str, labels: int, draw: int) -> Int[np.ndarray, " labels"]:
         """Rows whose labels this draw may see: the same for every method, and part of the same draw of more labels."""
-        pool = material.known(name, self.parts(material).train)
+        pool = self.pool(material, name)
         if labels > len(pool):
             raise ValueError(f"{material.name} has {len(pool)} labels of {name} to draw from, fewer than {labels}")
         drawn: Int[np.ndarray, " labels"] = np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
         return drawn
 
+    def pool(self, material: Material, name: str) -> Int[np.ndarray, " pool"]:
+        """Rows that labels are drawn from."""
+        return self._described(material, material.known(name, self.parts(material).train))
+
     def tested(self, material: Material, name: str) -> Int[np.ndarray, " tested"]:
         """Rows that are predicted, the same for every method."""
-        return material.known(name, self.parts(material).test)
+        return self._described(material, material.known(name, self.parts(material).test))
+
+    def _described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
+        """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
+        for vectors in self.vectors:
+            for tables in (vectors.tables, vectors.untrained):
+                values = read_vectors(tables, material.keys)
+                if values is not None:
+                    rows = rows[np.isfinite(values[rows]).all(axis=1)]
+        return rows
 
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:
         """Numbers of labels that the data set can supply, and how many draws of each."""
-        n_pool = len(material.known(name, self.parts(material).train))
+        n_pool = len(self.pool(material, name))
         return [
             (labels, draws)
             for labels, draws in zip(self.budget.labels, self.budget.draws, strict=True)
@@ -162,3 +164,9 @@ class Study:
     def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> Float[np.ndarray, "crystals width"]:
         """Crystal vectors of a whole data set by any encoder, kept on disk."""
         return networks.encoded(self.folder / "vectors", encoder, geometry, material.data, self.accelerator)
+
+    def kept(
+        self, material: Material, name: str, make: Callable[[], Float[np.ndarray, "crystals width"]]
+    ) -> Float[np.ndarray, "crystals width"]:
+        """Numbers that describe the crystals of a data set, made once and kept on disk under this name."""
+        return networks.kept(self.folder / "vectors" / material.name / f"{name}.npy", make)

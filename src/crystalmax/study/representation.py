@@ -1,0 +1,233 @@
+"""Part 2: frozen vectors, their untrained twins and plain rivals under simple models, from few labels (Fig. 8)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator
+
+from crystalmax import baselines
+from crystalmax.crystal import Crystal
+from crystalmax.encoding import Encoder
+from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
+from crystalmax.geometry import Geometry
+from crystalmax.spec import build, read_recipe
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.material import Material
+from crystalmax.study.models import downstream_models
+from crystalmax.study.settings import Study
+from crystalmax.study.vectors import read_vectors
+from crystalmax.training import seeded_weights
+
+RECIPES = ("default", "paper")
+"""What is pre-trained."""
+
+FIRST_TWIN = 1001
+"""Seed of the first untrained network; far from those that networks are trained with."""
+
+BASELINES: Mapping[str, Callable[[Sequence[Crystal]], baselines.Features]] = {
+    "element fractions": baselines.element_fractions,
+    "composition statistics": baselines.composition_statistics,
+    "structure statistics": baselines.structure_statistics,
+}
+"""Plain rivals; the last two also stand together."""
+
+Rows = Int[np.ndarray, " _"]
+Features = Float[np.ndarray, "crystals columns"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What describes the crystals of a data set in a comparison.
+
+    Attributes:
+        name: What tables call it.
+        kind: Its role.
+        features: Makes its numbers, a row for each crystal of the data set.
+        family: Vectors and their untrained twins share one; empty for what has no twin.
+        pretraining: Data set and rows that its network has seen.
+    """
+
+    name: str
+    kind: Kind
+    features: Callable[[], Features]
+    family: str = ""
+    pretraining: tuple[Material, Rows] | None = None
+
+
+@dataclass(frozen=True)
+class GivenDraws:
+    """A plan whose draws were made before."""
+
+    given: tuple[Draw, ...]
+
+    def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
+        """The same draws for any groups: their split keeps groups apart already."""
+        return self.given
+
+
+def cells(study: Study) -> list[Cell]:
+    """Networks first, then each method at each number of labels, for data sets that are pre-trained on themselves."""
+    own = [material for material in study.materials if material.donor == material.name]
+    networks = [network_cell(study, material, recipe) for material in own for recipe in RECIPES]
+    return networks + [
+        Cell(
+            f"representation/{material.name}/{each.name}/{labels}/{method.name}",
+            partial(_scored, study, material.name, each.name, labels, draws, method.name),
+            cost=draws * (20 + labels) * (0.05 if method.kind == "trivial" else 1),
+        )
+        for material in own
+        for each in material.properties
+        for method in sorted(methods(study, material), key=lambda method: method.kind in ("pretrained", "joint"))
+        for labels, draws in study.budgets(material, each.name)
+    ]
+
+
+def network_cell(study: Study, material: Material, recipe: str) -> Cell:
+    """A cell that has nothing to tell, but trains a network that others wait for."""
+    cost = len(material.data) * float(material.data.n_sites.mean())
+    return Cell(f"networks/{material.name}/{recipe}", partial(_trained, study, material.name, recipe), cost)
+
+
+def methods(study: Study, material: Material) -> list[Method]:
+    """Everything that describes the crystals of a data set; networks are those of its donor."""
+    ours = [*_networks(study, material), *_elsewhere(study, material)]
+    statistics = partial(_statistics, study, material)
+    joint = [
+        Method(
+            f"{each.name} and statistics", "joint", partial(_together, each.features, statistics), "", each.pretraining
+        )
+        for each in ours
+        if each.kind == "pretrained"
+    ]
+    return [
+        Method(TRIVIAL, "trivial", partial(np.empty, (len(material.data), 0))),
+        *(Method(name, "baseline", partial(_baseline, study, material, name)) for name in BASELINES),
+        Method("composition and structure statistics", "baseline", statistics),
+        *ours,
+        *joint,
+    ]
+
+
+def score(
+    study: Study,
+    material: Material,
+    name: str,
+    method: Method,
+    draws: Sequence[Draw],
+    *,
+    models: Mapping[str, BaseEstimator] | None = None,
+) -> Result:
+    """Every model on the numbers of a method, for each of these draws, whose rows are those of the data set.
+
+    The arrays are `predictions`, a row for each row of the table, `tested` and `measured`.
+    """
+    values, numbers = material.values(name), method.features()
+    used = np.unique(np.concatenate([rows for draw in draws for part in draw.parts for rows in part]))
+    moved = [draw._replace(parts=tuple(_places(used, part) for part in draw.parts)) for draw in draws]
+    features = {} if method.kind == "trivial" else {method.name: FeatureSet(numbers[used], method.kind)}
+    models = downstream_models(study.budget.trees) if models is None else models
+    scores = evaluate(features, values[used], models=models, plan=GivenDraws(tuple(moved)))
+    own = (scores.table.kind == method.kind).to_numpy()
+    rows = scores.table[own].rename(columns={"features": "method"})
+    rows = rows.assign(dataset=material.name, property=name, split=study.split, family=method.family)
+    arrays = {"predictions": scores.predictions[own].astype(np.float32), "measured": scores.measured}
+    return Result(rows, {**arrays, "tested": used[scores.tested]})
+
+
+def drawn(study: Study, material: Material, name: str, labels: int, n_draws: int) -> list[Draw]:
+    """The draws of the study at one number of labels, as `score` takes them."""
+    tested, n_pool = study.tested(material, name), len(study.pool(material, name))
+    return [
+        Draw(labels, number, study.seed, n_pool, ((study.labelled(material, name, labels, number), tested),))
+        for number in range(n_draws)
+    ]
+
+
+def _scored(study: Study, dataset: str, name: str, labels: int, n_draws: int, method_name: str) -> Result:
+    material = study.material(dataset)
+    method = next(each for each in methods(study, material) if each.name == method_name)
+    found = score(study, material, name, method, drawn(study, material, name, labels, n_draws))
+    overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
+    return Result(found.rows.assign(part="representation", **overlap), found.arrays)
+
+
+def _trained(study: Study, dataset: str, recipe: str) -> Result:
+    study.network_folder(study.material(dataset), recipe)
+    return Result(pd.DataFrame())
+
+
+def _networks(study: Study, material: Material) -> Iterator[Method]:
+    """Vectors of each recipe, and the untrained networks of each kind of network."""
+    donor = study.material(material.donor)
+    seen = (donor, study.parts(donor).structures)
+    for recipe in RECIPES:
+        family = next(other for other in RECIPES if _network_of(other) == _network_of(recipe))
+        yield Method(f"{recipe} recipe", "pretrained", partial(_vectors, study, material, recipe), family, seen)
+        if family == recipe:
+            for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
+                name = f"untrained, seed {seed}" if recipe == RECIPES[0] else f"untrained {recipe}, seed {seed}"
+                yield Method(name, "untrained", partial(_twin, study, material, recipe, seed), family)
+
+
+def _elsewhere(study: Study, material: Material) -> Iterator[Method]:
+    """Vectors from elsewhere are judged against their untrained twin, or as plain rivals where they have none."""
+    for vectors in study.vectors:
+        twin = read_vectors(vectors.untrained, material.keys)
+        if read_vectors(vectors.tables, material.keys) is not None:
+            kind: Kind = "baseline" if twin is None else "pretrained"
+            yield Method(vectors.name, kind, partial(_read, vectors.tables, material), vectors.name)
+        if twin is not None:
+            yield Method(
+                f"{vectors.name}, untrained", "untrained", partial(_read, vectors.untrained, material), vectors.name
+            )
+
+
+def _network_of(recipe: str) -> tuple[object, object]:
+    content = read_recipe(recipe)
+    objective = content["objective"]
+    assert isinstance(objective, dict)  # shipped recipes have one
+    return objective["encoder"], content["geometry"]
+
+
+def _vectors(study: Study, material: Material, recipe: str) -> Features:
+    model = study.network(study.material(material.donor), recipe)
+    return study.encoded(model.encoder, model.geometry, material)
+
+
+def _twin(study: Study, material: Material, recipe: str, seed: int) -> Features:
+    encoder_spec, geometry_spec = _network_of(recipe)
+    with seeded_weights(seed):
+        encoder = build(encoder_spec)
+    geometry = build(geometry_spec)
+    assert isinstance(encoder, Encoder)  # shipped recipes are sound
+    assert isinstance(geometry, Geometry)
+    return study.encoded(encoder, geometry, material)
+
+
+def _read(tables: Sequence[Path], material: Material) -> Features:
+    values = read_vectors(tables, material.keys)
+    assert values is not None  # or there would be no such method
+    return values
+
+
+def _baseline(study: Study, material: Material, name: str) -> Features:
+    return study.kept(material, name, lambda: BASELINES[name](material.crystals)[0])
+
+
+def _statistics(study: Study, material: Material) -> Features:
+    return np.concatenate([_baseline(study, material, name) for name in list(BASELINES)[1:]], axis=1)
+
+
+def _together(*makers: Callable[[], Features]) -> Features:
+    return np.concatenate([make() for make in makers], axis=1)
+
+
+def _places(used: Rows, part: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
+    train, test = part
+    return np.searchsorted(used, train), np.searchsorted(used, test)

@@ -1,0 +1,45 @@
+"""Vectors that something else made, read back from tables as `crystalmax represent` writes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+LEAST_COVERED = 0.5
+"""Vectors that exist for a smaller part of a data set than this are taken for those of another data set."""
+
+
+class Vectors(NamedTuple):
+    """Vectors from elsewhere by a name, and those of the same network untrained, if it has such a twin.
+
+    The tables have a column `key`, columns of numbers, and perhaps `refusal`; of several, each is of another data set.
+    """
+
+    name: str
+    tables: tuple[Path, ...]
+    untrained: tuple[Path, ...] = ()
+
+
+def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarray, "crystals columns"] | None:
+    """A row for each key, NaN where the tables have none; nothing at all if they are of another data set.
+
+    Raises:
+        ValueError: A table has no column `key`, or a key twice.
+    """
+    for table in map(_of_table, tables):
+        if np.isin(list(keys), table.index).mean() >= LEAST_COVERED:
+            values: Float[np.ndarray, "crystals columns"] = table.reindex(list(keys)).to_numpy(dtype=np.float64)
+            return values
+    return None
+
+
+def _of_table(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, dtype={"key": str}) if path.suffix == ".csv" else pd.read_parquet(path)
+    if "key" not in table:
+        raise ValueError(f"{path} has no column 'key' that names the crystals; write it as `crystalmax represent` does")
+    if table.key.duplicated().any():
+        raise ValueError(f"{path} names {table.key[table.key.duplicated()].iloc[0]!r} twice; keep one row a crystal")
+    return table.assign(key=table.key.astype(str)).set_index("key").select_dtypes("number")
