@@ -57,7 +57,7 @@ def occur_in(these: Sequence[Fingerprint], others: Sequence[Fingerprint]) -> Boo
     return np.array([any(map(one.equals, of_formula.get(one.formula, ()))) for one in these], dtype=bool)
 
 
-def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds {NEAREST}"]:
+def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds neighbours"]:
     """Scaled distances of the nearest neighbours of each species, from the nearest on."""
     around, n_kinds = surroundings(crystal), len(crystal.kinds)
     scale = (crystal.volume / float(around.atoms.sum())) ** (1 / 3)
