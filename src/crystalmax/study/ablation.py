@@ -1,0 +1,124 @@
+"""Part 4: what the parts of the objective are worth: false samples, noise and its price, the upper level (Fig. 11)."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from crystalmax.checkpoint import Model
+from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.encoding import Encoder
+from crystalmax.segments import segment_mean
+from crystalmax.spec import read_recipe
+from crystalmax.study import networks
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.material import Material
+from crystalmax.study.models import downstream_models
+from crystalmax.study.representation import FIRST_TWIN, RECIPES, Features, Method, drawn, methods, network_cell, score
+from crystalmax.study.settings import Study
+
+MODELS = ("ridge", "extra trees")
+"""The downstream models that tell variants apart."""
+
+LOCAL = "local level only"
+"""The variant that leaves out the upper level."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """The networks as they are, then a cell for each variant and property; data sets are pre-trained on themselves."""
+    own = [material for material in study.materials if material.donor == material.name]
+    return [network_cell(study, material, recipe) for material in own for recipe in RECIPES] + [
+        Cell(
+            f"ablation/{material.name}/{each.name}/{method.name}",
+            partial(_scored, study, material.name, each.name, method.name),
+        )
+        for material in own
+        for each in material.properties
+        for method in rivals(study, material)
+    ]
+
+
+def variants(recipe: str) -> dict[str, dict[str, Any]]:
+    """A recipe without each family of false samples, without all but the first, and with other noise if it has any."""
+    content: dict[str, Any] = read_recipe(recipe)
+    families = content["objective"]["negatives"]
+
+    def changed(**parts: object) -> dict[str, Any]:
+        return {**content, "objective": {**content["objective"], **parts}}
+
+    found = {
+        f"without {_words(family)}": changed(negatives=[other for other in families if other is not family])
+        for family in families
+    }
+    found[f"{_words(families[0])} alone"] = changed(negatives=families[:1])
+    if content["objective"]["beta"]:
+        found["noise at a tenth of its price"] = changed(beta=content["objective"]["beta"] / 10)
+        found["noise without a price"] = changed(beta=0.0)
+        found["without noise"] = changed(beta=0.0, regularizer={"use": "NoRegularizer", "later": True})
+    return found
+
+
+def rivals(study: Study, material: Material) -> list[Method]:
+    """The recipes as they are, their variants, and untrained twins of the network and of its lower level."""
+    as_they_are = [method for method in methods(study, material) if method.family in RECIPES]
+    return [*as_they_are, *_variants(study, material)]
+
+
+def _variants(study: Study, material: Material) -> Iterator[Method]:
+    seen = (material, study.parts(material).structures)
+    for recipe in RECIPES:
+        for name, content in variants(recipe).items():
+            make = partial(_vectors, study, material, content)
+            yield Method(f"{recipe} recipe, {name}", "pretrained", make, recipe, seen)
+        # No gradient passes from the upper level to the lower, so that leaving it out needs no other network.
+        make = partial(_of_sites, study, material, recipe, None)
+        yield Method(f"{recipe} recipe, {LOCAL}", "pretrained", make, LOCAL, seen)
+    for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
+        make = partial(_of_sites, study, material, RECIPES[0], seed)
+        yield Method(f"untrained, seed {seed}, {LOCAL}", "untrained", make, LOCAL)
+
+
+def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
+    material = study.material(dataset)
+    method = next(each for each in rivals(study, material) if each.name == method_name)
+    draws = [draw for budget in study.budgets(material, name) for draw in drawn(study, material, name, *budget)]
+    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    rows = score(study, material, name, method, draws, models=models).rows
+    overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
+    return Result(rows.assign(part="ablation", **overlap))
+
+
+def _vectors(study: Study, material: Material, recipe: networks.Recipe) -> Features:
+    model = study.network(material, recipe)
+    return study.encoded(model.encoder, model.geometry, material)
+
+
+def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:
+    """The mean over sites of what the lower level says of them; with a seed, that of an untrained network."""
+    model = study.network(material, recipe) if seed is None else networks.untrained(recipe, seed)
+    return means_of_sites(model, material.data)
+
+
+def means_of_sites(
+    model: Model, data: CrystalDataset, sites_per_batch: int = 1200
+) -> Float[np.ndarray, "crystals width"]:
+    """The mean summary of the sites of each crystal."""
+    encoder: Encoder = model.encoder
+    out = np.empty((len(data), encoder.widths["site"].summary), dtype=np.float32)
+    with torch.inference_mode():
+        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+            batch = model.geometry(data.batch(rows))
+            sites = encoder(batch)["site"]
+            out[rows] = segment_mean(sites.summaries, sites.crystal, batch.n_crystals).numpy()
+    return out
+
+
+def _words(family: Mapping[str, Any]) -> str:
+    """What a family of false samples is called in a sentence."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", family.get("transform", family)["use"]).lower()
+    return f"{name.removesuffix('s')}s"

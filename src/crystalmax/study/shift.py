@@ -1,0 +1,87 @@
+"""Part 6: labels of one data set, structures of another, with and without the crystals that both have (Fig. 13)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from crystalmax.study import leakage
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.material import Material
+from crystalmax.study.models import downstream_models
+from crystalmax.study.representation import RECIPES, Features, Method, drawn, methods, network_cell, score
+from crystalmax.study.settings import Study
+from crystalmax.study.transfer import fine_tunings
+
+Rows = Int[np.ndarray, " _"]
+
+RECIPE = "default"
+"""What is pre-trained without the overlap."""
+
+OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, " _"]]] = {
+    "shared structures": leakage.same_structure,
+    "shared formulas": leakage.same_formula,
+}
+"""What two data sets can have in common, from little to much."""
+
+MODELS = ("ridge", "extra trees", "hidden layer")
+"""The downstream models: the paper's hidden layer, and two that need no tuning."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """For each data set that borrows its vectors: frozen ones beside all rivals, and fine-tuning as in Fig. 13."""
+    borrowers = [material for material in study.materials if material.donor != material.name]
+    donors = [study.material(name) for name in sorted({material.donor for material in borrowers})]
+    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + [
+        cell
+        for material in borrowers
+        for cell in [
+            *(
+                Cell(
+                    f"shift/{material.name}/{each.name}/{method.name}",
+                    partial(_scored, study, material.name, each.name, method.name),
+                    cost=1500,  # in the unit of fine-tuning
+                )
+                for each in material.properties
+                for method in rivals(study, material)
+            ),
+            *fine_tunings(study, material, ("random", "pretrained"), part="shift"),
+        ]
+    ]
+
+
+def rivals(study: Study, material: Material) -> list[Method]:
+    """Everything that describes the crystals, and vectors of networks that did not see what both data sets have."""
+    donor = study.material(material.donor)
+    reduced = []
+    for name in OVERLAPS:
+        rows = without(study, material, name)
+        features = partial(_vectors, study, material, rows)
+        reduced.append(Method(f"{RECIPE} recipe without {name}", "pretrained", features, RECIPE, (donor, rows)))
+    return [*methods(study, material), *reduced]
+
+
+def without(study: Study, material: Material, overlap: str) -> Rows:
+    """Rows of the donor to pre-train on that are not in the borrowing data set, be it among labels or tested."""
+    donor = study.material(material.donor)
+    rows = study.parts(donor).structures
+    shared = OVERLAPS[overlap](donor, rows, material, np.arange(len(material.data)))
+    unshared: Rows = rows[~shared]
+    return unshared
+
+
+def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
+    material = study.material(dataset)
+    method = next(each for each in rivals(study, material) if each.name == method_name)
+    draws = [draw for budget in study.budgets(material, name) for draw in drawn(study, material, name, *budget)]
+    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    found = score(study, material, name, method, draws, models=models)
+    overlap = leakage.counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
+    seen = 0 if method.pretraining is None else len(method.pretraining[1])
+    return Result(found.rows.assign(part="shift", pretrained_on=seen, **overlap), found.arrays)
+
+
+def _vectors(study: Study, material: Material, rows: Rows) -> Features:
+    model = study.network(study.material(material.donor), RECIPE, rows)
+    return study.encoded(model.encoder, model.geometry, material)

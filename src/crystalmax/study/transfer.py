@@ -1,0 +1,136 @@
+"""Part 3: networks fine-tuned on few labels, from random weights, Deep InfoMax or another property (Fig. 7)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from crystalmax.checkpoint import Model
+from crystalmax.dataset import CrystalDataset
+from crystalmax.regressor import CrystalRegressor, predict
+from crystalmax.spec import read_recipe
+from crystalmax.study import networks
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.material import Material
+from crystalmax.study.representation import FIRST_TWIN
+from crystalmax.study.settings import Study
+
+Start = Literal["random", "pretrained", "supervised"]
+
+STARTS: dict[Start, tuple[str, str]] = {
+    "random": ("from random weights", "untrained"),
+    "pretrained": ("from Deep InfoMax", "pretrained"),
+    "supervised": ("from the other property", "supervised"),
+}
+"""Where fine-tuning starts: its name and its kind in tables."""
+
+RECIPE = "default"
+"""What is pre-trained, and the network of every start."""
+
+FOLDS = 2
+"""Parts that the labels are cut into to find when to stop: the fewest that let each label be predicted unseen."""
+
+SUPERVISED = {"epochs": 12, "sites_per_batch": 400, "learning_rate": 1e-3, "weight_decay": 1e-2}
+"""How a network is trained on all labels of the other property: as fine-tuning does, for a fixed time."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """Trials on data sets that are pre-trained on themselves; one with a single property has no other to start from."""
+    starts: tuple[Start, ...] = ("random", "pretrained", "supervised")
+    return [
+        cell
+        for material in study.materials
+        if material.donor == material.name
+        for cell in fine_tunings(study, material, starts if len(material.properties) > 1 else starts[:2])
+    ]
+
+
+def fine_tunings(study: Study, material: Material, starts: Sequence[Start], *, part: str = "transfer") -> list[Cell]:
+    """A cell for each start, number of labels, trial and property of a data set."""
+    return [
+        Cell(
+            f"{part}/{material.name}/{each.name}/{start}/{labels}/{trial:02}",
+            partial(_fine_tuned, study, material.name, each.name, start, labels, trial, part),
+            cost=150 + labels,  # each step costs something, however few crystals it has
+        )
+        for start in starts
+        for labels in sorted(study.budget.labels, reverse=True)
+        for trial in range(study.budget.transfer_seeds)
+        # Neighbours in this order need different networks, so that none waits for another process to train it.
+        for each in material.properties
+        if labels in dict(study.budgets(material, each.name))
+    ]
+
+
+def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: int, trial: int, part: str) -> Result:
+    """One trial. Its labels, head, folds and order of crystals depend on its number alone, not on where it starts."""
+    material = study.material(dataset)
+    values, tested = material.values(target), study.tested(material, target)
+    rows = study.labelled(material, target, labels, trial)
+    begin = starting_point(study, material, target, start, trial)
+    regressor = CrystalRegressor(
+        begin.model.encoder,
+        geometry=begin.model.geometry,
+        max_epochs=study.budget.fine_tuning_epochs,
+        folds=FOLDS,
+        seed=trial,
+    ).fit_crystals([replace(material.data[row], targets={target: values[row]}) for row in rows], target)
+    unseen = CrystalDataset.from_crystals([replace(material.data[row], targets={}) for row in tested])
+    predictions = predict(regressor.objective_, regressor.geometry, unseen)
+    method, kind = STARTS[start]
+    row = {
+        "part": part,
+        "dataset": dataset,
+        "property": target,
+        "split": study.split,
+        "method": method,
+        "kind": kind,
+        "model": "fine-tuned",
+        "labels": labels,
+        "draw": trial,
+        "seed": study.seed,
+        "pool": len(study.pool(material, target)),
+        "mae": np.abs(predictions - values[tested]).mean(),
+        "epochs": regressor.epochs_,
+        **counts(material, tested, study.pool(material, target), begin.pretraining),
+    }
+    arrays = {"predictions": predictions[None].astype(np.float32), "measured": values[tested]}
+    return Result(pd.DataFrame([row]), {**arrays, "labelled": rows, "tested": tested})
+
+
+class Beginning(NamedTuple):
+    """The network that fine-tuning begins with, and the data set and rows that it was trained on before."""
+
+    model: Model
+    pretraining: tuple[Material, Int[np.ndarray, " rows"]] | None
+
+
+def starting_point(study: Study, material: Material, target: str, start: Start, trial: int) -> Beginning:
+    """Where a trial begins: the same network for all trials where it was trained, another for each where it was not."""
+    if start == "random":
+        return Beginning(networks.untrained(RECIPE, FIRST_TWIN + trial), None)
+    if start == "pretrained":
+        donor = study.material(material.donor)
+        return Beginning(study.network(donor, RECIPE), (donor, study.parts(donor).structures))
+    names = [each.name for each in material.properties]
+    other = names[(names.index(target) + 1) % len(names)]
+    rows = study.pool(material, other)
+    return Beginning(study.network(material, supervised(other, material.values(other)[rows]), rows), (material, rows))
+
+
+def supervised(target: str, values: Float[np.ndarray, " labels"]) -> dict[str, object]:
+    """A recipe that trains the network of `RECIPE` on labels, scaled as fine-tuning scales them."""
+    recipe = read_recipe(RECIPE)
+    objective = recipe["objective"]
+    assert isinstance(objective, dict)  # shipped recipes have one
+    scale = {"target": target, "mean": float(values.mean()), "deviation": float(values.std()) or 1.0}
+    return {
+        "geometry": recipe["geometry"],
+        "objective": {"use": "Regression", "encoder": objective["encoder"], **scale},
+        "training": SUPERVISED,
+    }
