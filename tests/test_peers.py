@@ -23,8 +23,10 @@ PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
 def exchange():
     spec = importlib.util.spec_from_file_location("exchange", PEERS / "exchange.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "exchange", module)  # where worker processes look for it
+        spec.loader.exec_module(module)
+        yield module
 
 
 def rock_salt(cation, a=4.0):

@@ -10,7 +10,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -60,6 +62,7 @@ def main(
     parser.add_argument("--key", default="material_id", help="the column that names crystals")
     parser.add_argument("--kind", choices=list(kinds), default=next(iter(kinds)))
     parser.add_argument("--max-sites", type=int, help="larger cells get no vector")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--serve", action="store_true", help="answer benchmarks/featurisers.py")
     if has_weights:
         parser.add_argument("--seed", type=int, help="random weights of this seed: the untrained twin")
@@ -73,7 +76,7 @@ def main(
     elif options.table is None or options.out is None:
         parser.error("a table to read and an --out to write are needed")
     else:
-        write(options, kinds[options.kind](vars(options).get("seed")), read)
+        write(options, lambda: kinds[options.kind](vars(options).get("seed")), read)
 
 
 def represented(
@@ -111,7 +114,7 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def write(options: argparse.Namespace, vectors: Vectors, read: Read) -> None:
+def write(options: argparse.Namespace, make: Callable[[], Vectors], read: Read) -> None:
     """Read a table, write a row for each of its crystals: `key`, the vector, `refusal`."""
     table = pd.read_csv(options.table) if options.table.suffix == ".csv" else pd.read_parquet(options.table)
     keys = table[options.key].astype(str)
@@ -119,24 +122,39 @@ def write(options: argparse.Namespace, vectors: Vectors, read: Read) -> None:
         raise SystemExit(
             f"{keys[keys.duplicated()].iloc[0]!r} stands twice in the column {options.key}; name them apart"
         )
-    rows: list[np.ndarray | None] = []
-    reasons: list[str] = []
-    began = time.process_time()
-    for start in tqdm(range(0, len(table), BATCH), unit="batch", disable=None):
-        texts = table.cif.iloc[start : start + BATCH].tolist()
-        for found, more in zip((rows, reasons), represented(texts, vectors, read, options.max_sites), strict=True):
-            found.extend(more)
+    began = time.perf_counter()
+    chunks = [table.cif.iloc[start : start + BATCH].tolist() for start in range(0, len(table), BATCH)]
+    # Forked before any weights are loaded: each process makes its own.
+    how = (make, read, options.max_sites)
+    with ProcessPoolExecutor(options.jobs, get_context("fork"), _prepare, how) as pool:
+        found = list(tqdm(pool.map(_represented, chunks), total=len(chunks), unit="batch", disable=None))
+    rows = [row for some, _ in found for row in some]
+    reasons = [reason for _, some in found for reason in some]
     width = max((len(row) for row in rows if row is not None), default=0)
-    values = np.stack([np.full(width, np.nan) if row is None else np.asarray(row, dtype=float) for row in rows])
+    values = np.full((len(rows), width), np.nan)
+    for place, row in zip(values, rows, strict=True):
+        place[:] = np.nan if row is None else row
     columns = [f"{options.kind}_{i:03d}" for i in range(width)]
     result = pd.concat([keys.rename("key").reset_index(drop=True), pd.DataFrame(values, columns=columns)], axis=1)
     result.assign(refusal=reasons).to_parquet(options.out, index=False)
     n_refused = sum(map(bool, reasons))
-    spent = (time.process_time() - began) / max(len(table), 1)
+    spent = (time.perf_counter() - began) / max(len(table), 1)
     print(
         f"{len(rows) - n_refused:,} rows in {options.out}; {n_refused:,} more without a vector, the reason beside them"
     )
-    print(f"{spent * 1000:.1f} CPU ms a crystal")
+    print(f"{spent * 1000:.1f} ms a crystal")
+
+
+def _prepare(make: Callable[[], Vectors], *how: Any) -> None:
+    _state.update(vectors=make(), how=how)
+
+
+def _represented(texts: Sequence[str]) -> tuple[list[np.ndarray | None], list[str]]:
+    return represented(texts, _state["vectors"], *_state["how"])
+
+
+_state: dict[str, Any] = {}
+"""What a process of `write` works with."""
 
 
 def serve(vectors: Vectors, read: Read, packages: Sequence[str], answers: TextIO) -> None:

@@ -1,0 +1,168 @@
+"""Rewrites the tables of the documentation from benchmarks/results/*.json.
+
+    python benchmarks/table.py
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`, where NAME is one of `TABLES`. A test fails
+where a page does not say what the results say. A number that reaches its goal is bold.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SETS = ("perov_5", "carbon_24", "matbench_phonons")
+RATES = "crystals_per_cpu_second"
+_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+class Claim(NamedTuple):
+    """A line of the table of claims, in crystals per CPU second.
+
+    Attributes:
+        what: The work.
+        reference: The same work in a port of the published code, for each of `SETS` or as one text for all.
+        goals: What must be reached on each of `SETS`.
+        stages: Names of stages in `results/speed_*.json` that are done one after another; of several such rows of
+            names, the first that was measured counts.
+    """
+
+    what: str
+    reference: str
+    goals: tuple[float, float, float]
+    stages: tuple[tuple[str, ...], ...]
+
+
+_TO_RAW, _TO_CELL, _TO_PAIRS = "CIF text to raw arrays", "raw to canonical arrays", "arrays to pairs"
+_TO_VECTORS = "data set to vectors"
+CLAIMS = (
+    Claim("parsed structure to canonical cell and pairs", "18.6", (1900,) * 3, ((_TO_CELL, _TO_PAIRS),)),
+    Claim("CIF text to arrays in the canonical cell", "< 18", (1500,) * 3, ((_TO_RAW, _TO_CELL),)),
+    Claim(
+        "training, losses exact",
+        "238 / 123 / 166",
+        (2400, 1500, 1700),
+        (("training, losses exact",), ("training step, paper recipe",)),
+    ),
+    Claim(
+        "training, unbiased shortcuts",
+        "none",
+        (4000, 2500, 2800),
+        (("training, unbiased shortcuts",), ("training step, unbiased shortcuts",), ("training step, fast recipe",)),
+    ),
+    Claim("data set to vectors", "1,487 / 1,032 / 1,118", (15000,) * 3, ((_TO_VECTORS,),)),
+    Claim("CIF text to vector", "< 18", (1200,) * 3, (("CIF text to vectors",), (_TO_RAW, _TO_CELL, _TO_VECTORS))),
+)
+MEMORY = Claim("peak memory of training, GB", "1.2 / 1.6 / 1.5", (0.6,) * 3, (("peak_GB",),))
+
+
+def results(pattern: str) -> dict[str, dict[str, Any]]:
+    """Stored results by file name without ending."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))}
+
+
+def rate(stages: Mapping[str, float], names: Sequence[Sequence[str]]) -> float | None:
+    """Crystals per CPU second of stages done one after another; nothing where one was not measured."""
+    for row in names:
+        if all(name in stages for name in row):
+            return 1 / sum(1 / stages[name] for name in row)
+    return None
+
+
+def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    header = list(header)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
+
+
+def claims() -> str:
+    """What was promised beside what was measured, on the three data sets of the reference."""
+    measured = [results(f"speed_{name}.json").get(f"speed_{name}", {}) for name in SETS]
+    commits = ", ".join(sorted({f"`{found['commit']}`" for found in measured if found}))
+    rows = []
+    for claim in CLAIMS:
+        found = [rate(one.get(RATES, {}), claim.stages) for one in measured]
+        shown = [_shown(value, goal, value is not None and value >= goal) for value, goal in zip(found, claim.goals)]  # noqa: B905
+        rows.append(
+            (claim.what, claim.reference, _joined(f"{goal:,.0f}" for goal in claim.goals), _joined(shown), commits)
+        )
+    peaks = [one.get("peak_GB") for one in measured]
+    shown = [_shown(value, goal, value is not None and value <= goal) for value, goal in zip(peaks, MEMORY.goals)]  # noqa: B905
+    rows.append((MEMORY.what, MEMORY.reference, _joined(map(str, MEMORY.goals)), _joined(shown), commits))
+    return table((f"crystals per CPU second: {_joined(SETS)}", "reference", "must reach", "measured", "commit"), rows)
+
+
+def _shown(value: float | None, goal: float, reached: bool) -> str:
+    if value is None:
+        return "not measured"
+    text = f"{value:,.2f}" if goal < 10 else f"{value:,.0f}"
+    return f"**{text}**" if reached else text
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Parts between slashes, or one for all where they are equal."""
+    parts = list(parts)
+    return parts[0] if len(set(parts)) == 1 else " / ".join(parts)
+
+
+def stages() -> str:
+    """Everything in `results/speed_*.json`, a column for each data set."""
+    found = results("speed_*.json")
+    names = list(dict.fromkeys(name for one in found.values() for name in one.get(RATES, {})))
+    header = ("crystals per CPU second", *(one["data"].removesuffix(".parquet") for one in found.values()))
+    rows = [
+        (name, *(f"{one[RATES][name]:,.0f}" if name in one.get(RATES, {}) else "" for one in found.values()))
+        for name in names
+    ]
+    return table(header, rows)
+
+
+def featurisers() -> str:
+    """Peers and ourselves in one run."""
+    (found,) = results("featurisers.json").values()
+    total = {name: row["reading_ms"] + row["encoding_ms"] for name, row in found["featurisers"].items()}
+    rows = [
+        (
+            f"{name} ({', '.join(' '.join(version) for version in row['versions'].items())})",
+            str(row["width"]),
+            f"{row['reading_ms']:.2f}",
+            f"{row['encoding_ms']:.2f}",
+            f"{total[name] / total['crystalmax']:,.1f}",
+            f"{row['change_with_cell']:.0e}",
+        )
+        for name, row in sorted(found["featurisers"].items(), key=lambda item: total[item[0]])
+    ]
+    header = ("vector", "numbers", "reading, ms", "encoding, ms", "both, by ours", "change when the cell is doubled")
+    return table(header, rows)
+
+
+def pairs() -> str:
+    """The lines through the cost of pairs."""
+    (found,) = results("cost_of_pairs.json").values()
+    rows = [
+        (name, f"{line['slope']:.2f}", f"{line['fixed_ms']:.1f}", f"{line['ns_per_pair']:,.0f}")
+        for name, line in found["lines"].items()
+    ]
+    return table(("work", "slope in log-log", "fixed, ms", "each pair, ns"), rows)
+
+
+TABLES = {"claims": claims, "stages": stages, "featurisers": featurisers, "pairs": pairs}
+
+
+def refreshed(text: str) -> str:
+    """A page with its tables written anew."""
+    return _BLOCK.sub(lambda block: block[1] + TABLES[block[2]]() + block[3], text)
+
+
+def pages() -> list[Path]:
+    """Pages of the documentation that have such tables."""
+    return [page for page in sorted((ROOT / "docs").glob("*.md")) if _BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(refreshed(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page.relative_to(ROOT))
