@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import GaussianBasis, SiteNet
-from crystalmax.encoders.sitenet import distinct_triples
+from crystalmax.encoders.pair_layer import distinct_triples
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs
 from crystalmax.spec import build, describe

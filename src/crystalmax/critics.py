@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crystalmax.layers import Dense
 from crystalmax.encoding import Constituents, Widths
 from crystalmax.segments import gather, paired_dot
 
@@ -32,8 +33,8 @@ class ProjectedDot(nn.Module):
     def __init__(self, widths: Widths, *, hidden: int = 64, common: int = 128) -> None:
         super().__init__()
         self.widths, self.hidden, self.common = widths, hidden, common
-        self.summary = nn.Sequential(nn.Linear(widths.summary, hidden), nn.Mish(), nn.Linear(hidden, common))
-        self.constituent = nn.Sequential(nn.Linear(widths.constituent, hidden), nn.Mish())
+        self.summary = nn.Sequential(Dense(widths.summary, hidden, norm=False), nn.Linear(hidden, common))
+        self.constituent = Dense(widths.constituent, hidden, norm=False)
         self.last = nn.Linear(hidden, common)
 
     def forward(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crystalmax import native
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.segments import offsets, ranges
 
@@ -56,6 +57,22 @@ class AllPairs:
 
     def __call__(self, batch: CrystalBatch) -> CrystalBatch:
         """The same batch with all pairs."""
+        on_cpu = batch.device.type == "cpu" and native.usable()
+        return replace(batch, pairs=self._native(batch) if self.merge and on_cpu else self._in_torch(batch))
+
+    def _native(self, batch: CrystalBatch) -> Pairs:
+        sizes = batch.sites_of_crystal
+        entries = sizes * torch.div(self.max_sites, sizes.clamp_min(1), rounding_mode="floor").clamp_min(1)
+        most, rows = int(entries.max()), int((sizes * entries).sum())
+        center, neighbor = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
+        displacement, count = torch.empty(rows, 3), torch.empty(rows)
+        work = torch.empty(13 * most + 1, dtype=torch.float64)  # per entry, as `all_pairs` in pairs.c says
+        where = [array.double().contiguous() for array in (batch.lattice, batch.positions)]
+        columns = (center, neighbor, displacement, count)
+        found = native.run("all_pairs", *where, sizes.cumsum(0), batch.n_crystals, self.max_sites, most, work, *columns)
+        return Pairs(*(column[:found] for column in columns))
+
+    def _in_torch(self, batch: CrystalBatch) -> Pairs:
         lattice, positions = batch.lattice.double(), batch.positions.double()
         repeats = near_cubic(lattice, batch.sites_of_crystal, self.max_sites)
         supercell = shortest_basis(repeats.double() @ lattice)
@@ -70,7 +87,7 @@ class AllPairs:
             center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
         else:
             count = torch.ones_like(center)
-        return replace(batch, pairs=Pairs(center, neighbor, displacement.T.float(), count.float()))
+        return Pairs(center, neighbor, displacement.T.float(), count.float())
 
 
 def near_cubic(lattice: Lattices, n_sites: Int[Tensor, " crystals"], max_sites: int) -> Int[Tensor, "crystals 3 3"]:

@@ -44,7 +44,9 @@ class Corrupted:
     levels: tuple[str, ...] = ("site", "crystal")
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
-        false = encode(self.transform(batch, rng))
+        corrupted = self.transform(batch, rng)
+        unchanged = corrupted.pairs is batch.pairs and torch.equal(corrupted.species, batch.species)
+        false = truth if unchanged else encode(corrupted)  # among crystals of one element, corruptions change nothing
         return {name: false[name].constituents for name in self.levels}
 
 

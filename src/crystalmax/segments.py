@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from crystalmax import native
 
 Index = Int[Tensor, " parts"]
 Numbers = Float[Tensor, " parts"]
@@ -70,6 +73,18 @@ def rank_within(keys: Numbers, owner: Index, sizes: Int[Tensor, " wholes"]) -> I
     return rank - gather(offsets(sizes)[:-1], owner)
 
 
+def distinct(keys: Index) -> tuple[Int[Tensor, " rows"], Index]:
+    """The distinct keys, none of which is negative, in some order, and which of them each key is."""
+    if keys.device.type != "cpu" or not native.usable():
+        found, number = torch.unique(keys, return_inverse=True)
+        return found, number
+    keys = keys.contiguous()
+    number, first = torch.empty_like(keys), torch.empty_like(keys)
+    slots = torch.full((1 << (2 * len(keys)).bit_length(),), -1)
+    n_found = native.run("distinct", keys, number, first, len(keys), slots, len(slots))
+    return gather(keys, first[:n_found]), number
+
+
 def paired_dot(
     left: Float[Tensor, "lefts width"], right: Float[Tensor, "rights width"], left_row: Index, right_row: Index
 ) -> Numbers:
@@ -86,6 +101,25 @@ def weighted_sum(
     return out
 
 
+def attention(
+    logits: Float[Tensor, " rows"],
+    values: Float[Tensor, "rows width"],
+    row: Index,
+    owner: Index,
+    count: Numbers,
+    n_segments: int,
+) -> Float[Tensor, "wholes width"]:
+    """Mean of `values[row[p]]` over each set, weighted by the softmax of `logits[row[p]]`; zero for an empty set.
+
+    Part p stands for `count[p]` equal members. Parts are grouped by owner.
+    """
+    if native.usable(logits, values, count):
+        out: Tensor = _Attention.apply(logits, values, row, owner, count, n_segments)  # type: ignore[no-untyped-call]
+        return out
+    share = segment_softmax(gather(logits, row), owner, n_segments, count)
+    return weighted_sum(values, row, share, owner, n_segments)
+
+
 # A chunk of rows stays in the cache of a core; on an accelerator one pass over everything is faster.
 _CHUNK_BYTES = 1 << 20
 
@@ -97,6 +131,9 @@ def _chunks(row: Tensor, width: int) -> list[slice]:
 
 def _dots(left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> Tensor:
     out = left.new_empty(len(left_row))
+    if native.usable(left, right):
+        native.run("paired_dot", *_contiguous(left, right, left_row, right_row), out, len(left_row), left.shape[1])
+        return out
     for part in _chunks(left_row, left.shape[1]):
         product = left.index_select(0, left_row[part]).mul_(right.index_select(0, right_row[part]))
         torch.sum(product, -1, out=out[part])
@@ -105,9 +142,16 @@ def _dots(left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> T
 
 def _sums(values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments: int) -> Tensor:
     out = values.new_zeros(n_segments, values.shape[1])
+    if native.usable(values, weight):
+        native.run("weighted_sum", *_contiguous(values, row, weight, owner), out, len(row), values.shape[1])
+        return out
     for part in _chunks(row, values.shape[1]):
         out.index_add_(0, owner[part], values.index_select(0, row[part]).mul_(weight[part, None]))
     return out
+
+
+def _contiguous(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
 
 
 class _PairedDot(torch.autograd.Function):
@@ -139,3 +183,32 @@ class _WeightedSum(torch.autograd.Function):
         of_values = _sums(gradient, owner, weight, row, len(values)) if to_values else None
         of_weight = _dots(values, gradient, row, owner) if to_weight else None
         return of_values, None, of_weight, None, None
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        logits: Tensor,
+        values: Tensor,
+        row: Tensor,
+        owner: Tensor,
+        count: Tensor,
+        n_segments: int,
+    ) -> Tensor:
+        logits, values, row, owner, count = _contiguous(logits, values, row, owner, count)
+        share, out = torch.empty_like(count), values.new_zeros(n_segments, values.shape[1])
+        native.run("attention_forward", logits, values, row, owner, count, share, out, len(row), values.shape[1])
+        ctx.save_for_backward(share, values, row, owner)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        share, values, row, owner = ctx.saved_tensors
+        of_logits, of_values, scratch = values.new_zeros(len(values)), torch.zeros_like(values), torch.empty_like(share)
+        found = (of_logits, of_values, scratch)
+        native.run(
+            "attention_backward", share, values, row, owner, gradient.contiguous(), *found, len(row), values.shape[1]
+        )
+        return of_logits, of_values, None, None, None, None

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from torch import nn
 
+from crystalmax.layers import Dense
+
 
 def array(tensor):
     return tensor.detach().double().numpy()
@@ -28,11 +30,16 @@ def layer_norm(layer, x):
     return array(layer.weight) * centered / math.sqrt(variance + layer.eps) + array(layer.bias)
 
 
-STEPS = {nn.Linear: linear, nn.Mish: lambda layer, x: mish(x), nn.LayerNorm: layer_norm}
+def dense(layer, x):
+    activated = mish(linear(layer, x))
+    return activated if layer.norm is None else layer_norm(layer.norm, activated)
+
+
+STEPS = {Dense: dense, nn.Linear: linear, nn.Mish: lambda layer, x: mish(x), nn.LayerNorm: layer_norm}
 
 
 def run(layers, x):
     """Layer after layer."""
-    for layer in layers:
+    for layer in layers if isinstance(layers, nn.Sequential | list) else [layers]:
         x = run(layer, x) if isinstance(layer, nn.Sequential) else STEPS[type(layer)](layer, x)
     return x

@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crystalmax.layers import Dense
+
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
     """Linear maps between these widths, each followed by Mish and then LayerNorm."""
-    layers: list[nn.Module] = []
-    for width_in, width_out in pairwise(widths):
-        layers += [nn.Linear(width_in, width_out), nn.Mish(), nn.LayerNorm(width_out)]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(Dense(width_in, width_out) for width_in, width_out in pairwise(widths)))
 
 
 @runtime_checkable
@@ -24,6 +23,10 @@ class DistanceBasis(Protocol):
     @property
     def width(self) -> int:
         """Length of the vector."""
+
+    @property
+    def step(self) -> float:
+        """Spacing of knots, in angstrom, between which cubic interpolation of smooth maps of it is exact to float32."""
 
     def __call__(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
         """The vector of each distance."""
@@ -42,6 +45,7 @@ class ScaledDistance(nn.Module):
     def __init__(self, *, center: float = 5.0, scale: float = 2.5) -> None:
         super().__init__()
         self.center, self.scale = center, scale
+        self.step = scale / 50
 
     def forward(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows 1"]:
         """Shifted and scaled distances."""
@@ -62,6 +66,7 @@ class GaussianBasis(nn.Module):
     def __init__(self, *, width: int = 32, start: float = 0.5, stop: float = 10.0) -> None:
         super().__init__()
         self.width, self.start, self.stop = width, start, stop
+        self.step = (stop - start) / (width - 1) / 32
         self.register_buffer("centers", torch.linspace(start, stop, width), persistent=False)
 
     def forward(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:

@@ -1,21 +1,19 @@
 """Site-Net: attention from each site over all pairs, then a mean over sites (DOI 10.1039/d4dd00202d, Table 1)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
+from crystalmax.encoders.pair_layer import PairLayer, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
-from crystalmax.segments import gather, segment_mean, segment_softmax, weighted_sum
+from crystalmax.segments import attention, gather, segment_mean
 
 N_SITE_FEATURES = len(elements.FEATURES) + 1
-_QUANTUM = 1e-5  # angstrom; distances are read on this grid, so that equal ones are recognised whatever the batch
 
 
 class SiteNet(nn.Module):
@@ -45,11 +43,8 @@ class SiteNet(nn.Module):
         self.distance = ScaledDistance() if distance is None else distance
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SITE_FEATURES, hidden])
-        self.embed_distance = perceptron([self.distance.width, hidden])
-        # Attention and value networks have first layers of equal shape over the same pairs: they are one layer.
-        self.first = nn.ModuleDict({part: nn.Linear(hidden, 2 * hidden) for part in ("center", "neighbor", "distance")})
-        self.logit = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 1))
-        self.value = nn.Sequential(nn.LayerNorm(hidden), *perceptron([hidden, hidden]))
+        self.first = PairLayer(self.distance, hidden)
+        self.value = perceptron([hidden, hidden])
         self.to_site = nn.Linear(hidden, site_width)
         self.before_mean = perceptron([site_width, hidden, 2 * hidden])
         self.to_crystal = nn.Sequential(*perceptron([2 * hidden, hidden]), nn.Linear(hidden, crystal_width))
@@ -79,40 +74,9 @@ class SiteNet(nn.Module):
         # The paper's nine features of each species: eight of its elements, weighted by occupancy, and its charge.
         elemental = batch.kinds[:, :N_ELEMENTS] @ self.site_features
         features = torch.cat([elemental, batch.kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
-        site = self.embed_site(features)
+        logits, hidden = self.first(self.embed_site(features), triples)
+        pooled = attention(logits, self.value(hidden), triples.of_pair, pairs.center, pairs.count, batch.n_sites)
         far = self.distance(triples.end_distance)
-        end = gather(self.first["neighbor"](site), triples.end_species)
-        end = end + self.first["distance"](self.embed_distance(far))
-        hidden = nn.functional.mish(gather(end, triples.end) + gather(self.first["center"](site), triples.center))
-        attention, value = torch.split(hidden, self.hidden, dim=-1)
-        logits = gather(self.logit(attention)[:, 0], triples.of_pair)
-        share = segment_softmax(logits, pairs.center, batch.n_sites, pairs.count)
-        pooled = weighted_sum(self.value(value), triples.of_pair, share, pairs.center, batch.n_sites)
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)
-
-
-class Triples(NamedTuple):
-    """The distinct (species, species, distance) of a batch, and the distinct ends (species, distance) among them.
-
-    `center` is the species at the center of each triple; distances are in angstrom.
-    """
-
-    of_pair: Int[Tensor, " pairs"]
-    center: Int[Tensor, " triples"]
-    end: Int[Tensor, " triples"]
-    end_species: Int[Tensor, " ends"]
-    end_distance: Float[Tensor, " ends"]
-
-
-def distinct_triples(species: Int[Tensor, " sites"], n_kinds: int, pairs: Pairs) -> Triples:
-    """Find what a pair network has to be evaluated on. Distances are rounded to 1e-5 angstrom."""
-    steps = (pairs.distance / _QUANTUM).round().long()
-    n_steps = int(steps.max()) + 1 if len(steps) else 1
-    end_key = gather(species, pairs.neighbor) * n_steps + steps
-    triple_key = gather(species, pairs.center) * (n_kinds * n_steps) + end_key
-    triples, of_pair = torch.unique(triple_key, return_inverse=True)
-    center = triples // (n_kinds * n_steps)
-    ends, end = torch.unique(triples % (n_kinds * n_steps), return_inverse=True)
-    return Triples(of_pair, center, end, ends // n_steps, (ends % n_steps).to(pairs.displacement.dtype) * _QUANTUM)

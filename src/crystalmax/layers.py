@@ -1,0 +1,82 @@
+"""A layer with its activation and normalisation, in one pass over memory where the native loops can take it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import mish
+
+from crystalmax import native
+
+
+class Dense(nn.Linear):
+    """Linear, then Mish (arXiv:1908.08681), then LayerNorm.
+
+    Args:
+        width_in: Columns of the input.
+        width_out: Columns of the output.
+        norm: Whether LayerNorm follows.
+    """
+
+    def __init__(self, width_in: int, width_out: int, *, norm: bool = True) -> None:
+        super().__init__(width_in, width_out)
+        self.norm = nn.LayerNorm(width_out) if norm else None
+
+    def forward(self, input: Float[Tensor, "rows wide"]) -> Float[Tensor, "rows out"]:  # torch's name
+        """The layer on each row."""
+        if not (native.usable(input, self.weight) and self.out_features % native.LANES == 0):
+            activated = mish(super().forward(input))
+            return activated if self.norm is None else self.norm(activated)
+        norm = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
+        out: Tensor = _Dense.apply(input, self.weight, self.bias, *norm, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        gain: Tensor | None,
+        shift: Tensor | None,
+        keep: bool,
+    ) -> Tensor:
+        x = x.contiguous()
+        out = x.new_empty(len(x), len(weight))
+        linear = torch.empty_like(out) if keep else None
+        native.run("dense_forward", x, weight.t().contiguous(), bias, gain, shift, linear, out, *x.shape, out.shape[1])
+        if linear is not None:
+            ctx.save_for_backward(x, weight, gain, linear)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x, weight, gain, linear = ctx.saved_tensors
+        of_linear, of_bias = torch.empty_like(linear), weight.new_zeros(len(weight))
+        of_gain, of_shift = (None, None) if gain is None else (torch.zeros_like(gain), torch.zeros_like(gain))
+        native.run(
+            "dense_backward", linear, gain, gradient.contiguous(), of_linear, of_bias, of_gain, of_shift, *linear.shape
+        )
+        # This way round: for 45,000 rows of 10 columns, MKL takes 3 ms on an EPYC core, and 22 ms for the transpose.
+        of_weight = (x.t() @ of_linear).t()
+        return (
+            _of_input(of_linear, weight) if ctx.needs_input_grad[0] else None,
+            of_weight,
+            of_bias,
+            of_gain,
+            of_shift,
+            None,
+        )
+
+
+def _of_input(gradient: Tensor, weight: Tensor) -> Tensor:
+    if weight.shape[1] % native.LANES:
+        return gradient @ weight
+    out = gradient.new_empty(len(gradient), weight.shape[1])
+    native.run("dense_forward", gradient, weight, None, None, None, out, None, *gradient.shape, weight.shape[1])
+    return out

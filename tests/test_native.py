@@ -1,0 +1,183 @@
+"""The loops in C against torch in float64: same numbers, same gradients."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmax import native
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders.layers import GaussianBasis, ScaledDistance
+from crystalmax.encoders.pair_layer import PairLayer, distinct_triples, interpolated
+from crystalmax.geometry import AllPairs
+from crystalmax.layers import Dense
+from crystalmax.segments import attention, distinct, paired_dot, weighted_sum
+from crystalmax.spec import build, read_recipe
+from crystalmax.training import seeded_weights
+from crystals import random_crystals, some_crystals
+
+pytestmark = pytest.mark.skipif(not native.usable(), reason="the loops were not compiled")
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(function, *inputs, module=None, tolerance=1e-5):
+    """Values and gradients in float32, where the loops are used, against float64, where they are not."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        typed = [x.to(dtype, copy=True) if x.is_floating_point() else x for x in inputs]
+        learning = [x.requires_grad_() for x in typed if x.is_floating_point()]
+        if module is not None:
+            module.to(dtype).zero_grad()
+        out = function(*typed)
+        out = out if isinstance(out, tuple) else (out,)
+        sum((part * random(*part.shape).to(dtype)).sum() for part in out).backward()
+        results.append(
+            [*out, *(x.grad for x in learning), *(p.grad for p in module.parameters())] if module else [*out]
+        )
+        if module is None:
+            results[-1] += [x.grad for x in learning]
+    for single, double in zip(*results, strict=True):
+        assert ((single - double).norm() / double.norm().clamp_min(0.1)).item() < tolerance
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the loops that were called."""
+    names, run = [], native.run
+    monkeypatch.setattr(native, "run", lambda name, *arguments: names.append(name) or run(name, *arguments))
+    return names
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(("rows", "wide", "out"), [(1, 1, 16), (7, 10, 64), (4, 64, 64), (9, 32, 80), (0, 3, 16)])
+def test_a_dense_layer_equals_torch(calls, rows, wide, out, norm):
+    with seeded_weights(1):
+        layer = Dense(wide, out, norm=norm)
+    if rows:
+        assert_same(layer, 3 * random(rows, wide), module=layer)
+        assert {"dense_forward", "dense_backward"} <= set(calls)
+    else:
+        assert layer(random(rows, wide)).shape == (0, out)
+
+
+def test_mish_is_right_over_the_whole_range_of_float32():
+    layer = Dense(1, 16, norm=False)
+    torch.nn.init.ones_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    x = torch.cat([torch.linspace(-120, 120, 4801), torch.tensor([-1e4, 1e4, 0.0])])[:, None]
+    with torch.no_grad():
+        found, truth = layer(x)[:, :1], torch.nn.functional.mish(x.double())
+    assert ((found - truth).abs() / truth.abs().clamp_min(1e-28)).max() < 3e-6
+    assert layer(torch.tensor([[float("nan")]])).isnan().all()
+
+
+def test_a_layer_of_another_width_is_left_to_torch(calls):
+    layer = Dense(4, 10)
+    layer(random(3, 4))
+    assert calls == []
+
+
+@pytest.mark.parametrize("basis", [ScaledDistance(), GaussianBasis(width=8)])
+def test_a_pair_layer_equals_torch(calls, basis):
+    batch = AllPairs(max_sites=20)(CrystalBatch.collate(some_crystals()))
+    triples = distinct_triples(batch.species, len(batch.kinds), batch.pairs)
+    with seeded_weights(2):
+        layer = PairLayer(basis, 16)
+
+    def in_dtype(species):
+        return layer(species, triples._replace(distance=triples.distance.to(species.dtype)))
+
+    assert_same(in_dtype, random(len(batch.kinds), 16), module=layer, tolerance=3e-5)
+    assert {"triples_forward", "triples_backward"} <= set(calls)
+
+
+@pytest.mark.parametrize("basis", [ScaledDistance(), GaussianBasis(), GaussianBasis(width=8, start=0, stop=6)])
+def test_interpolation_between_knots_is_exact_to_float32(basis):
+    with seeded_weights(3):
+        layer = PairLayer(basis, 64).double()
+    distance = torch.linspace(0.3, 14, 3001, dtype=torch.float64)
+    at = (torch.arange(int(14 / basis.step) + 4, dtype=torch.float64) - 1) * basis.step
+    knots, exact = (layer.parts["distance"](layer.embed_distance(basis(d))) for d in (at, distance))
+    assert (interpolated(knots, distance / basis.step) - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), seed=st.integers(0, 1000))
+def test_attention_and_sums_equal_torch(sizes, seed):
+    rng = torch.Generator().manual_seed(seed)
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    row = torch.randint(0, 4, (len(owner),), generator=rng)
+    count = torch.randint(1, 4, (len(owner),), generator=rng).double()
+    logits, values = 5 * random(4, seed=seed), random(4, 6, seed=seed + 1)
+    assert_same(lambda a, b: attention(a, b, row, owner, count.to(a.dtype), len(sizes)), logits, values)
+    weights, others = random(len(owner), seed=seed + 2), random(len(sizes), 6, seed=seed + 3)
+    assert_same(lambda v, w: weighted_sum(v, row, w, owner, len(sizes)), values, weights)
+    assert_same(lambda v, w: paired_dot(v, w, row, owner), values, others)
+
+
+@given(keys=st.lists(st.integers(0, 2**60) | st.integers(0, 3), max_size=40))
+def test_distinct_keys_are_numbered(keys):
+    keys = torch.tensor(keys, dtype=torch.int64)
+    found, number = distinct(keys)
+    assert torch.equal(found[number], keys)
+    assert sorted(found.tolist()) == sorted(set(keys.tolist()))
+
+
+@given(crystals=st.lists(random_crystals(), min_size=1, max_size=4), max_sites=st.integers(2, 60))
+def test_pairs_equal_those_of_torch(crystals, max_sites):
+    batch, geometry = CrystalBatch.collate(crystals), AllPairs(max_sites=max_sites)
+    found, expected = geometry._native(batch), geometry._in_torch(batch)
+    for name in ("center", "neighbor", "count"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    torch.testing.assert_close(found.distance, expected.distance, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "default"])
+def test_losses_and_gradients_equal_those_in_float64(calls, recipe):
+    """Within 1e-5 of the plain implementation, as in `reference`, which other tests hold torch in float64 against."""
+    batch = AllPairs()(CrystalBatch.collate(some_crystals()))
+    plan = read_recipe(recipe)["objective"]
+    plan["regularizer"] = {"use": "NoRegularizer", "later": True}  # noise would be drawn anew for each precision
+    with seeded_weights(4):
+        objective = build(plan)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        objective.to(dtype).zero_grad()
+        pairs = batch.pairs
+        typed = {name: getattr(pairs, name).to(dtype) for name in ("displacement", "count")}
+        typed_batch = type(batch)(
+            **{**vars(batch), "kinds": batch.kinds.to(dtype), "pairs": type(pairs)(**{**vars(pairs), **typed})}
+        )
+        terms = objective(typed_batch, torch.Generator().manual_seed(5))
+        sum(terms.values()).backward()
+        found.append((terms, {name: p.grad for name, p in objective.named_parameters()}))
+    (losses, gradients), (exact_losses, exact_gradients) = found
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(exact_losses[name].item(), rel=1e-5, abs=1e-9)
+    norm = torch.stack([g.square().sum() for g in exact_gradients.values() if g is not None]).sum().sqrt()
+    for name, gradient in exact_gradients.items():
+        if gradient is not None:
+            assert ((gradients[name] - gradient).norm() / norm).item() < 1e-5, name
+    assert {"triples_backward", "dense_backward", "attention_backward", "weighted_sum", "paired_dot"} <= set(calls)
+
+
+def test_the_loops_can_be_turned_off():
+    script = "from crystalmax import native; print(native.usable())"
+    environment = {**os.environ, "CRYSTALMAX_NATIVE": "0"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "False"
+
+
+def test_arrays_that_the_loops_do_not_take_are_named_so():
+    assert native.usable(torch.zeros(2, 3))
+    assert not native.usable(torch.zeros(2, 3, dtype=torch.float64))
+    assert not native.usable(torch.zeros(2, native.MOST_WIDTH + 1))
+    assert not native.usable(torch.zeros(2, 3, device="meta"))
+    assert np.isfinite(native.LANES)
