@@ -4,7 +4,6 @@ import logging
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -46,12 +45,15 @@ class Source:
     optional: bool = False
 
 
-def sources_of(settings: str, data: str) -> tuple[Source, ...]:
-    """The data sets of settings that ship with this package, or of a TOML file; or the one that `data` names itself."""
-    if data.startswith(MATBENCH):
-        name = data.removeprefix(MATBENCH)
-        target = next(str(column) for column in matbench(name) if column not in ("structure", "key", FOLDS))
-        return (Source(name, {target: ""}, folds=FOLDS),)
+def matbench_source(data: str) -> tuple[Source]:
+    """The data set of Matbench that such a name means."""
+    name = data.removeprefix(MATBENCH)
+    target = next(str(column) for column in matbench(name) if column not in ("structure", "key", FOLDS))
+    return (Source(name, {target: ""}, folds=FOLDS),)
+
+
+def sources_of(settings: str) -> tuple[Source, ...]:
+    """The data sets of settings that ship with this package, or of a TOML file."""
     shipped = Path(__file__).with_name(f"{settings}.toml")
     path = shipped if shipped.is_file() else Path(settings)
     if not path.is_file():
@@ -121,7 +123,7 @@ def _store(
     if most is not None:
         rows = np.random.default_rng(seed).permutation(rows)
     refused: list[Record] = []
-    taken = sorted(islice(_small(_records(table, rows, n_jobs), limit, refused), most), key=itemgetter(0))
+    taken = _taken(table, rows, limit, len(rows) if most is None else most, refused, n_jobs)
     if not taken:
         raise ValueError(f"no crystal of {source.name} with a known property has at most {limit} sites")
     names = [str(name) for name in numbers]
@@ -181,10 +183,24 @@ def _keys(table: pd.DataFrame) -> pd.Series:
     return pd.Series(table.index if identifier is None else table[identifier], table.index).astype(str)
 
 
-def _small(records: Iterable[tuple[int, Record]], limit: int, refused: list[Record]) -> Iterator[tuple[int, Crystal]]:
-    """Crystals that are not too large; what cannot be read is put aside."""
-    for row, record in records:
-        if record.crystal is None:
-            refused.append(record)
-        elif record.crystal.n_sites <= limit:
-            yield row, record.crystal
+def _taken(
+    table: pd.DataFrame | CrystalDataset,
+    rows: Int[np.ndarray, " rows"],
+    limit: int,
+    most: int,
+    refused: list[Record],
+    n_jobs: int,
+) -> list[tuple[int, Crystal]]:
+    """The first crystals that are not too large, at most so many, by row; what cannot be read is put aside."""
+    taken: list[tuple[int, Crystal]] = []
+    begin = 0
+    while begin < len(rows) and len(taken) < most:
+        # Twice what is missing, since about every other crystal of a usual data set is too large.
+        end = begin + 2 * (most - len(taken))
+        for row, record in _records(table, rows[begin:end], n_jobs):
+            if record.crystal is None:
+                refused.append(record)
+            elif record.crystal.n_sites <= limit:
+                taken.append((row, record.crystal))
+        begin = end
+    return sorted(taken[:most], key=itemgetter(0))

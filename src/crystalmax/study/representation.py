@@ -12,17 +12,15 @@ from sklearn.base import BaseEstimator
 
 from crystalmax import baselines
 from crystalmax.crystal import Crystal
-from crystalmax.encoding import Encoder
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
-from crystalmax.geometry import Geometry
-from crystalmax.spec import build, read_recipe
+from crystalmax.spec import read_recipe
+from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
-from crystalmax.training import seeded_weights
 
 RECIPES = ("default", "paper")
 """What is pre-trained."""
@@ -114,6 +112,11 @@ def methods(study: Study, material: Material) -> list[Method]:
     ]
 
 
+def method_of(study: Study, material: Material, name: str) -> Method:
+    """A method by its name."""
+    return next(method for method in methods(study, material) if method.name == name)
+
+
 def score(
     study: Study,
     material: Material,
@@ -151,7 +154,7 @@ def drawn(study: Study, material: Material, name: str, labels: int, n_draws: int
 
 def _scored(study: Study, dataset: str, name: str, labels: int, n_draws: int, method_name: str) -> Result:
     material = study.material(dataset)
-    method = next(each for each in methods(study, material) if each.name == method_name)
+    method = method_of(study, material, method_name)
     found = score(study, material, name, method, drawn(study, material, name, labels, n_draws))
     overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
     return Result(found.rows.assign(part="representation", **overlap), found.arrays)
@@ -201,13 +204,8 @@ def _vectors(study: Study, material: Material, recipe: str) -> Features:
 
 
 def _twin(study: Study, material: Material, recipe: str, seed: int) -> Features:
-    encoder_spec, geometry_spec = _network_of(recipe)
-    with seeded_weights(seed):
-        encoder = build(encoder_spec)
-    geometry = build(geometry_spec)
-    assert isinstance(encoder, Encoder)  # shipped recipes are sound
-    assert isinstance(geometry, Geometry)
-    return study.encoded(encoder, geometry, material)
+    model = networks.untrained(recipe, seed)
+    return study.encoded(model.encoder, model.geometry, material)
 
 
 def _read(tables: Sequence[Path], material: Material) -> Features:

@@ -6,10 +6,12 @@ A cell leaves, below OUT/cells and under its name: `.npz` (its arrays), `.json` 
 
 import json
 import logging
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,6 +21,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from crystalmax import __version__
 from crystalmax.study.cell import COLUMNS, Cell, Result
 from crystalmax.training import Interrupted
 
@@ -49,6 +52,15 @@ class Forecast:
     total: int
     seconds: float | None
     failed: int
+
+    @property
+    def sentence(self) -> str:
+        """What is to come, in words."""
+        if self.seconds is None:
+            return "no forecast yet"
+        minutes, seconds = divmod(round(self.seconds), 60)
+        rest = f"about {minutes:,} min to go" if minutes else f"about {seconds} s to go"
+        return f"{rest}; {self.failed:,} failed" if self.failed else rest
 
 
 def run(
@@ -107,6 +119,17 @@ def times_in(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cell", "seconds"])
 
 
+@cache
+def commit() -> str:
+    """The commit of this package's source, with `-dirty` where it was changed since; its version where installed."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"crystalmax {__version__}"
+    return done.stdout.strip()
+
+
 def _path(folder: Path, name: str, suffix: str) -> Path:
     return folder / f"{name}.{suffix}"
 
@@ -131,12 +154,13 @@ def _run(cell: Cell, folder: Path) -> Outcome:
 
 
 def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
+    rows = result.rows.assign(commit=commit()) if len(result.rows) else result.rows
     _path(folder, name, "parquet").parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = dict(result.arrays)
     _at_once(_path(folder, name, "npz"), lambda file: np.savez_compressed(file, **arrays))
     spent = json.dumps({"seconds": round(seconds, 3)}).encode()
     _at_once(_path(folder, name, "json"), lambda file: file.write(spent))
-    _at_once(_path(folder, name, "parquet"), lambda file: result.rows.to_parquet(file, index=False))
+    _at_once(_path(folder, name, "parquet"), lambda file: rows.to_parquet(file, index=False))
 
 
 def _at_once(path: Path, write: Callable[[IO[bytes]], object]) -> None:

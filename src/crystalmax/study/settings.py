@@ -100,13 +100,13 @@ class Study:
 
     def pool(self, material: Material, name: str) -> Int[np.ndarray, " pool"]:
         """Rows that labels are drawn from."""
-        return self._described(material, material.known(name, self.parts(material).train))
+        return self.described(material, material.known(name, self.parts(material).train))
 
     def tested(self, material: Material, name: str) -> Int[np.ndarray, " tested"]:
         """Rows that are predicted, the same for every method."""
-        return self._described(material, material.known(name, self.parts(material).test))
+        return self.described(material, material.known(name, self.parts(material).test))
 
-    def _described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
+    def described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
         """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
         for vectors in self.vectors:
             for tables in (vectors.tables, vectors.untrained):

@@ -1,0 +1,55 @@
+"""Part 7: every method on the official folds, with all their labels, to stand beside published leaderboards."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from crystalmax.evaluation import Draw
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.representation import method_of, methods, score
+from crystalmax.study.settings import Study
+
+LEADERBOARD = {
+    "matbench_phonons": {
+        "lowest of all (MegNet, kgcnn 2.1.0)": 28.76,
+        "MODNet 0.1.12": 34.28,
+        "CGCNN": 57.76,
+        "random forest on Magpie and sine matrix": 67.61,
+    }
+}
+"""Mean absolute errors that the leaderboard of Matbench v0.1 lists, means over its five folds."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """A cell for each method, for data sets that have official folds."""
+    return [
+        Cell(
+            f"official/{material.name}/{each.name}/{method.name}",
+            partial(_scored, study, material.name, each.name, method.name),
+            cost=len(material.data) ** 1.2,
+        )
+        for material in study.materials
+        if material.folds
+        for each in material.properties
+        for method in methods(study, material)
+    ]
+
+
+def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
+    """Predictions of every fold from all the others; a draw is a fold."""
+    material = study.material(dataset)
+    method = method_of(study, material, method_name)
+    rows = study.described(material, material.known(name, np.arange(len(material.data))))
+    folds = material.values(material.folds)[rows].astype(int)
+    found: list[pd.DataFrame] = []
+    arrays: dict[str, np.ndarray] = {}
+    for fold in np.unique(folds).tolist():
+        train, test = rows[folds != fold], rows[folds == fold]
+        draw = Draw(len(train), fold, study.seed, len(train), ((train, test),))
+        result = score(study, material, name, method, [draw])
+        overlap = counts(material, test, train, method.pretraining)
+        found.append(result.rows.assign(part="official", split="official folds", **overlap))
+        arrays |= {f"{array}_{fold}": values for array, values in result.arrays.items()}
+    return Result(pd.concat(found, ignore_index=True), arrays)

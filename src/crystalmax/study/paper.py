@@ -1,0 +1,145 @@
+"""`crystalmax study`: settings in, a folder with every cell, one table and one report out."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crystalmax.checkpoint import write_json
+from crystalmax.study import runner
+from crystalmax.study.cell import Cell
+from crystalmax.study.material import SplitBy
+from crystalmax.study.preparation import MATBENCH, Source, matbench_source, prepare, sources_of
+from crystalmax.study.runner import Forecast, Outcome
+from crystalmax.study.settings import BUDGETS, Study
+from crystalmax.study.vectors import Vectors
+
+PARTS = ("leakage", "curves", "representation", "official", "transfer", "ablation", "maps", "shift")
+"""Parts of the study, in the order in which they run; each is a module of this package with a function `cells`."""
+
+Files = Mapping[str, Sequence[Path]]
+"""Files by the name of what made them."""
+
+
+def begin(
+    settings: str,
+    data: str,
+    out: Path,
+    *,
+    budget: str = "small",
+    split: SplitBy | None = None,
+    vectors: Files | None = None,
+    untrained: Files | None = None,
+    seed: int = 0,
+    accelerator: str = "cpu",
+    n_jobs: int = 1,
+) -> Study:
+    """The study in a folder, begun if there is none yet.
+
+    Everything that it needs from outside is copied into the folder, so that it can go on from there on another machine.
+
+    Args:
+        settings: `paper`, or a TOML file.
+        data: The folder that holds the data sets, or `matbench:` and the name of one of Matbench.
+        out: The folder of the study.
+        budget: One of `settings.BUDGETS`.
+        split: What stays on one side of every split; the formula, or Matbench's fold 0 for its own data, unless given.
+        vectors: Tables of vectors from elsewhere, by name, as `crystalmax represent` writes them.
+        untrained: Tables of vectors of the same networks before training, by the same names.
+        seed: Of the split, the draws and the networks.
+        accelerator: Where networks are trained, as Lightning names it.
+        n_jobs: Processes that read structures.
+
+    Raises:
+        ValueError: The folder holds a study with other settings, or settings are wrong.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
+    own = data.startswith(MATBENCH)
+    asked: dict[str, Any] = {
+        "data": data if own else [asdict(source) for source in sources_of(settings)],
+        "budget": budget,
+        "split": split or ("fold" if own else "formula"),
+        "seed": seed,
+        "vectors": {"trained": _hashes(vectors or {}), "untrained": _hashes(untrained or {})},
+    }
+    path = out / "study.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if begun is None:
+        out.mkdir(parents=True, exist_ok=True)
+        sources = matbench_source(data) if own else sources_of(settings)
+        _copy(vectors or {}, out / "given")
+        _copy(untrained or {}, out / "given-untrained")
+        write_json(path, {**asked, "sources": [asdict(source) for source in sources]})
+    else:
+        _check_same(asked, begun, out)
+        sources = tuple(Source(**source) for source in begun["sources"])
+    materials = prepare(sources, data, out / "data", BUDGETS[budget], seed=seed, n_jobs=n_jobs)
+    names = {material.name for material in materials}
+    write_json(path, {**asked, "sources": [asdict(source) for source in sources if source.name in names]})
+    return Study(out, materials, BUDGETS[budget], asked["split"], _given(out), seed, accelerator)
+
+
+def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
+    """The cells of these parts.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"there is no part {part!r}; choose among {', '.join(PARTS)}")
+    return [cell for part in parts for cell in import_module(f"crystalmax.study.{part}").cells(study)]
+
+
+def go_on(
+    study: Study, parts: Sequence[str] = PARTS, *, n_jobs: int = 1, report: Callable[[Forecast], None] = lambda _: None
+) -> list[Outcome]:
+    """Do what is left of these parts, and write the tables of everything that is done.
+
+    These are, in the folder of the study: `results.parquet`, a row for each draw, the same bytes from the same
+    settings; `times.parquet`, the seconds that each cell took; `failed.csv`, cells that ended with an error.
+    """
+    cells = study.folder / "cells"
+    outcomes = runner.run(cells_of(study, parts), cells, n_jobs=n_jobs, report=report)
+    failed = [(outcome.name, outcome.error) for outcome in outcomes if outcome.error]
+    pd.DataFrame(failed, columns=["cell", "error"]).to_csv(study.folder / "failed.csv", index=False)
+    runner.rows_of(cells).to_parquet(study.folder / "results.parquet", index=False)
+    runner.times_in(cells).to_parquet(study.folder / "times.parquet", index=False)
+    return outcomes
+
+
+def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:
+    other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun[name]]
+    if other:
+        found, given = (json.dumps(each[other[0]])[:100] for each in (begun, asked))
+        raise ValueError(
+            f"{out} holds a study with another {other[0]} ({found}, not {given}); go on with the settings that it has, "
+            "or choose another folder"
+        )
+
+
+def _hashes(files: Files) -> dict[str, list[str]]:
+    return {name: [hashlib.sha256(path.read_bytes()).hexdigest() for path in files[name]] for name in sorted(files)}
+
+
+def _copy(files: Files, folder: Path) -> None:
+    for name, paths in files.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(paths):
+            shutil.copyfile(path, folder / name / f"{number}{path.suffix}")
+
+
+def _given(out: Path) -> tuple[Vectors, ...]:
+    """Vectors that the study keeps a copy of."""
+    names = sorted({path.name for folder in ("given", "given-untrained") for path in (out / folder).glob("*")})
+    files = [
+        [tuple(sorted((out / folder / name).glob("*"))) for folder in ("given", "given-untrained")] for name in names
+    ]
+    return tuple(Vectors(name, *tables) for name, tables in zip(names, files, strict=True))
