@@ -5,7 +5,8 @@
 Times geometry, Site-Net forward and one training step of the paper's recipe on single batches of more and more crystals
 with at most 50 sites, in CPU seconds on one thread (median of interleaved repeats), and fits a slope in log-log where a
 batch is large enough for fixed costs not to matter. Pairs are counted before equal ones are merged. Expected: slopes of
-at most 1.0; below it where a larger batch has more pairs in common. About two minutes and 4 GB.
+0.9 to 1.1; below 1 since a larger batch has more pairs in common, above it since page faults come on top where tensors
+outgrow what the C library keeps. About three minutes and 3.5 GB.
 """
 
 import statistics

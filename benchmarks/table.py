@@ -56,7 +56,17 @@ CLAIMS = (
     Claim("data set to vectors", "1,487 / 1,032 / 1,118", (15000,) * 3, ((_TO_VECTORS,),)),
     Claim("CIF text to vector", "< 18", (1200,) * 3, (("CIF text to vectors",), (_TO_RAW, _TO_CELL, _TO_VECTORS))),
 )
-MEMORY = Claim("peak memory of training, GB", "1.2 / 1.6 / 1.5", (0.6,) * 3, (("peak_GB",),))
+
+
+class Peak(NamedTuple):
+    """The last line: gigabytes."""
+
+    what: str
+    reference: str
+    goal: float
+
+
+PEAK = Peak("peak memory, GB", "1.2 / 1.6 / 1.5", 0.6)
 
 
 def results(pattern: str) -> dict[str, dict[str, Any]]:
@@ -85,21 +95,21 @@ def claims() -> str:
     rows = []
     for claim in CLAIMS:
         found = [rate(one.get(RATES, {}), claim.stages) for one in measured]
-        shown = [_shown(value, goal, value is not None and value >= goal) for value, goal in zip(found, claim.goals)]  # noqa: B905
-        rows.append(
-            (claim.what, claim.reference, _joined(f"{goal:,.0f}" for goal in claim.goals), _joined(shown), commits)
-        )
-    peaks = [one.get("peak_GB") for one in measured]
-    shown = [_shown(value, goal, value is not None and value <= goal) for value, goal in zip(peaks, MEMORY.goals)]  # noqa: B905
-    rows.append((MEMORY.what, MEMORY.reference, _joined(map(str, MEMORY.goals)), _joined(shown), commits))
-    return table((f"crystals per CPU second: {_joined(SETS)}", "reference", "must reach", "measured", "commit"), rows)
+        shown = [_shown(value, goal, more=True) for value, goal in zip(found, claim.goals, strict=True)]
+        goals = _joined(f"{goal:,.0f}" for goal in claim.goals)
+        rows.append((claim.what, claim.reference, goals, _joined(shown), commits))
+    peaks = [_shown(one.get("peak_GB"), PEAK.goal, more=False) for one in measured]
+    rows.append((PEAK.what, PEAK.reference, str(PEAK.goal), _joined(peaks), commits))
+    return table(
+        (f"crystals per CPU second: {' / '.join(SETS)}", "reference", "must reach", "measured", "commit"), rows
+    )
 
 
-def _shown(value: float | None, goal: float, reached: bool) -> str:
+def _shown(value: float | None, goal: float, *, more: bool) -> str:
     if value is None:
         return "not measured"
-    text = f"{value:,.2f}" if goal < 10 else f"{value:,.0f}"
-    return f"**{text}**" if reached else text
+    text = f"{value:,.0f}" if more else f"{value:.2f}"
+    return f"**{text}**" if (value >= goal if more else value <= goal) else text
 
 
 def _joined(parts: Iterable[str]) -> str:
@@ -127,15 +137,15 @@ def featurisers() -> str:
     rows = [
         (
             f"{name} ({', '.join(' '.join(version) for version in row['versions'].items())})",
-            str(row["width"]),
+            f"{row['width']:,}",
             f"{row['reading_ms']:.2f}",
             f"{row['encoding_ms']:.2f}",
             f"{total[name] / total['crystalmax']:,.1f}",
-            f"{row['change_with_cell']:.0e}",
+            f"{row['change_with_cell']:.0e}" if row["change_with_cell"] else "0",
         )
         for name, row in sorted(found["featurisers"].items(), key=lambda item: total[item[0]])
     ]
-    header = ("vector", "numbers", "reading, ms", "encoding, ms", "both, by ours", "change when the cell is doubled")
+    header = ("vector", "numbers", "reading, ms", "encoding, ms", "both, times ours", "change when the cell is doubled")
     return table(header, rows)
 
 
@@ -149,7 +159,16 @@ def pairs() -> str:
     return table(("work", "slope in log-log", "fixed, ms", "each pair, ns"), rows)
 
 
-TABLES = {"claims": claims, "stages": stages, "featurisers": featurisers, "pairs": pairs}
+def threads() -> str:
+    """A training step on cores that others use too."""
+    (found,) = results("threads.json").values()
+    rows = [
+        (name, f"{row['median']:.2f}", f"{row['worst']:.2f}") for name, row in found["wall_seconds_of_a_step"].items()
+    ]
+    return table(("threads", "wall seconds of a step, median", "worst"), rows)
+
+
+TABLES = {"claims": claims, "stages": stages, "featurisers": featurisers, "pairs": pairs, "threads": threads}
 
 
 def refreshed(text: str) -> str:
