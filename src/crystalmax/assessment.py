@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from crystalmax import __version__, baselines, plots
+from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.elements import SYMBOLS
 from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
 from crystalmax.featurizer import CrystalFeaturizer, encode
 from crystalmax.report import Drawing, Table, comparison_table, ranking_table, write_report
@@ -80,13 +80,6 @@ def assess(
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
     scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs)
     return Assessment(target, scores, verdict(scores, VECTORS, unit=unit))
-
-
-def formula(crystal: Crystal) -> str:
-    """Composition per atom, in a form that is the same for all cells and polymorphs."""
-    atoms = crystal.composition()
-    total = sum(atoms.values())
-    return " ".join(f"{SYMBOLS[z - 1]}{atoms[z] / total:.4f}" for z in sorted(atoms))
 
 
 def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:

@@ -4,7 +4,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from crystalmax.crystal import Crystal
     from crystalmax.sources import Record
+    from crystalmax.study.runner import Forecast
 
 app = App(
     name="crystalmax",
@@ -215,6 +218,95 @@ def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: int = -1)
     from crystalmax.demo import run
 
     run(out, epochs=epochs, n_jobs=jobs, progress=sys.stderr.isatty(), say=print)
+
+
+@app.command
+def study(
+    settings: str,
+    /,
+    *,
+    data: str,
+    out: Path,
+    budget: Literal["tiny", "small", "medium", "full"] = "small",
+    parts: tuple[str, ...] = (),
+    split: Literal["formula", "row", "fold"] | None = None,
+    vectors: tuple[str, ...] = (),
+    untrained: tuple[str, ...] = (),
+    seed: int = 0,
+    accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    jobs: int = -1,
+) -> None:
+    """Do the paper's study on labelled data, with controls and rivals; what is done already in the folder is kept.
+
+    Args:
+        settings: `paper`, or a TOML file that says which data sets and properties.
+        data: Folder with the data sets, or one of Matbench by its name, such as matbench:mp_gap.
+        out: Folder for all results; give it again, or a copy of it elsewhere, to go on.
+        budget: How much of everything.
+        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps and shift.
+        split: What stays on one side of every split; the formula unless given, or Matbench's own fold 0.
+        vectors: NAME=FILE, a table of vectors from elsewhere, as `represent` writes it.
+        untrained: NAME=FILE, the same network's vectors before it was trained.
+        seed: Of splits, draws and networks.
+        accelerator: Where to train.
+        jobs: Processes; -1 for one a core.
+    """
+    from crystalmax.study import page, paper
+
+    begun = paper.begin(
+        settings,
+        data,
+        out,
+        budget=budget,
+        split=split,
+        vectors=_by_name(vectors),
+        untrained=_by_name(untrained),
+        seed=seed,
+        accelerator=accelerator,
+        n_jobs=jobs,
+    )
+    with _progress() as report:
+        outcomes = paper.go_on(begun, parts or tuple(paper.PARTS), n_jobs=jobs, report=report)
+    answer = page.write(begun)
+    print("\n".join(answer.sentences))
+    print(f"results in {out / 'results.parquet'}; report in {answer.path}")
+    if n_failed := sum(bool(outcome.error) for outcome in outcomes):
+        raise ArithmeticError(f"{n_failed} cells failed, see {out / 'failed.csv'}; the same command tries them again")
+
+
+def _by_name(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
+    """NAME=FILE, several times a name if need be."""
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise ValueError(
+                f"{pair!r} is no NAME=FILE; name the vectors that the file holds, as in chgnet=vectors.parquet"
+            )
+        found.setdefault(name, []).append(Path(file))
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[["Forecast"], None]]:
+    """A bar with what is left on a terminal, a line every now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+        told = -math.inf
+
+        def report(forecast: "Forecast") -> None:
+            nonlocal told
+            bar.update(task, completed=forecast.done, total=forecast.total, description=forecast.sentence)
+            if not console.is_terminal and (time.monotonic() - told > 60 or forecast.done == forecast.total):
+                told = time.monotonic()
+                logging.getLogger(__name__).info("%d of %d cells; %s", forecast.done, forecast.total, forecast.sentence)
+
+        yield report
 
 
 def _read(sources: list[Path], options: Options, max_sites: int = 1000) -> Iterable["Record"]:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 INK = "#1b1b1f"
 """Colour of text and axes; a page may exchange it for its own."""
 
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+BLUE, ORANGE, GREEN, PURPLE, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
 GREYS = ("#5f5f5f", "#7b7b7b", "#939393", "#a8a8a8")
 DASHES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
@@ -70,7 +70,14 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Properties of the curve of each feature set, by name."""
     greys = cycle({"color": c, "linewidth": 1.4, "linestyle": d} for c, d in zip(GREYS, DASHES, strict=True))
     kinds = table.drop_duplicates("features").sort_values("features").set_index("features").kind
-    return {str(name): LOOKS.get(kind) or next(greys) for name, kind in kinds.items()}
+    # Where several are judged at once, the first has the colour of its kind and the others take turns.
+    spare = {"pretrained": cycle((BLUE, GREEN, PURPLE)), "joint": cycle((ORANGE, YELLOW))}
+    return {
+        str(name): LOOKS[kind] | ({"color": next(spare[kind])} if kind in spare else {})
+        if kind in LOOKS
+        else next(greys)
+        for name, kind in kinds.items()
+    }
 
 
 @_styled
@@ -144,6 +151,49 @@ def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean ab
     panel.set_yticks(range(len(order)), order)
     panel.set_xlabel(f"{error}, {labels:,} labels")
     panel.grid(axis="y", visible=False)
+    return figure
+
+
+@_styled
+def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
+    """Errors of all draws as boxes, side by side at each number of labels, as in Fig. 8 of DOI 10.1039/d4dd00202d.
+
+    Takes scores as `evaluation.Scores.table`; colours tell features, filled boxes are of the first model. Boxes above
+    four times the smallest median are cut off.
+    """
+    table = _shown(table)
+    looks, models = _looks(table), table.model.unique().tolist()
+    labels = sorted(table.labels.unique().tolist())
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    panel = figure.subplots()
+    series = [(model, name) for model in models for name in looks]
+    width = 0.8 / len(series)
+    marks = []
+    for place, (model, name) in enumerate(series):
+        of_series = table[(table.model == model) & (table.features == name)]
+        errors = [of_series.mae[of_series.labels == budget].to_numpy() for budget in labels]
+        color, dashes = looks[name]["color"], looks[name].get("linestyle", "-")
+        drawn = panel.boxplot(
+            errors,
+            positions=np.arange(len(labels)) + (place + 0.5) * width - 0.4,
+            widths=0.8 * width,
+            patch_artist=True,
+            manage_ticks=False,
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": color, "alpha": 0.5},
+            boxprops={"facecolor": color if model == models[0] else "none", "edgecolor": color, "linestyle": dashes},
+            medianprops={"color": INK, "linewidth": 1.2},
+            whiskerprops={"color": color},
+            capprops={"color": color},
+        )
+        for box in drawn["boxes"]:
+            box.set_alpha(0.6 if model == models[0] else None)
+        marks.append((drawn["boxes"][0], f"{name}, {model}"))
+    panel.set_xticks(range(len(labels)), [f"{n:,}" for n in labels])
+    panel.set(xlabel="labels", ylabel=error)
+    medians = table.groupby(["labels", "features", "model"]).mae.median()
+    panel.set_ylim(0, min(4 * medians.min(), 1.05 * table.mae.max()))
+    panel.grid(axis="x", visible=False)
+    figure.legend(*zip(*marks, strict=True), loc="outside lower center", ncols=len(models), fontsize=8)
     return figure
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
@@ -20,13 +21,24 @@ Drawing = tuple[str, Figure]
 """What a figure shows, in a sentence or two, and the figure."""
 
 
+class Section(NamedTuple):
+    """A part of a longer report: a heading, a paragraph, figures, and the tables below them."""
+
+    title: str
+    words: str = ""
+    figures: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+
+
 def write_report(
     path: Path,
     title: str,
     verdict: Verdict | None,
     *,
+    answers: Sequence[tuple[str, Verdict]] = (),
     tables: Sequence[Table] = (),
     figures: Sequence[Drawing] = (),
+    sections: Sequence[Section] = (),
     facts: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a report and return its path.
@@ -35,15 +47,23 @@ def write_report(
         path: The HTML file to write; its folder is made if missing.
         title: Heading of the page.
         verdict: The two sentences that stand first; none for a report that judges nothing.
+        answers: Further verdicts, each with its heading, for a report on several questions.
         tables: Tables, in the order of the page.
         figures: Figures, in the order of the page; they stand before the tables.
+        sections: What follows, for a report of several parts.
         facts: How the numbers came about: data, counts, versions, seeds.
     """
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"shown": _shown, "cells": _cells, "drawing": _drawing}
     source = files("crystalmax").joinpath("templates/report.html").read_text(encoding="utf-8")
     text = page.from_string(source).render(
-        title=title, verdict=verdict, tables=tables, figures=figures, facts=facts or {}
+        title=title,
+        verdict=verdict,
+        answers=answers,
+        tables=tables,
+        figures=figures,
+        sections=sections,
+        facts=facts or {},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from crystalmax.assessment import formula
+from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.surroundings import surroundings
 

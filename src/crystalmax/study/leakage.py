@@ -1,16 +1,10 @@
-"""Part 7: how much of what is predicted was seen before, in pre-training or among the crystals with labels."""
-
-from functools import partial
-from typing import get_args
+"""How much of what is predicted was seen before: in pre-training, or among the crystals that labels come from."""
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Int
 
-from crystalmax.study.cell import Cell, Result
 from crystalmax.study.fingerprint import occur_in
-from crystalmax.study.material import Material, SplitBy
-from crystalmax.study.settings import Study
+from crystalmax.study.material import Material
 
 Rows = Int[np.ndarray, " _"]
 
@@ -46,25 +40,3 @@ def counts(
         "structures_in_pretraining": int(same_structure(material, tested, donor, seen).sum()),
         "formulas_in_pretraining": int(same_formula(material, tested, donor, seen).sum()),
     }
-
-
-def cells(study: Study) -> list[Cell]:
-    """Part 7: a cell for each data set and way to split it."""
-    return [
-        Cell(f"leakage/{material.name}/{split}", partial(_counted, study, material.name, split))
-        for material in study.materials
-        for split in get_args(SplitBy)
-        if split != "fold" or material.folds
-    ]
-
-
-def _counted(study: Study, dataset: str, split: SplitBy) -> Result:
-    material = study.material(dataset)
-    donor = study.material(material.donor)
-    parts, seen = (
-        material.parts(split, study.seed),
-        donor.parts(split if donor is material else study.split, study.seed),
-    )
-    overlap = counts(material, parts.test, parts.train, (donor, seen.structures))
-    row = {"part": "leakage", "dataset": dataset, "split": split, "pool": len(parts.train), **overlap}
-    return Result(pd.DataFrame([row]))

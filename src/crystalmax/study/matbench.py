@@ -35,7 +35,9 @@ def matbench(name: str) -> pd.DataFrame:
         ) from None
     table: pd.DataFrame = load_dataset(f"matbench_{name}")
     if "structure" not in table:
-        raise ValueError(f"matbench_{name} has no structures, but {', '.join(map(str, table))}; choose a task with structures")
+        raise ValueError(
+            f"matbench_{name} has no structures, but {', '.join(map(str, table))}; choose a task with structures"
+        )
     n_digits = len(str(len(table)))
     keys = [f"mb-{name.replace('_', '-')}-{number:0{n_digits}}" for number in range(1, len(table) + 1)]
     return table.assign(key=keys, **{FOLDS: folds(len(table))})

@@ -1,6 +1,7 @@
-"""Part 7: every method on the official folds, with all their labels, to stand beside published leaderboards."""
+"""Part 7: what was seen before, for every way to split; and official folds, to stand beside published leaderboards."""
 
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from crystalmax.evaluation import Draw
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
+from crystalmax.study.material import SplitBy
 from crystalmax.study.representation import method_of, methods, score
 from crystalmax.study.settings import Study
 
@@ -23,8 +25,13 @@ LEADERBOARD = {
 
 
 def cells(study: Study) -> list[Cell]:
-    """A cell for each method, for data sets that have official folds."""
+    """A cell for each data set and split; where there are official folds, one for each method."""
     return [
+        Cell(f"leakage/{material.name}/{split}", partial(_counted, study, material.name, split))
+        for material in study.materials
+        for split in get_args(SplitBy)
+        if split != "fold" or material.folds
+    ] + [
         Cell(
             f"official/{material.name}/{each.name}/{method.name}",
             partial(_scored, study, material.name, each.name, method.name),
@@ -53,3 +60,15 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
         found.append(result.rows.assign(part="official", split="official folds", **overlap))
         arrays |= {f"{array}_{fold}": values for array, values in result.arrays.items()}
     return Result(pd.concat(found, ignore_index=True), arrays)
+
+
+def _counted(study: Study, dataset: str, split: SplitBy) -> Result:
+    material = study.material(dataset)
+    donor = study.material(material.donor)
+    parts, seen = (
+        material.parts(split, study.seed),
+        donor.parts(split if donor is material else study.split, study.seed),
+    )
+    overlap = counts(material, parts.test, parts.train, (donor, seen.structures))
+    row = {"part": "leakage", "dataset": dataset, "split": split, "pool": len(parts.train), **overlap}
+    return Result(pd.DataFrame([row]))

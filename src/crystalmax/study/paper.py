@@ -20,8 +20,11 @@ from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
 from crystalmax.study.vectors import Vectors
 
-PARTS = ("leakage", "curves", "representation", "official", "transfer", "ablation", "maps", "shift")
-"""Parts of the study, in the order in which they run; each is a module of this package with a function `cells`."""
+PARTS = {
+    "leakage": "official",
+    **{name: name for name in ("curves", "representation", "transfer", "ablation", "maps", "shift")},
+}
+"""Parts of the study, in the order in which they run, and the module of this package whose `cells` they are."""
 
 Files = Mapping[str, Sequence[Path]]
 """Files by the name of what made them."""
@@ -95,11 +98,15 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose among {', '.join(PARTS)}")
-    return [cell for part in parts for cell in import_module(f"crystalmax.study.{part}").cells(study)]
+    return [cell for part in parts for cell in import_module(f"crystalmax.study.{PARTS[part]}").cells(study)]
 
 
 def go_on(
-    study: Study, parts: Sequence[str] = PARTS, *, n_jobs: int = 1, report: Callable[[Forecast], None] = lambda _: None
+    study: Study,
+    parts: Sequence[str] = tuple(PARTS),
+    *,
+    n_jobs: int = 1,
+    report: Callable[[Forecast], None] = lambda _: None,
 ) -> list[Outcome]:
     """Do what is left of these parts, and write the tables of everything that is done.
 

@@ -90,18 +90,24 @@ def run(
 
 def rows_of(folder: Path, *, prefix: str = "") -> pd.DataFrame:
     """The rows of all cells in a folder whose names begin so, sorted."""
-    paths = [_path(folder, name, "parquet") for name in names_in(folder, prefix)]
-    tables = [table for path in paths if len(table := pd.read_parquet(path))]
+    tables = [table for name in names_in(folder, prefix) if len(table := rows_in(folder, name))]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
-    together = pd.concat(tables, ignore_index=True)
+    # Integers that can be missing, or columns that some parts lack would turn into floats.
+    whole = [dict.fromkeys(table.select_dtypes("integer"), "Int64") for table in tables]
+    together = pd.concat([table.astype(types) for table, types in zip(tables, whole, strict=True)], ignore_index=True)
     shared = [name for name in COLUMNS if name in together]
     columns = [*shared, *sorted(str(name) for name in together if name not in shared)]
     ordered: pd.DataFrame = together[columns].sort_values(columns, ignore_index=True, kind="stable")
     return ordered
 
 
-def arrays_of(folder: Path, name: str) -> Mapping[str, np.ndarray]:
+def rows_in(folder: Path, name: str) -> pd.DataFrame:
+    """The rows of a finished cell."""
+    return pd.read_parquet(_path(folder, name, "parquet"))
+
+
+def arrays_in(folder: Path, name: str) -> Mapping[str, np.ndarray]:
     """The arrays of a finished cell."""
     with np.load(_path(folder, name, "npz")) as arrays:
         return dict(arrays)

@@ -1,0 +1,276 @@
+"""The report of a study: what its parts say, their figures, and tables that show how much was seen before."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from crystalmax import __version__, plots
+from crystalmax.report import Drawing, Section, Table, comparison_table, write_report
+from crystalmax.study import figures, runner
+from crystalmax.study.material import Material, Property
+from crystalmax.study.official import LEADERBOARD
+from crystalmax.study.representation import RECIPES
+from crystalmax.study.settings import Study
+from crystalmax.study.summary import Finding, differences, findings
+
+SEEN = {"structures_in_pretraining": "structures pre-trained on", "formulas_in_pretraining": "formulas pre-trained on"}
+"""Columns of overlap that stand beside errors, and what tables call them."""
+
+SHOWN = (
+    *(f"{recipe} recipe" for recipe in RECIPES),
+    f"{RECIPES[0]} recipe and statistics",
+    "element fractions",
+    "composition and structure statistics",
+)
+"""Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
+
+CURVES, BOXES = ("ridge", "extra trees", "hidden layer"), ("least squares", "hidden layer")
+"""Models of the figures of frozen vectors: ours, and the paper's."""
+
+
+class Written(NamedTuple):
+    """What `write` leaves: the report and the sentences that it begins with."""
+
+    path: Path
+    sentences: tuple[str, ...]
+
+
+def write(study: Study) -> Written:
+    """Write `report.html`, `comparison.csv` and the figures, from whatever cells of the study are done.
+
+    Every figure is also in the folder `figures`, as SVG and as PNG.
+    """
+    rows = runner.rows_of(study.folder / "cells")
+    found = findings(study)
+    differences(rows).to_csv(study.folder / "comparison.csv", index=False)
+    sections = [section for section in _sections(study, rows, found) if section.figures or section.tables]
+    for section in sections:
+        _save(section, study.folder / "figures")
+    names = ", ".join(material.name for material in study.materials)
+    path = write_report(
+        study.folder / "report.html",
+        f"Few labels and pre-training: {names}",
+        None,
+        answers=[(_heading(each), each.verdict) for each in found if each.method == f"{RECIPES[0]} recipe"],
+        sections=sections,
+        facts=_facts(study, rows),
+    )
+    return Written(path, tuple(each.sentence for each in found))
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a part has, with counts as plain integers."""
+    known = table.dropna(axis=1, how="all")
+    whole = [name for name in known.select_dtypes("Int64") if known[name].notna().all()]
+    return known.astype(dict.fromkeys(whole, "int64"))
+
+
+def _heading(each: Finding) -> str:
+    return f"{each.dataset}, {_words(each.target)}: {each.method}, {each.part}"
+
+
+def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Iterator[Section]:
+    """The parts in the order of the paper."""
+    of_part = {str(part): _plain(table) for part, table in rows.groupby("part")} if len(rows) else {}
+    none = rows[:0].assign(dataset="", property="")
+    own = [material for material in study.materials if material.donor == material.name]
+    borrowers = [material for material in study.materials if material.donor != material.name]
+    yield _leakage(of_part.get("leakage", none))
+    yield _curves(own, of_part.get("curves", none))
+    for material in own:
+        for each in material.properties:
+            yield _representation(material, each, of_part.get("representation", none), found)
+    yield from (_official(material, of_part.get("official", none)) for material in study.materials)
+    yield from (_transfer(material, of_part.get("transfer", none), found) for material in own)
+    yield from (_ablation(material, of_part.get("ablation", none)) for material in own)
+    yield from (_maps(study, material, of_part.get("maps", none)) for material in own)
+    for material in borrowers:
+        for each in material.properties:
+            yield _shift(material, each, of_part.get("shift", none), found)
+
+
+def _leakage(rows: pd.DataFrame) -> Section:
+    columns = {"dataset": "data", "split": "split by", "pool": "pool of labels", "tested": "tested", **SEEN}
+    columns |= {"structures_in_labels": "structures in the pool", "formulas_in_labels": "formulas in the pool"}
+    table = rows.reindex(columns=list(columns)).rename(columns=columns)
+    caption = (
+        "How many of the tested crystals occur where networks were pre-trained, or where labels come from: by "
+        "structure, whatever the cell and up to small relaxations, and by formula."
+    )
+    return Section("What was seen before", tables=[(caption, _counted(table))] if len(table) else ())
+
+
+def _curves(materials: Sequence[Material], rows: pd.DataFrame) -> Section:
+    shown = [figures.curves(rows[rows.dataset == material.name]) for material in materials if len(rows)]
+    return Section("Learning curves", figures=shown)
+
+
+def _representation(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
+    rows = rows[(rows.dataset == material.name) & (rows.property == each.name)]
+    title = f"Frozen vectors: {material.name}, {_words(each.name)}"
+    if not len(rows):
+        return Section(title)
+    error = f"error{each.unit and ', '}{each.unit}"
+    scores = rows.rename(columns={"method": "features"})
+    lines = scores[scores.features.isin(SHOWN) & scores.model.isin(CURVES) | scores.kind.isin(["untrained", "trivial"])]
+    lines = lines[lines.model.isin([*CURVES, "median"])]
+    networks = scores[scores.kind.isin(["pretrained", "untrained"]) & scores.model.isin(BOXES)]
+    drawn: list[Drawing] = [
+        (
+            "Error on test crystals against the number of labels; median and middle half.",
+            plots.learning_curves(lines, error=error),
+        ),
+        (
+            "Least squares (filled) and one hidden layer on frozen vectors, trained and untrained; every draw.",
+            plots.boxes(networks, error=error),
+        ),
+    ]
+    tables = [_ranking(rows, each.unit)]
+    for finding in found:
+        if (finding.part, finding.dataset, finding.target) == ("representation", material.name, each.name):
+            drawn.append(
+                (
+                    f"{finding.method} against its untrained twins, draw by draw; below zero, training helped.",
+                    plots.paired_differences(_of_family(scores, finding.method), finding.method),
+                )
+            )
+            tables.append(_comparison(finding))
+    return Section(title, figures=drawn, tables=tables)
+
+
+def _official(material: Material, rows: pd.DataFrame) -> Section:
+    rows = rows[rows.dataset == material.name]
+    title = f"Official folds: {material.name}"
+    if not len(rows):
+        return Section(title)
+    columns = ["method", "model"]
+    means = rows.groupby(columns, as_index=False).agg({"mae": "mean", **dict.fromkeys(SEEN, "sum"), "tested": "sum"})
+    best = means.sort_values("mae").drop_duplicates("method")
+    listed = pd.DataFrame(LEADERBOARD.get(material.name, {}).items(), columns=["method", "mae"]).assign(
+        model="leaderboard"
+    )
+    table = pd.concat([best, listed]).sort_values("mae", kind="stable")[[*columns, "mae", *SEEN, "tested"]]
+    caption = (
+        "All labels of the other folds, the best model of each method: mean absolute error, a mean over the folds. "
+        "Leaderboard: Matbench v0.1. The model was chosen by these very errors, so small leads mean little."
+    )
+    return Section(title, tables=[(caption, _counted(table.rename(columns={**SEEN, "mae": "error"})))])
+
+
+def _transfer(material: Material, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
+    rows = rows[rows.dataset == material.name]
+    units = {each.name: each.unit for each in material.properties}
+    tables = [_comparison(each) for each in found if (each.part, each.dataset) == ("transfer", material.name)]
+    return Section(
+        f"Fine-tuning: {material.name}", figures=[figures.transfer(rows, units)] if len(rows) else (), tables=tables
+    )
+
+
+def _ablation(material: Material, rows: pd.DataFrame) -> Section:
+    rows = rows[rows.dataset == material.name]
+    drawn = [figures.ablation(rows, recipe) for recipe in RECIPES] if len(rows) else ()
+    return Section(f"What each part of the objective is worth: {material.name}", figures=drawn)
+
+
+def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
+    rows = rows[rows.dataset == material.name]
+    title = f"Maps: {material.name}"
+    if not len(rows):
+        return Section(title)
+    cells = study.folder / "cells"
+    twin = rows.method[rows.kind == "untrained"].min()
+    shown = [*sorted(rows.method[rows.kind == "pretrained"].unique()), twin]
+    arrays = {name: runner.arrays_in(cells, f"maps/{material.name}/{name}") for name in shown}
+    units = {each.name: each.unit for each in material.properties}
+    spaces = [space for space in rows.space.unique() if space != "vectors"]
+    quantity = rows.quantity + rows.get("property", pd.Series("", rows.index)).fillna("").map(
+        lambda name: name and f", {_words(name)}"
+    )
+    table = rows.assign(quantity=quantity, method=rows.method.mask(rows.kind == "untrained", "untrained"))
+    wide = table.pivot_table(index=["space", "quantity", "chance"], columns="method", values="value", sort=False)
+    caption = (
+        "What the maps show, as numbers, in the space of the vectors and on each map; untrained is a mean over seeds."
+    )
+    return Section(
+        title,
+        figures=[figures.maps(arrays, units, space) for space in spaces],
+        tables=[(caption, wide.reset_index().rename_axis(columns=None))],
+    )
+
+
+def _shift(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
+    rows = rows[(rows.dataset == material.name) & (rows.property == each.name)]
+    title = f"Vectors of {material.donor} for {material.name}, {_words(each.name)}"
+    if not len(rows):
+        return Section(title)
+    wanted = ("shift", material.name, each.name)
+    tables = [_comparison(one) for one in found if (one.part, one.dataset, one.target) == wanted]
+    frozen = rows[rows.model != "fine-tuned"]
+    return Section(title, figures=[figures.shift(rows, each.unit)], tables=[_ranking(frozen, each.unit), *tables])
+
+
+def _ranking(rows: pd.DataFrame, unit: str) -> Table:
+    """The best model of each method, with its median error and the middle half at each number of labels."""
+    quartiles = rows.groupby(["method", "model", "labels"]).mae.quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    shown = quartiles.map("{:.3g}".format)
+    wide = (shown[0.5] + " [" + shown[0.25] + " to " + shown[0.75] + "]").unstack("labels")
+    wide = wide.rename(columns=lambda labels: f"{labels:,.0f} labels")
+    order = quartiles[0.5].unstack("labels").prod(axis=1).sort_values(kind="stable").index
+    best = wide.loc[order].reset_index().drop_duplicates("method")
+    overlap = rows.drop_duplicates("method").set_index("method")[[*SEEN, "tested"]].rename(columns=SEEN)
+    caption = (
+        f"Mean absolute error{unit and ' in '}{unit}, the best model of each method: median over draws and the middle "
+        "half of them; of the tested crystals, how many were pre-trained on."
+    )
+    return caption, _counted(best.join(overlap, on="method").rename_axis(columns=None))
+
+
+def _comparison(each: Finding) -> Table:
+    caption, table = comparison_table(each.verdict)
+    if "all models" in set(table.model):
+        table = table[table.model == "all models"].drop(columns="model")
+    return f"{each.method}, {each.part}. {caption}", table
+
+
+def _of_family(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """A trained network and its untrained twins."""
+    family = scores.family[scores.features == method].iloc[0]
+    related: pd.DataFrame = scores[
+        (scores.features == method) | ((scores.kind == "untrained") & (scores.family == family))
+    ]
+    return related
+
+
+def _counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Counts without decimals, and nothing where there is no count."""
+    counts = [str(name) for name in table if name in {*SEEN.values(), "tested"} or "pool" in str(name)]
+    words = {name: table[name].map(lambda count: "" if pd.isna(count) else f"{count:,.0f}") for name in counts}
+    return table.assign(**words)
+
+
+def _facts(study: Study, rows: pd.DataFrame) -> dict[str, object]:
+    times = runner.times_in(study.folder / "cells")
+    return {
+        "crystalmax": __version__,
+        "commit": ", ".join(sorted(rows.commit.unique())) if len(rows) else "none",
+        "budget": study.budget.name,
+        "split by": study.split,
+        "seed": study.seed,
+        **{material.name: f"{len(material.data):,} crystals" for material in study.materials},
+        "cells": f"{len(times):,}, {times.seconds.sum() / 60:,.0f} minutes together",
+    }
+
+
+def _save(section: Section, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (_, figure) in enumerate(section.figures, 1):
+        name = "".join(letter if letter.isalnum() else "_" for letter in f"{section.title} {number}")
+        (folder / f"{name}.svg").write_text(plots.svg(figure, name), encoding="utf-8")
+        figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,161 @@
+"""Part 8: paired differences between methods, and one plain sentence a property whether pre-training helped."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from crystalmax.evaluation import TRIVIAL, Scores
+from crystalmax.study import runner
+from crystalmax.study.material import Material, Property
+from crystalmax.study.settings import Study
+from crystalmax.verdict import Verdict, verdict
+
+CELL = ["part", "dataset", "property", "split", "model", "labels"]
+"""What two methods must share to be compared."""
+
+UNTRAINED = "untrained"
+"""What the untrained networks of a family are called together; they count as one, by their mean."""
+
+JUDGED = ("representation", "shift", "transfer")
+"""Parts whose draws of one comparison share their test rows, so that a verdict can be given."""
+
+Predictions = Float[np.ndarray, "rows tested"]
+
+_RESAMPLES = 2000
+
+
+class Finding(NamedTuple):
+    """What a part of the study says about pre-training for one property."""
+
+    part: str
+    dataset: str
+    target: str
+    method: str
+    verdict: Verdict
+
+    @property
+    def sentence(self) -> str:
+        """The answer, with what it is about in front."""
+        quantity = self.target.replace("_", " ")
+        return f"{self.dataset}, {quantity}, {self.method} ({self.part}): {self.verdict.sentence}"
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Methods that learnt something against those that did not, paired by draw, for each cell of the study.
+
+    A row for each cell, method and rival, the untrained networks of the same family or a plain one: mean errors, mean
+    `difference`, the same `relative` to the rival with a 95 % bootstrap interval over draws, the p value of Wilcoxon's
+    signed-rank test, and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p
+    speak of this split and these networks only; `verdict` allows for more.
+    """
+    scored = rows[rows.mae.notna()] if "mae" in rows else rows[:0]
+    found = [
+        {**dict(zip(CELL, cell, strict=True)), **row}
+        for cell, table in scored.groupby(CELL, sort=True)
+        for row in _pairs(table)
+    ]
+    return pd.DataFrame(found)
+
+
+def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """All comparisons within one cell."""
+    kinds = table.drop_duplicates("method").set_index("method").kind
+    families = table.get("family", pd.Series("", table.index)).fillna("")
+    errors = table.pivot_table(index="draw", columns="method", values="mae")
+    for method in sorted(kinds.index[~kinds.isin(["untrained", "baseline", "trivial"])]):
+        family = families[table.method == method].iloc[0]
+        twins = table[(table.kind == "untrained") & (families == family)].method.unique()
+        rivals = {UNTRAINED: errors[twins].mean(axis=1)} if len(twins) else {}
+        rivals |= {name: errors[name] for name in sorted(kinds.index[kinds == "baseline"])}
+        for rival, of_rival in rivals.items():
+            pair = pd.concat([errors[method], of_rival], axis=1).dropna().to_numpy()
+            if len(pair):
+                yield {"method": method, "rival": rival, **_paired(pair[:, 0], pair[:, 1])}
+
+
+def _paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Statistics of paired errors."""
+    difference = ours - theirs
+    drawn = np.random.default_rng(0).integers(len(ours), size=(_RESAMPLES, len(ours)))
+    low, high = np.quantile(difference[drawn].sum(axis=1) / theirs[drawn].sum(axis=1), [0.025, 0.975])
+    return {
+        "draws": len(ours),
+        "error": ours.mean(),
+        "error_of_rival": theirs.mean(),
+        "difference": difference.mean(),
+        "relative": difference.sum() / theirs.sum(),
+        "relative_low": low,
+        "relative_high": high,
+        "p_wilcoxon": float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0,
+        "wins": int((difference < 0).sum()),
+        "ties": int((difference == 0).sum()),
+        "losses": int((difference > 0).sum()),
+    }
+
+
+def findings(study: Study) -> list[Finding]:
+    """A verdict for each part, property and kind of pre-trained vectors that has untrained twins."""
+    return [
+        Finding(part, material.name, each.name, method, found)
+        for part in JUDGED
+        for material in study.materials
+        for each in material.properties
+        for method, found in _judged(study, part, material, each)
+    ]
+
+
+def _judged(study: Study, part: str, material: Material, each: Property) -> Iterator[tuple[str, Verdict]]:
+    cells = study.folder / "cells"
+    names = runner.names_in(cells, f"{part}/{material.name}/{each.name}/")
+    rows = {name: runner.rows_in(cells, name) for name in names}
+    together = pd.concat([pd.DataFrame(columns=["method", "kind", "family"]), *rows.values()])
+    for method in sorted(together.method[together.kind == "pretrained"].unique()):
+        wanted = _contenders(together, method)
+        of_cells = [
+            (table[table.method.isin(wanted)], runner.arrays_in(cells, name)["predictions"][table.method.isin(wanted)])
+            for name, table in rows.items()
+            if table.method.isin(wanted).any()
+        ]
+        scores = _scores(study, material, each.name, of_cells)
+        if scores is not None:
+            yield method, verdict(scores, method, unit=each.unit)
+
+
+def _contenders(table: pd.DataFrame, method: str) -> set[str]:
+    """A method, its untrained twins, what it is joined with, and the best plain rival: what a verdict speaks of."""
+    family = table.family[table.method == method].fillna("").iloc[0]
+    twins = table.method[(table.kind == "untrained") & (table.family.fillna("") == family)]
+    models = set(table.model[table.method == method])
+    plain = table[(table.kind == "baseline") & table.model.isin(models)]
+    medians = plain.groupby(["method", "model", "labels"]).mae.median()
+    best = np.log(medians).groupby(level=[0, 1]).mean().groupby(level=0).min().sort_values(kind="stable").index[:1]
+    return {method, *twins, *best, f"{method} and statistics"}
+
+
+def _scores(
+    study: Study, material: Material, name: str, of_cells: Sequence[tuple[pd.DataFrame, Predictions]]
+) -> Scores | None:
+    """Scores as `verdict` takes them, at all numbers of labels at which every method has the same draws, if any."""
+    values, tested = material.values(name), study.tested(material, name)
+    table = pd.concat([rows for rows, _ in of_cells], ignore_index=True).rename(columns={"method": "features"})
+    keys = ["features", "kind", "model", "labels", "draw", "seed", "mae"]
+    trivial = table.drop_duplicates(["labels", "draw"]).assign(features=TRIVIAL, kind="trivial", model="median")
+    medians = [
+        np.median(values[study.labelled(material, name, labels, draw)])
+        for labels, draw in zip(trivial.labels, trivial.draw, strict=True)
+    ]
+    trivial["mae"] = [np.abs(values[tested] - median).mean() for median in medians]
+    table = pd.concat([table[keys], trivial[keys]], ignore_index=True)
+    constant = np.repeat(np.array(medians)[:, None], len(tested), axis=1)
+    predictions = np.concatenate([*(found for _, found in of_cells), constant]).astype(np.float64)
+    draws = table.groupby(["labels", "features", "model"]).draw.nunique().unstack("labels")
+    whole = draws.columns[(draws == draws.max()).all() & (draws.max() > 1)]
+    order = table[table.labels.isin(whole)].sort_values(["features", "model", "labels", "draw"]).index
+    if not len(order) or not (table.kind == "untrained").any():
+        return None
+    table = table.loc[order].assign(pool=len(study.pool(material, name))).reset_index(drop=True)
+    return Scores(table, predictions[order], tested, values[tested])
