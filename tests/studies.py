@@ -1,4 +1,4 @@
-"""Two small data sets of a study: salts that networks are trained on, and one that borrows them and shares some salts."""
+"""Two small data sets of a study: salts that networks are trained on, and one that borrows these and shares salts."""
 
 from itertools import product
 

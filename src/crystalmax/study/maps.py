@@ -68,7 +68,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
     vectors = StandardScaler().fit_transform(method.features()[rows].astype(np.float64))
     maps = {name: project(vectors) for name, project in projections(study.seed).items()}
     spaces = {"vectors": vectors, **maps}
-    found = [{"space": name, **row} for name, points in spaces.items() for row in _numbers(points, classes, values)]
+    found = [{"space": name, **row} for name, points in spaces.items() for row in numbers(points, classes, values)]
     for name, points in maps.items():
         kept = trustworthiness(vectors, points, n_neighbors=_neighbours(len(points)))
         found.append({"space": name, "quantity": "trustworthiness", "value": kept, "chance": 0.5})
@@ -85,7 +85,7 @@ def mapped(study: Study, material: Material) -> Int[np.ndarray, " mapped"]:
     return chosen
 
 
-def _numbers(
+def numbers(
     points: Points,
     classes: Mapping[str, Int[np.ndarray, " crystals"]],
     values: Mapping[str, Float[np.ndarray, " crystals"]],

@@ -90,6 +90,7 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
         "split": study.split,
         "method": method,
         "kind": kind,
+        "family": RECIPE,
         "model": "fine-tuned",
         "labels": labels,
         "draw": trial,
