@@ -54,8 +54,8 @@ def matbench_source(data: str) -> tuple[Source]:
 
 def sources_of(settings: str) -> tuple[Source, ...]:
     """The data sets of settings that ship with this package, or of a TOML file."""
-    shipped = Path(__file__).with_name(f"{settings}.toml")
-    path = shipped if shipped.is_file() else Path(settings)
+    shipped = {path.stem: path for path in Path(__file__).parent.glob("*.toml")}
+    path = shipped.get(settings, Path(settings))
     if not path.is_file():
         raise FileNotFoundError(
             f"no file is called {settings}; give `paper`, or a TOML file like the one that it names"
@@ -164,18 +164,19 @@ def _records(
     if isinstance(table, CrystalDataset):
         yield from ((row, Record(table.key_of(row), "", table[row])) for row in rows.tolist())
         return
-    names = dict(zip(map(str, rows), _keys(table).iloc[rows], strict=True))
+    names = _keys(table).iloc[rows].tolist()
     if "structure" in table:
-        numbered: object = [table.structure.iloc[row] for row in rows]
-        of_key = dict(zip(map(str, range(len(rows))), rows.tolist(), strict=True))
+        found = canonical_records([table.structure.iloc[row] for row in rows], n_jobs=n_jobs)
+        numbered: Iterable[tuple[int, Record]] = zip(range(len(rows)), found, strict=True)
     else:
-        numbered = pd.DataFrame({"key": list(names), "cif": table["cif"].iloc[rows].to_numpy()})
-        of_key = {key: int(key) for key in names}
-    for record in canonical_records(numbered, n_jobs=n_jobs):
-        # A row that holds several structures yields keys that are no row's; the first counts.
-        if (row := of_key.get(record.key)) is not None:
-            crystal = record.crystal and replace(record.crystal, key=names[str(row)])
-            yield row, replace(record, key=names[str(row)], crystal=crystal)
+        keys = [str(place) for place in range(len(rows))]
+        cells = pd.DataFrame({"key": keys, "cif": table["cif"].iloc[rows].to_numpy()})
+        # Of a row that holds several structures the first has its key and counts.
+        read = canonical_records(cells, n_jobs=n_jobs)
+        numbered = ((int(record.key), record) for record in read if record.key.isdecimal())
+    for place, record in numbered:
+        crystal = record.crystal and replace(record.crystal, key=names[place])
+        yield int(rows[place]), replace(record, key=names[place], crystal=crystal)
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:

@@ -74,7 +74,10 @@ def run(
         n_jobs: Processes; -1 for one a core.
         report: Called before the first cell and after each.
     """
-    cells = list({cell.name: cell for cell in reversed(cells)}.values())[::-1]
+    of_name: dict[str, Cell] = {}
+    for cell in cells:
+        of_name.setdefault(cell.name, cell)
+    cells = list(of_name.values())
     outcomes = [_earlier(cell, folder) for cell in cells if _path(folder, cell.name, "parquet").exists()]
     done = {outcome.name for outcome in outcomes}
     waiting = [cell for cell in cells if cell.name not in done]

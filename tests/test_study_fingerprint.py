@@ -1,0 +1,59 @@
+"""Fingerprints: one structure has one, however it is written; another structure has another."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmax.study.fingerprint import TOLERANCE, Fingerprint, occur_in
+from crystals import crystal, oblique, perovskite, pure, quartz, rewritten, rock_salt, some_crystals
+
+
+def cesium_chloride(kinds=("Na", "Cl")):
+    return crystal("cesium chloride", 3.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [0, 1], pure(*kinds))
+
+
+@given(st.data())
+@pytest.mark.parametrize("one", some_crystals(), ids=lambda one: one.key)
+def test_a_fingerprint_does_not_depend_on_how_a_crystal_is_written(one, data):
+    other = data.draw(rewritten(one))
+    np.testing.assert_allclose(Fingerprint.of(other).distances, Fingerprint.of(one).distances, atol=1e-6)
+    assert Fingerprint.of(one).equals(Fingerprint.of(other))
+
+
+@pytest.mark.parametrize("one", some_crystals(), ids=lambda one: one.key)
+def test_small_relaxations_keep_the_structure(one):
+    rng = np.random.default_rng(0)
+    strained = one.lattice @ (1.02 * np.eye(3) + rng.uniform(-0.004, 0.004, (3, 3)))
+    moved = one.positions + rng.normal(size=one.positions.shape) @ np.linalg.inv(one.lattice) * 0.01
+    assert Fingerprint.of(one).equals(Fingerprint.of(replace(one, lattice=strained, positions=moved)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (rock_salt(), cesium_chloride()),
+        (rock_salt(), rock_salt(kinds=("K", "Cl"))),
+        (rock_salt(), rock_salt(kinds=("Cl", "F"))),
+        (perovskite(), perovskite(kinds=pure("Ti", "Sr", "O"))),
+        (quartz(), oblique()),
+    ],
+    ids=["other structure", "other metal", "other elements", "sites exchanged", "anything else"],
+)
+def test_other_crystals_have_other_fingerprints(one, other):
+    assert not Fingerprint.of(one).equals(Fingerprint.of(other))
+
+
+def test_the_tolerance_is_in_the_middle_between_relaxations_and_other_structures():
+    one, other = Fingerprint.of(rock_salt()).distances, Fingerprint.of(cesium_chloride()).distances
+    assert np.abs(one - other).max() > 2 * TOLERANCE
+
+
+def test_occurrence_is_looked_up_by_structure():
+    known = [Fingerprint.of(one) for one in (rock_salt(), perovskite())]
+    asked = [Fingerprint.of(one) for one in (cesium_chloride(), rock_salt(5.7), quartz(), perovskite(4.0))]
+    assert occur_in(asked, known).tolist() == [False, True, False, True]
+    assert occur_in(asked, []).tolist() == [False] * 4
+    assert occur_in([], known).tolist() == []
