@@ -12,11 +12,13 @@ from torch import nn
 from crystalmax.critics import ProjectedDot
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Constituents
+from crystalmax.estimators import InfoNCE, JensenShannon
 from crystalmax.geometry import AllPairs
 from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
-from crystalmax.objectives.deep_infomax import PAPER_NEGATIVES, joined
+from crystalmax.objectives.deep_infomax import PAPER_NEGATIVES, drawn, joined
 from crystalmax.regularizers import GaussianNoise, NoRegularizer
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import seeded_weights
@@ -297,3 +299,59 @@ def test_the_paper_recipe_is_the_paper():
     assert (recipe["training"]["learning_rate"], recipe["training"]["sites_per_batch"]) == (8.12e-4, 1200)
     n_parameters = sum(np.prod(p.shape) for p in dim.parameters())
     assert 40_000 < n_parameters < 120_000
+
+
+def mean_terms(dim, batch, n):
+    """Mean and standard error of the losses over many draws of false samples and shortcuts."""
+    draws = [[value.item() for name, value in dim(batch, rng(seed)).items() if name in LEVELS] for seed in range(n)]
+    return np.mean(draws, axis=0), np.std(draws, axis=0) / n**0.5
+
+
+@pytest.mark.parametrize("estimator", [JensenShannon(), InfoNCE()])
+def test_shortcuts_keep_the_expectation_of_every_loss(estimator):
+    batch, losses = double_batch(), []
+    for options in ({}, {"constituents": 2, "families": 1}):
+        dim = objective(estimator=estimator, regularizer=NoRegularizer, **options)
+        with torch.no_grad():
+            for parameter in dim.critics.parameters():
+                parameter.mul_(3)  # scores of order one, where a biased draw would show
+            losses.append(mean_terms(dim, batch, 150))
+    (exact, exact_error), (found, error) = losses
+    tolerance = 4 * np.hypot(exact_error, error)
+    assert (np.abs(found - exact) < tolerance).all()
+    assert (tolerance < 0.15 * exact).all()
+
+
+def test_a_draw_follows_the_weights():
+    values = torch.arange(4.0)[:, None]
+    parts = Constituents(
+        values, torch.tensor([0, 1, 2, 3]), torch.tensor([0, 0, 2, 2]), torch.tensor([1.0, 3.0, 1.0, 1.0])
+    )
+    found = drawn(parts, 4000, 3, rng())
+    assert torch.equal(torch.bincount(found.owner), torch.tensor([4000, 0, 4000]))
+    shares = torch.bincount(found.values[found.row, 0].long(), minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.75, 0.5, 0.5]), atol=0.03, rtol=0)
+    assert set(found.values[found.row, 0][found.owner == 0].tolist()) == {0.0, 1.0}
+
+
+def test_one_family_a_step_is_every_family_equally_often():
+    dim, batch = objective(families=1), double_batch()
+    seen = {name: set() for name in LEVELS}
+    for seed in range(40):
+        families = dim._families(dim.encoder(batch), batch, rng(seed))
+        for name in LEVELS:
+            assert len(families[name]) == 1
+            seen[name].add(families[name][0].values.sum().item())
+    assert all(len(values) >= 3 for values in seen.values())
+
+
+@pytest.mark.parametrize("shortcut", ["constituents", "families"])
+def test_a_shortcut_needs_at_least_one(shortcut):
+    with pytest.raises(ValueError, match=f"{shortcut} is 0; draw at least 1"):
+        objective(**{shortcut: 0})
+
+
+def test_the_fast_recipe_is_the_paper_with_shortcuts():
+    paper, fast = read_recipe("paper"), read_recipe("fast")
+    assert (fast["objective"].pop("constituents"), fast["objective"].pop("families")) == (4, 1)
+    assert fast == paper

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 from crystalmax import native
 from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders import pair_network
+from crystalmax.encoders.interpolation import between, interpolated
 from crystalmax.encoders.layers import GaussianBasis, ScaledDistance
-from crystalmax.encoders.pair_layer import PairLayer, distinct_triples, interpolated
+from crystalmax.encoders.pair_network import PairNetwork, distinct_triples, evaluated
 from crystalmax.geometry import AllPairs
 from crystalmax.layers import Dense
+from crystalmax.negatives import drawn_from_others
 from crystalmax.segments import attention, distinct, paired_dot, weighted_sum
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import seeded_weights
-from crystals import random_crystals, some_crystals
+from crystals import crystal, pure, random_crystals, some_crystals
 
 pytestmark = pytest.mark.skipif(not native.usable(), reason="the loops were not compiled")
 
@@ -85,28 +88,60 @@ def test_a_layer_of_another_width_is_left_to_torch(calls):
     assert calls == []
 
 
+def dense_and_sparse():
+    """Crystals of one element in general positions, so that there are many distances, beside a few others."""
+    rng = np.random.default_rng(0)
+    cells = [4.0 * np.eye(3) + rng.normal(scale=0.3, size=(3, 3)) for _ in range(12)]
+    carbon = [crystal(f"c{i}", cell, rng.random((5, 3)), [0] * 5, pure("C")) for i, cell in enumerate(cells)]
+    return AllPairs(max_sites=30)(CrystalBatch.collate([*carbon, *some_crystals()]))
+
+
 @pytest.mark.parametrize("basis", [ScaledDistance(), GaussianBasis(width=8)])
-def test_a_pair_layer_equals_torch(calls, basis):
-    batch = AllPairs(max_sites=20)(CrystalBatch.collate(some_crystals()))
+def test_a_pair_network_equals_torch(calls, basis):
+    batch = dense_and_sparse()
     triples = distinct_triples(batch.species, len(batch.kinds), batch.pairs)
     with seeded_weights(2):
-        layer = PairLayer(basis, 16)
+        network = PairNetwork(basis, 16)
+    assert_same(lambda species: network(species, triples)[:2], random(len(batch.kinds), 16), module=network)
+    assert {"triples_forward", "triples_backward", "interpolate_forward", "interpolate_backward"} <= set(calls)
 
-    def in_dtype(species):
-        return layer(species, triples._replace(distance=triples.distance.to(species.dtype)))
 
-    assert_same(in_dtype, random(len(batch.kinds), 16), module=layer, tolerance=3e-5)
-    assert {"triples_forward", "triples_backward"} <= set(calls)
+@pytest.mark.parametrize("basis", [ScaledDistance(), GaussianBasis(width=4)])
+def test_knots_stand_in_for_crowded_distances(basis, monkeypatch):
+    batch = dense_and_sparse()
+    triples = distinct_triples(batch.species, len(batch.kinds), batch.pairs)
+    rows = evaluated(triples, len(batch.kinds), basis.step, torch.float64)
+    assert 2 * len(rows.center) < len(triples.center) == len(rows.order)
+    with seeded_weights(2):
+        network = PairNetwork(basis, 16).double()
+    species = random(len(batch.kinds), 16).double()
+    found = network(species, triples)
+    monkeypatch.setattr(pair_network, "_CROWD", 10**9)
+    exact = network(species, triples)
+    for a, b in zip(found[:2], exact[:2], strict=True):
+        torch.testing.assert_close(a[found[2]], b[exact[2]], atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("basis", [ScaledDistance(), GaussianBasis(), GaussianBasis(width=8, start=0, stop=6)])
 def test_interpolation_between_knots_is_exact_to_float32(basis):
     with seeded_weights(3):
-        layer = PairLayer(basis, 64).double()
-    distance = torch.linspace(0.3, 14, 3001, dtype=torch.float64)
+        network = PairNetwork(basis, 64).double()
+    distance = torch.linspace(0.01, 14, 3001, dtype=torch.float64)
     at = (torch.arange(int(14 / basis.step) + 4, dtype=torch.float64) - 1) * basis.step
-    knots, exact = (layer.parts["distance"](layer.embed_distance(basis(d))) for d in (at, distance))
-    assert (interpolated(knots, distance / basis.step) - exact).abs().max() < 1e-6 * exact.abs().max()
+    knots, exact = (network.parts["distance"](network.embed_distance(basis(d))) for d in (at, distance))
+    found = interpolated(knots, between(distance / basis.step, torch.float64))
+    assert (found - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=2, max_size=6), seed=st.integers(0, 1000))
+def test_draws_from_other_crystals_equal_those_of_torch(sizes, seed):
+    rng = torch.Generator().manual_seed(seed)
+    of_part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    weight = torch.randint(1, 4, (len(of_part),), generator=rng).double()
+    chance = torch.rand(len(of_part), generator=rng, dtype=torch.float64)
+    single, double = (drawn_from_others(w, of_part, chance, len(sizes)) for w in (weight.float(), weight))
+    assert torch.equal(single, double)
+    assert (of_part[single] != of_part).all()
 
 
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), seed=st.integers(0, 1000))

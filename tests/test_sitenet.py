@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import GaussianBasis, SiteNet
-from crystalmax.encoders.pair_layer import distinct_triples
+from crystalmax.encoders.pair_network import distinct_triples
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs
 from crystalmax.spec import build, describe
@@ -123,7 +123,7 @@ def test_triples_are_distinct_and_stand_for_their_pairs(crystals):
     end = triples.end[triples.of_pair]
     assert torch.equal(triples.center[triples.of_pair], species[pairs.center])
     assert torch.equal(triples.end_species[end], species[pairs.neighbor])
-    torch.testing.assert_close(triples.end_distance[end], pairs.distance, atol=0.6 * GRID, rtol=1e-6)
+    torch.testing.assert_close(triples.end_distance[end], pairs.distance.double(), atol=0.6 * GRID, rtol=1e-6)
     assert len({*zip(triples.center.tolist(), triples.end.tolist(), strict=True)}) == len(triples.center)
     ends = zip(triples.end_species.tolist(), (triples.end_distance / GRID).round().tolist(), strict=True)
     assert len({*ends}) == len(triples.end_species)

@@ -25,7 +25,13 @@ class Scores(NamedTuple):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """The loss of each set: lower where true constituents are told from false ones."""
+    """The loss of each set: lower where true constituents are told from false ones.
+
+    `mean_over_false` says whether false constituents enter by a mean, so that a few drawn by weight give the same loss
+    in expectation; true ones always do.
+    """
+
+    mean_over_false: bool
 
     @property
     def chance(self) -> float | None:
@@ -43,6 +49,7 @@ class JensenShannon:
     """
 
     chance: ClassVar[float] = 2 * math.log(2)
+    mean_over_false: ClassVar[bool] = True
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         return segment_mean(softplus(-true.values), true.owner, wholes, true.weight) + segment_mean(
@@ -58,6 +65,7 @@ class InfoNCE:
     """
 
     chance: ClassVar[None] = None
+    mean_over_false: ClassVar[bool] = False
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         rivals = segment_logsumexp(false.values, false.owner, wholes, false.weight)

@@ -37,7 +37,7 @@ def usable(*reals: Tensor) -> bool:
     )
 
 
-def run(name: str, *arguments: Tensor | int | None) -> int:
+def run(name: str, *arguments: Tensor | float | None) -> int:
     """Call a loop of the library with contiguous tensors and sizes; other Python threads go on meanwhile."""
     loop = getattr(_library, name)
     loop.restype = ctypes.c_int64
@@ -45,7 +45,9 @@ def run(name: str, *arguments: Tensor | int | None) -> int:
     return result
 
 
-def _in_c(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:
+def _in_c(argument: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
     return ctypes.c_void_p(None if argument is None else argument.data_ptr())

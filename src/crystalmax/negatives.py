@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Generator
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
 
+from crystalmax import native
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoding, Level
 from crystalmax.segments import gather, segment_sum
@@ -53,14 +55,27 @@ class Corrupted:
 def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Constituents:
     parts = level.constituents
     crystal = gather(level.crystal, parts.owner)
-    weight = parts.weight.double()
+    chance = torch.rand(len(crystal), generator=rng, device=rng.device, dtype=torch.float64).to(crystal.device)
+    return replace(parts, row=gather(parts.row, drawn_from_others(parts.weight, crystal, chance, n_crystals)))
+
+
+def drawn_from_others(
+    weight: Float[Tensor, " parts"], crystal: Int[Tensor, " parts"], chance: Float[Tensor, " parts"], n_crystals: int
+) -> Int[Tensor, " parts"]:
+    """For each part one of another crystal, drawn by weight with a number in [0, 1); parts are grouped by crystal."""
+    n_parts = len(weight)
+    if native.usable(weight):
+        work, guide = torch.empty(n_parts + 2 * n_crystals, dtype=torch.float64), torch.empty_like(crystal)
+        drawn = torch.empty_like(crystal)
+        columns = (weight.contiguous(), crystal, chance)
+        native.run("draw_from_others", *columns, n_parts, n_crystals, work, guide, drawn)
+        return drawn
+    weight = weight.double()
     ends = weight.cumsum(0)
     own = segment_sum(weight, crystal, n_crystals)
     begins = gather(own.cumsum(0) - own, crystal)
     own = gather(own, crystal)
-    chance = torch.rand(len(weight), generator=rng, device=rng.device, dtype=torch.float64).to(weight.device)
     # A point on the line of all weights with the own crystal cut out, so that it can never be drawn.
     point = chance * (ends[-1] - own)
     point = torch.where(point < begins, point, point + own)
-    drawn = torch.searchsorted(ends, point, right=True).clamp_max(len(weight) - 1)
-    return replace(parts, row=gather(parts.row, drawn))
+    return torch.searchsorted(ends, point, right=True).clamp_max(n_parts - 1)

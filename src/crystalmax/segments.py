@@ -78,11 +78,15 @@ def distinct(keys: Index) -> tuple[Int[Tensor, " rows"], Index]:
     if keys.device.type != "cpu" or not native.usable():
         found, number = torch.unique(keys, return_inverse=True)
         return found, number
-    keys = keys.contiguous()
-    number, first = torch.empty_like(keys), torch.empty_like(keys)
-    slots = torch.full((1 << (2 * len(keys)).bit_length(),), -1)
-    n_found = native.run("distinct", keys, number, first, len(keys), slots, len(slots))
-    return gather(keys, first[:n_found]), number
+    number, found = torch.empty_like(keys), torch.empty_like(keys)
+    n_found = native.run("distinct", keys.contiguous(), number, found, len(keys), *hash_slots(len(keys)))
+    return found[:n_found], number
+
+
+def hash_slots(n_keys: int) -> tuple[Tensor, int]:
+    """An empty hash table for so many keys, as the native loops want it, and its size."""
+    size = 1 << (2 * n_keys).bit_length()
+    return torch.full((size,), -1), size
 
 
 def paired_dot(

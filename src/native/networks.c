@@ -147,16 +147,43 @@ HOT void dense_backward(const float *linear, const float *gain, const float *dy,
     }
 }
 
-/* Cubic interpolation between knots: the row of the first of four, and their weights. */
-INLINE int64_t stencil(float place, float w[4])
+/* Weights of four knots in a row for cubic interpolation at the part t of the way from the second to the third. */
+INLINE void stencil(float t, float w[4])
 {
-    int64_t first = (int64_t)place;
-    float t = place - (float)first;
     w[0] = -t * (t - 1.0f) * (t - 2.0f) / 6.0f;
     w[1] = (t + 1.0f) * (t - 1.0f) * (t - 2.0f) / 2.0f;
     w[2] = -(t + 1.0f) * t * (t - 2.0f) / 2.0f;
     w[3] = (t + 1.0f) * t * (t - 1.0f) / 6.0f;
-    return first;
+}
+
+/* out = rows of a table interpolated between four knots, the first of which is given. */
+HOT void interpolate_forward(const float *knots, const int64_t *first, const float *t, float *out, int64_t rows,
+                             int64_t width)
+{
+    float w[4];
+    for (int64_t i = 0; i < rows; i++) {
+        const float *k0 = knots + first[i] * width, *k1 = k0 + width, *k2 = k1 + width, *k3 = k2 + width;
+        stencil(t[i], w);
+        SIMD for (int64_t k = 0; k < width; k++)
+            out[i * width + k] = w[0] * k0[k] + w[1] * k1[k] + w[2] * k2[k] + w[3] * k3[k];
+    }
+}
+
+HOT void interpolate_backward(const int64_t *first, const float *t, const float *dout, float *dknots, int64_t rows,
+                              int64_t width)
+{
+    float w[4];
+    for (int64_t i = 0; i < rows; i++) {
+        float *d0 = dknots + first[i] * width, *d1 = d0 + width, *d2 = d1 + width, *d3 = d2 + width;
+        stencil(t[i], w);
+        SIMD for (int64_t k = 0; k < width; k++) {
+            float d = dout[i * width + k];
+            d0[k] += w[0] * d;
+            d1[k] += w[1] * d;
+            d2[k] += w[2] * d;
+            d3[k] += w[3] * d;
+        }
+    }
 }
 
 INLINE void triple_row(const float *center, const float *neighbor, const float *knots, const float w[4], float *x,
@@ -169,14 +196,15 @@ INLINE void triple_row(const float *center, const float *neighbor, const float *
 
 /* The layer on each triple. Of its columns, the first `group` are summed into a logit, the rest kept. */
 HOT void triples_forward(const float *center, const int64_t *of_center, const float *neighbor,
-                         const int64_t *of_neighbor, const float *knots, const float *place, const float *gain,
-                         const float *shift, float *logit, float *out, int64_t rows, int64_t width, int64_t group)
+                         const int64_t *of_neighbor, const float *knots, const int64_t *first, const float *t,
+                         const float *gain, const float *shift, float *logit, float *out, int64_t rows, int64_t width, int64_t group)
 {
     float x[MOST_WIDTH], y[MOST_WIDTH], w[4];
     for (int64_t i = 0; i < rows; i++) {
-        int64_t first = stencil(place[i], w);
         float sum = 0.0f;
-        triple_row(center + of_center[i] * width, neighbor + of_neighbor[i] * width, knots + first * width, w, x, width);
+        stencil(t[i], w);
+        triple_row(center + of_center[i] * width, neighbor + of_neighbor[i] * width, knots + first[i] * width, w, x,
+                   width);
         mish_norm_row(x, gain, shift, y, width, group);
         SIMD_SUM(sum) for (int64_t k = 0; k < group; k++) sum += y[k];
         logit[i] = sum;
@@ -185,18 +213,19 @@ HOT void triples_forward(const float *center, const int64_t *of_center, const fl
 }
 
 HOT void triples_backward(const float *center, const int64_t *of_center, const float *neighbor,
-                          const int64_t *of_neighbor, const float *knots, const float *place, const float *gain,
-                          const float *dlogit, const float *dout, float *dcenter, float *dneighbor, float *dknots,
+                          const int64_t *of_neighbor, const float *knots, const int64_t *first, const float *t,
+                          const float *gain, const float *dlogit, const float *dout, float *dcenter, float *dneighbor, float *dknots,
                           float *dgain, float *dshift, int64_t rows, int64_t width, int64_t group)
 {
     float x[MOST_WIDTH], dx[MOST_WIDTH], dy[MOST_WIDTH], w[4];
     for (int64_t i = 0; i < rows; i++) {
-        int64_t c = of_center[i] * width, n = of_neighbor[i] * width, first = stencil(place[i], w) * width;
-        triple_row(center + c, neighbor + n, knots + first, w, x, width);
+        int64_t c = of_center[i] * width, n = of_neighbor[i] * width, knot = first[i] * width;
+        stencil(t[i], w);
+        triple_row(center + c, neighbor + n, knots + knot, w, x, width);
         SIMD for (int64_t k = 0; k < group; k++) dy[k] = dlogit[i];
         memcpy(dy + group, dout + i * (width - group), sizeof(float) * (size_t)(width - group));
         mish_norm_row_back(x, gain, dy, dx, dgain, dshift, width, group);
-        float *d0 = dknots + first, *d1 = d0 + width, *d2 = d1 + width, *d3 = d2 + width;
+        float *d0 = dknots + knot, *d1 = d0 + width, *d2 = d1 + width, *d3 = d2 + width;
         SIMD for (int64_t k = 0; k < width; k++) {
             dcenter[c + k] += dx[k];
             dneighbor[n + k] += dx[k];

@@ -234,20 +234,68 @@ HOT int64_t all_pairs(const double *lattices, const double *positions, const int
     return rows;
 }
 
-/* Number the distinct keys in the order in which they first occur; `slots` is a power of two of scratch, filled with -1. */
-EXPORT int64_t distinct(const int64_t *key, int64_t *number, int64_t *first, int64_t n, int64_t *slots, int64_t n_slots)
+/* Distinct keys are numbered in the order in which they first occur. `slots` is a power of two, filled with -1; `found`
+ * has the keys so far. */
+INLINE int64_t number_of(int64_t key, int64_t *found, int64_t *n_found, int64_t *slots, int64_t n_slots)
 {
-    int64_t found = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t slot = ((uint64_t)key[i] * 0x9E3779B97F4A7C15u >> 20) & (uint64_t)(n_slots - 1);
-        while (slots[slot] >= 0 && key[first[slots[slot]]] != key[i]) slot = (slot + 1) & (uint64_t)(n_slots - 1);
-        if (slots[slot] < 0) {
-            slots[slot] = found;
-            first[found++] = i;
-        }
-        number[i] = slots[slot];
+    uint64_t slot = ((uint64_t)key * 0x9E3779B97F4A7C15u >> 20) & (uint64_t)(n_slots - 1);
+    while (slots[slot] >= 0 && found[slots[slot]] != key) slot = (slot + 1) & (uint64_t)(n_slots - 1);
+    if (slots[slot] < 0) {
+        slots[slot] = (*n_found)++;
+        found[slots[slot]] = key;
     }
-    return found;
+    return slots[slot];
+}
+
+EXPORT int64_t distinct(const int64_t *key, int64_t *number, int64_t *found, int64_t n, int64_t *slots, int64_t n_slots)
+{
+    int64_t n_found = 0;
+    for (int64_t i = 0; i < n; i++) number[i] = number_of(key[i], found, &n_found, slots, n_slots);
+    return n_found;
+}
+
+/* The same for (distance in steps, species of neighbor, species of center) of pairs, packed into a key. */
+EXPORT int64_t distinct_triples(const int64_t *species, const int64_t *center, const int64_t *neighbor,
+                                const float *displacement, double steps, int64_t n_kinds, int64_t *number,
+                                int64_t *found, int64_t n, int64_t *slots, int64_t n_slots)
+{
+    int64_t n_found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const float *d = displacement + 3 * i;
+        int64_t far = (int64_t)nearbyint(steps * sqrtf(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]));
+        int64_t key = (far * n_kinds + species[neighbor[i]]) * n_kinds + species[center[i]];
+        number[i] = number_of(key, found, &n_found, slots, n_slots);
+    }
+    return n_found;
+}
+
+/* For each part one of another crystal, by weight: `chance` in [0, 1) says which. Parts are grouped by crystal.
+ * `work` has room for a double a part and two a crystal, `guide` for an index a part and one more. */
+EXPORT int64_t draw_from_others(const float *weight, const int64_t *crystal, const double *chance, int64_t n,
+                                int64_t n_crystals, double *work, int64_t *guide, int64_t *drawn)
+{
+    double *ends = work, *begins = work + n, *own = begins + n_crystals, total = 0.0;
+    memset(begins, 0, sizeof(double) * 2 * (size_t)n_crystals);
+    for (int64_t p = 0; p < n; p++) {
+        if (p == 0 || crystal[p] != crystal[p - 1]) begins[crystal[p]] = total;
+        own[crystal[p]] += weight[p];
+        ends[p] = total += weight[p];
+    }
+    /* guide[b]: the first part that ends behind the bth of n equal pieces of the line of all weights. */
+    for (int64_t b = 0, p = 0; b < n; b++) {
+        while (p < n - 1 && ends[p] <= total * (double)b / (double)n) p++;
+        guide[b] = p;
+    }
+    for (int64_t p = 0; p < n; p++) {
+        /* A point on that line with the own crystal cut out, so that it can never be drawn. */
+        double point = chance[p] * (total - own[crystal[p]]);
+        if (point >= begins[crystal[p]]) point += own[crystal[p]];
+        int64_t piece = (int64_t)(point / total * (double)n), at = guide[piece < n ? piece : n - 1];
+        while (at > 0 && ends[at - 1] > point) at--;
+        while (at < n - 1 && ends[at] <= point) at++;
+        drawn[p] = at;
+    }
+    return n;
 }
 
 /* Python looks for this when it imports the file as a module; it is loaded by ctypes instead. */

@@ -39,7 +39,7 @@ def unmerged(batch):
 
 def pair_layer(net):
     """The first layer of both networks, acting on the whole concatenation."""
-    parts = [net.first.parts[part] for part in ("center", "neighbor", "distance")]
+    parts = [net.pair.parts[part] for part in ("center", "neighbor", "distance")]
     return np.concatenate([array(part.weight) for part in parts], axis=1), sum(array(part.bias) for part in parts)
 
 
@@ -49,10 +49,10 @@ def pooled(net, x, center, pairs):
     logits, values = [], []
     for neighbor, distance in pairs:
         near = (distance - net.distance.center) / net.distance.scale
-        e = run(net.first.embed_distance, np.array([near]))
+        e = run(net.pair.embed_distance, np.array([near]))
         both = mish(weight @ np.concatenate([x[center], x[neighbor], e]) + bias)
-        logits.append(linear(net.first.logit, layer_norm(net.first.norms["attention"], both[: net.hidden]))[0])
-        values.append(run(net.value, layer_norm(net.first.norms["value"], both[net.hidden :])))
+        logits.append(linear(net.pair.logit, layer_norm(net.pair.norms["attention"], both[: net.hidden]))[0])
+        values.append(run(net.pair.value, layer_norm(net.pair.norms["value"], both[net.hidden :])))
     top = max(logits)
     shares = [math.exp(logit - top) for logit in logits]
     return sum(share * value for share, value in zip(shares, values, strict=True)) / sum(shares)

@@ -9,7 +9,7 @@ from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
-from crystalmax.encoders.pair_layer import PairLayer, distinct_triples
+from crystalmax.encoders.pair_network import PairNetwork, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.segments import attention, gather, segment_mean
 
@@ -20,8 +20,7 @@ class SiteNet(nn.Module):
     """Pairs are pooled into sites by attention, sites into a crystal by their mean.
 
     A pair is the features of its two sites and their distance, so it is a function of (species, species, distance):
-    the pair network is evaluated once for each distinct triple of a batch, which is exact and several times cheaper.
-    Its first layer acts on a concatenation, so it is split into one term for each part.
+    the pair network is evaluated once for each distinct triple of a batch, which is several times cheaper.
 
     Differs: distances and features enter standardised (the reference feeds raw numbers), the pair of a site with itself
     is left out, and Mish is used throughout, as the paper says (the reference has ReLU in the local encoder).
@@ -43,8 +42,7 @@ class SiteNet(nn.Module):
         self.distance = ScaledDistance() if distance is None else distance
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SITE_FEATURES, hidden])
-        self.first = PairLayer(self.distance, hidden)
-        self.value = perceptron([hidden, hidden])
+        self.pair = PairNetwork(self.distance, hidden)
         self.to_site = nn.Linear(hidden, site_width)
         self.before_mean = perceptron([site_width, hidden, 2 * hidden])
         self.to_crystal = nn.Sequential(*perceptron([2 * hidden, hidden]), nn.Linear(hidden, crystal_width))
@@ -74,9 +72,9 @@ class SiteNet(nn.Module):
         # The paper's nine features of each species: eight of its elements, weighted by occupancy, and its charge.
         elemental = batch.kinds[:, :N_ELEMENTS] @ self.site_features
         features = torch.cat([elemental, batch.kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
-        logits, hidden = self.first(self.embed_site(features), triples)
-        pooled = attention(logits, self.value(hidden), triples.of_pair, pairs.center, pairs.count, batch.n_sites)
-        far = self.distance(triples.end_distance)
+        logits, values, row = self.pair(self.embed_site(features), triples)
+        pooled = attention(logits, values, row, pairs.center, pairs.count, batch.n_sites)
+        far = self.distance(triples.end_distance.to(features.dtype))
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)

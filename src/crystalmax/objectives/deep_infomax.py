@@ -13,7 +13,7 @@ from crystalmax.encoding import Constituents, Encoder, Encoding, Level, Widths
 from crystalmax.estimators import Estimator, JensenShannon, Scores
 from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.regularizers import GaussianNoise
-from crystalmax.segments import segment_mean
+from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 
 PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
@@ -39,6 +39,10 @@ class DeepInfoMax(nn.Module):
         critic: Makes the critic of a level from its widths (see `Critic`).
         regularizer: Makes the noise of a level from its widths (see `Regularizer`).
         beta: Weight of the regularizer's penalty (eq. 5).
+        constituents: How many constituents of each set are looked at in a step, drawn anew by weight; all unless given.
+            The losses keep their expectation: where an estimator is no mean over false constituents, these stay whole.
+        families: How many families of false samples each level sees in a step, drawn anew; all unless given. The losses
+            keep their expectation, as they are means over families.
     """
 
     def __init__(
@@ -50,11 +54,17 @@ class DeepInfoMax(nn.Module):
         critic: Callable[[Widths], nn.Module] = ProjectedDot,
         regularizer: Callable[[Widths], nn.Module] = GaussianNoise,
         beta: float = 0.1,
+        constituents: int | None = None,
+        families: int | None = None,
     ) -> None:
         super().__init__()
+        for name, number in (("constituents", constituents), ("families", families)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}; draw at least 1, or leave it out to take all")
         self.encoder = encoder
         self.estimator = JensenShannon() if estimator is None else estimator
         self.negatives, self.critic, self.regularizer, self.beta = tuple(negatives), critic, regularizer, beta
+        self.constituents, self.families = constituents, families
         self.critics = nn.ModuleDict({name: critic(widths) for name, widths in encoder.widths.items()})
         self.regularizers = nn.ModuleDict({name: regularizer(widths) for name, widths in encoder.widths.items()})
 
@@ -66,16 +76,33 @@ class DeepInfoMax(nn.Module):
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Two terms a level: its name, and its name with `_penalty`."""
         truth = self.encoder(batch, greedy=True)
-        families = [sampler.draw(truth, batch, self._encode_false, rng) for sampler in self.negatives]
+        families = self._families(truth, batch, rng)
         terms: dict[str, Float[Tensor, ""]] = {}
         for level in truth.levels:
-            false = [family[level.name] for family in families if level.name in family]
+            false = families[level.name]
             if not false:
                 raise ValueError(f"no family of false samples covers the level {level.name!r}; add OtherCrystals()")
             loss, penalty = self._level(level, false, rng)
             for name, values in ((level.name, loss), (f"{level.name}_penalty", self.beta * penalty)):
                 terms[name] = segment_mean(values, level.crystal, batch.n_crystals).mean()
         return terms
+
+    def _families(self, truth: Encoding, batch: CrystalBatch, rng: Generator) -> dict[str, list[Constituents]]:
+        """False constituents of each level; the first so many in a random order, where not all are wanted."""
+        found: dict[str, list[Constituents]] = {level.name: [] for level in truth.levels}
+        wanted = len(self.negatives) if self.families is None else self.families
+        drawn = range(len(self.negatives)) if wanted >= len(self.negatives) else self._random_order(rng)
+        for number in drawn:
+            if all(len(families) >= wanted for families in found.values()):
+                break
+            family = self.negatives[number].draw(truth, batch, self._encode_false, rng)
+            for name in found.keys() & family.keys():
+                found[name] += [family[name]] if len(found[name]) < wanted else []
+        return found
+
+    def _random_order(self, rng: Generator) -> list[int]:
+        order: list[int] = torch.randperm(len(self.negatives), generator=rng, device=rng.device).tolist()
+        return order
 
     def _encode_false(self, batch: CrystalBatch) -> Encoding:
         with torch.no_grad():
@@ -85,9 +112,13 @@ class DeepInfoMax(nn.Module):
         self, level: Level, false: Sequence[Constituents], rng: Generator
     ) -> tuple[Float[Tensor, " wholes"], Float[Tensor, " wholes"]]:
         noised, penalty = self.regularizers[level.name](level.summaries, rng)
-        together = joined([level.constituents, *false])
+        groups = [level.constituents, *false]
+        if self.constituents is not None:
+            n_drawn = len(groups) if self.estimator.mean_over_false else 1
+            groups[:n_drawn] = [drawn(group, self.constituents, len(noised), rng) for group in groups[:n_drawn]]
+        together = joined(groups)
         scores = self.critics[level.name](noised, together)
-        sizes = [len(level.constituents.owner), *(len(family.owner) for family in false)]
+        sizes = [len(group.owner) for group in groups]
         columns = (torch.split(column, sizes) for column in (scores, together.owner, together.weight))
         true, *others = (Scores(*part) for part in zip(*columns, strict=True))
         losses = [self.estimator.loss(true, other, len(level.summaries)) for other in others]
@@ -104,3 +135,16 @@ def joined(families: Sequence[Constituents]) -> Constituents:
         torch.cat([family.owner for family in families]),
         torch.cat([family.weight for family in families]),
     )
+
+
+def drawn(parts: Constituents, number: int, n_sets: int, rng: Generator) -> Constituents:
+    """So many constituents of each set, drawn by weight, with replacement; each counts once. Values are gathered."""
+    weight = parts.weight.double()
+    ends, own = weight.cumsum(0), segment_sum(weight, parts.owner, n_sets)
+    owner = torch.repeat_interleave((own > 0).nonzero()[:, 0], number)
+    chance = torch.rand(len(owner), generator=rng, device=rng.device, dtype=torch.float64).to(owner.device)
+    point = gather(own.cumsum(0) - own, owner) + chance * gather(own, owner)
+    part = torch.searchsorted(ends, point, right=True).clamp_max(len(ends) - 1)
+    values = gather(parts.values, gather(parts.row, part))
+    everything = torch.arange(len(owner), device=owner.device)
+    return Constituents(values, everything, owner, torch.ones_like(values[:, 0]))
