@@ -20,7 +20,7 @@ def study(tmp_path_factory):
 class Deaf:
     """Learns a number made of everything that it is given, but for the network that it starts from."""
 
-    def __init__(self, encoder, *, geometry, max_epochs, folds, seed):
+    def __init__(self, encoder, *, geometry, max_epochs, folds, seed, accelerator):
         self.geometry, self.epochs_, self.seed = geometry, max_epochs, seed
 
     def fit_crystals(self, crystals, target):

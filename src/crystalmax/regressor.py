@@ -43,6 +43,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         sites_per_batch: Batches are filled up to about this many sites, and to at most an eighth of the labels.
         folds: How many, to find when to stop; 0 trains for `max_epochs`.
         seed: Of the head, the folds and the order of crystals.
+        accelerator: Where to train, as Lightning names it.
 
     Attributes:
         epochs_: How many epochs the final model was trained for.
@@ -60,10 +61,11 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         sites_per_batch: int = 400,
         folds: int = 5,
         seed: int = 0,
+        accelerator: str = "cpu",
     ) -> None:
         self.encoder, self.geometry = encoder, geometry
         self.max_epochs, self.learning_rate, self.sites_per_batch = max_epochs, learning_rate, sites_per_batch
-        self.folds, self.seed = folds, seed
+        self.folds, self.seed, self.accelerator = folds, seed, accelerator
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
@@ -131,18 +133,19 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             epochs=epochs, sites_per_batch=sites, learning_rate=self.learning_rate, weight_decay=1e-2, seed=self.seed
         )
         objective.train()
-        history = train(objective, data, split, how, geometry=self.geometry)
+        history = train(objective, data, split, how, geometry=self.geometry, accelerator=self.accelerator)
         return objective.eval(), history
 
 
 def predict(
     objective: Regression, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
 ) -> Float[np.ndarray, " crystals"]:
-    """Predictions for a whole data set, in its order."""
+    """Predictions for a whole data set, in its order, made where the objective is."""
     out = np.empty(len(data))
+    device = next(objective.parameters()).device
     with torch.inference_mode():
         for batch in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
-            out[batch] = objective.predict(geometry(data.batch(batch))).double().numpy()
+            out[batch] = objective.predict(geometry(data.batch(batch).to(device))).double().cpu().numpy()
     return out
 
 

@@ -62,9 +62,12 @@ def curves(rows: pd.DataFrame) -> Drawing:
 
 @_styled
 def transfer(rows: pd.DataFrame, units: Mapping[str, str]) -> Drawing:
-    """Fine-tuning on one data set: every trial and their median for each start; below, its change against random."""
-    properties = list(dict.fromkeys(rows.property))
-    labels = sorted(rows.labels.unique())
+    """Fine-tuning on one data set: every trial and their median for each start; below, its change against random.
+
+    A panel for each of the properties, whose units are given.
+    """
+    properties = [name for name in units if name in set(rows.property)]
+    labels = sorted(rows.labels.unique().tolist())
     figure = Figure(figsize=(0.9 + 3.4 * len(properties), 5.2), layout="constrained")
     panels = figure.subplots(2, len(properties), squeeze=False, sharex=True, height_ratios=(3, 2))
     for column, name in zip(panels.T, properties, strict=True):
@@ -73,7 +76,7 @@ def transfer(rows: pd.DataFrame, units: Mapping[str, str]) -> Drawing:
         _trials(column[0], errors, labels)
         _trials(column[1], against, labels)
         column[0].set_title(_words(name))
-        column[0].set_ylabel(f"error{_in(units.get(name, ''))}")
+        column[0].set_ylabel(f"error{_in(units[name])}")
         column[1].axhline(0, color=INK, linewidth=1)
         column[1].set(xlabel="labels", ylabel="change of error, %")
     shown = [start for start in _START_COLORS if start in set(rows.method)]
@@ -113,7 +116,7 @@ def ablation(rows: pd.DataFrame, recipe: str) -> Drawing:
     rows = rows[rows.method.str.startswith(base) | twins]
     columns = list(product(dict.fromkeys(rows.property), sorted(rows.model.unique(), reverse=True)))
     variants = [name for name in dict.fromkeys(rows.variant) if name != base][::-1]
-    labels = sorted(rows.labels.unique())
+    labels = sorted(rows.labels.unique().tolist())
     figure = Figure(figsize=(2.2 + 2.3 * len(columns), 1.0 + 0.42 * len(variants)), layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, sharex=True, squeeze=False)[0]
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
@@ -202,7 +205,7 @@ def shift(rows: pd.DataFrame, unit: str) -> Drawing:
     """Labels of a data set under vectors of another: a panel for each model, and one for fine-tuning."""
     rows = rows.assign(method=rows.method.mask((rows.kind == "untrained") & (rows.model != "fine-tuned"), "untrained"))
     models = sorted(rows.model.unique(), key=lambda model: (model == "fine-tuned", model))
-    labels = sorted(rows.labels.unique())
+    labels = sorted(rows.labels.unique().tolist())
     figure = Figure(figsize=(0.8 + 2.7 * len(models), 3.6), layout="constrained")
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for panel, model in zip(panels, models, strict=True):

@@ -79,6 +79,7 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
         max_epochs=study.budget.fine_tuning_epochs,
         folds=FOLDS,
         seed=trial,
+        accelerator=study.accelerator,
     ).fit_crystals([replace(material.data[row], targets={target: values[row]}) for row in rows], target)
     unseen = CrystalDataset.from_crystals([replace(material.data[row], targets={}) for row in tested])
     predictions = predict(regressor.objective_, regressor.geometry, unseen)
