@@ -23,7 +23,7 @@ UNTRAINED = "untrained"
 JUDGED = ("representation", "shift", "transfer")
 """Parts whose draws of one comparison share their test rows, so that a verdict can be given."""
 
-Predictions = Float[np.ndarray, "rows tested"]
+Predictions = Float[np.ndarray, "_ tested"]
 
 _RESAMPLES = 2000
 

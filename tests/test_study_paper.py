@@ -1,0 +1,174 @@
+"""The whole command on a few salts: one table, the same again, also after a stop and on another machine."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crystalmax.cli import main
+from crystalmax.study import page, paper, runner
+from crystals import pure, rock_salt
+from labelled import table_of
+
+SETTINGS = """
+[salts]
+folds = "fold"
+properties = { edge = "A" }
+"""
+
+PARTS = ("leakage", "curves", "representation")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A table of salts, settings that name its property, and the vectors of a peer."""
+    folder = tmp_path_factory.mktemp("given")
+    rng = np.random.default_rng(0)
+    pairs = list(product(("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba"), ("F", "Cl", "Br", "O", "S")))
+    edges = rng.uniform(4.5, 6.5, len(pairs))
+    salts = [
+        replace(rock_salt(edge, key=f"{a}{b}"), kinds=pure(a, b)) for (a, b), edge in zip(pairs, edges, strict=True)
+    ]
+    (folder / "data").mkdir()
+    table_of(salts, edge=edges, fold=np.arange(len(salts)) % 2).to_parquet(folder / "data" / "salts.parquet")
+    (folder / "mine.toml").write_text(SETTINGS, encoding="utf-8")
+    peer = pd.DataFrame({"key": [salt.key for salt in salts], "a": edges, "b": rng.normal(size=len(salts))})
+    peer.to_csv(folder / "peer.csv", index=False)
+    peer.assign(a=rng.normal(size=len(salts))).to_csv(folder / "peer_untrained.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "commit", lambda: "abc")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def done(given, tmp_path_factory, patch):
+    """The study as the command line does it."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    printed = []
+    patch.setattr("builtins.print", lambda *words: printed.append(" ".join(map(str, words))))
+    arguments = ["study", given / "mine.toml", "--data", given / "data", "--out", out, "--budget", "tiny", "--jobs", 1]
+    arguments += ["--vectors", f"peer={given / 'peer.csv'}", "--untrained", f"peer={given / 'peer_untrained.csv'}"]
+    arguments += [word for part in PARTS for word in ("--parts", part)]
+    patch.setattr("sys.argv", ["crystalmax", *map(str, arguments)])
+    main()
+    patch.undo()
+    patch.setattr(runner, "commit", lambda: "abc")
+    return SimpleNamespace(out=out, said="\n".join(printed), rows=pd.read_parquet(out / "results.parquet"))
+
+
+def begin(given, out, **options):
+    chosen = {"vectors": {"peer": [given / "peer.csv"]}, "untrained": {"peer": [given / "peer_untrained.csv"]}}
+    return paper.begin(str(given / "mine.toml"), str(given / "data"), out, budget="tiny", **{**chosen, **options})
+
+
+def test_the_table_has_a_row_for_each_draw(done):
+    rows = done.rows
+    assert not rows.duplicated(
+        ["part", "method", "model", "labels", "draw", "split", "level", "epoch", "crystals"]
+    ).any()
+    frozen = rows[rows.part == "representation"]
+    # 13 methods and 5 models, with 3 draws of 8 labels and 2 of 16; and always the median.
+    assert len(frozen) == (13 * 5 + 1) * 5
+    assert frozen.mae.notna().all()
+    assert set(frozen.commit) == {"abc"}
+    assert frozen.formulas_in_labels.eq(0).all()
+    official = rows[rows.part == "official"]
+    assert set(official.labels) == {20}
+    assert len(official) == (13 * 5 + 1) * 2
+    assert set(rows.part) == {"curves", "leakage", "official", "representation"}
+
+
+def test_planted_vectors_beat_their_twin_and_the_report_says_so(done):
+    """The vectors of the peer hold the very property, those of its twin do not."""
+    differences = pd.read_csv(done.out / "comparison.csv")
+    against_twin = differences.query("part == 'representation' and method == 'peer' and rival == 'untrained'")
+    assert len(against_twin) == 2 * 5
+    assert (against_twin.relative < -0.2).all()
+    assert against_twin.query("model == 'ridge' and labels == 8").wins.tolist() == [3]
+    assert "salts, edge, peer (representation): Pre-training helped" in done.said
+    assert "salts, edge, default recipe (representation): Pre-training" in done.said
+
+
+def test_report_and_figures_are_there_and_need_nothing_else(done):
+    text = (done.out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Frozen vectors: salts, edge</h2>" in text
+    assert "<h2>Official folds: salts</h2>" in text
+    assert "Pre-training" in text
+    assert not {
+        word for word in ("http://", "https://", "<script", "<img") if word in text.replace("http://www.w3.org", "")
+    }
+    drawn = {path.suffix: path.stat().st_size for path in sorted((done.out / "figures").iterdir())}
+    assert set(drawn) == {".svg", ".png"}
+    assert len(list((done.out / "figures").glob("*.svg"))) == len(list((done.out / "figures").glob("*.png"))) >= 4
+    assert pd.read_csv(done.out / "failed.csv").empty
+    assert (pd.read_parquet(done.out / "times.parquet").seconds >= 0).all()
+
+
+def test_a_study_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(given, done, tmp_path, patch):
+    class Stopped(Exception):
+        pass
+
+    def stop(forecast):
+        if forecast.done == 20:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        paper.go_on(begin(given, tmp_path / "here"), PARTS, report=stop)
+    assert not (tmp_path / "here" / "results.parquet").exists()
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    told = []
+    there = paper.begin(
+        str(given / "mine.toml"),
+        "data that are not here",
+        tmp_path / "there",
+        budget="tiny",
+        **{"vectors": {"peer": [given / "peer.csv"]}, "untrained": {"peer": [given / "peer_untrained.csv"]}},
+    )
+    paper.go_on(there, PARTS, report=told.append)
+    assert told[0].done == 20
+    assert (tmp_path / "there" / "results.parquet").read_bytes() == (done.out / "results.parquet").read_bytes()
+
+
+def test_other_settings_do_not_go_on_with_a_study(given, done):
+    with pytest.raises(ValueError, match=r'another budget \("tiny", not "small"\); go on'):
+        paper.begin(str(given / "mine.toml"), str(given / "data"), done.out, budget="small")
+    with pytest.raises(ValueError, match=r"another seed \(0, not 1\)"):
+        begin(given, done.out, seed=1)
+    with pytest.raises(ValueError, match="another vectors"):
+        begin(given, done.out, vectors={"peer": [given / "peer_untrained.csv"]})
+
+
+def test_names_that_do_not_exist_are_answered(given, done):
+    with pytest.raises(ValueError, match="no budget 'huge'; choose one of tiny, small, medium, full"):
+        paper.begin("paper", str(given / "data"), done.out, budget="huge")
+    with pytest.raises(ValueError, match="no part 'map'; choose among leakage, curves"):
+        paper.cells_of(begin(given, done.out), ["map"])
+    with pytest.raises(ValueError, match="no data set 'x'; there are salts"):
+        begin(given, done.out).material("x")
+
+
+def test_a_cell_that_fails_is_listed(given, done, tmp_path, monkeypatch):
+    shutil.copytree(done.out, tmp_path / "out")
+    (tmp_path / "out" / "cells" / "leakage" / "salts" / "row.parquet").unlink()
+    monkeypatch.setattr("crystalmax.study.official.counts", partial(pytest.fail, "no counts today"))
+    outcomes = paper.go_on(begin(given, tmp_path / "out"), ["leakage"])
+    assert [outcome.name for outcome in outcomes if outcome.error] == ["leakage/salts/row"]
+    failed = pd.read_csv(tmp_path / "out" / "failed.csv")
+    assert failed.cell.tolist() == ["leakage/salts/row"]
+    assert len(pd.read_parquet(tmp_path / "out" / "results.parquet")) == len(done.rows) - 1
+
+
+def test_a_report_of_nothing_says_nothing(given, tmp_path):
+    written = page.write(begin(given, tmp_path / "out"))
+    assert written.sentences == ()
+    assert "40 crystals" in written.path.read_text(encoding="utf-8")
