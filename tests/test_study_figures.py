@@ -113,6 +113,7 @@ def test_shift_draws_medians_with_untrained_twins_as_one():
         ("untrained, seed 1001", "untrained", "ridge"): 3.0,
         ("untrained, seed 1002", "untrained", "ridge"): 5.0,
         ("composition and structure statistics", "baseline", "ridge"): 6.0,
+        ("nothing", "trivial", "median"): 9.0,
         ("from random weights", "untrained", "fine-tuned"): 7.0,
         ("from Deep InfoMax", "pretrained", "fine-tuned"): 8.0,
     }
@@ -127,5 +128,6 @@ def test_shift_draws_medians_with_untrained_twins_as_one():
     medians = {line.get_label(): line.get_ydata().tolist() for panel in (frozen, tuned) for line in panel.lines}
     expected = {"default recipe": 1, "default recipe without shared structures": 2, "untrained": 4}
     expected |= {"composition and structure statistics": 6, "from random weights": 7, "from Deep InfoMax": 8}
+    expected |= {"nothing": 9}  # in both panels
     assert {name: pytest.approx([value] * 2) for name, value in expected.items()} == medians
     assert "cm-1" in drawn

@@ -11,6 +11,7 @@ from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, STYLE
 from crystalmax.report import Drawing
@@ -25,6 +26,7 @@ CLASSES = {"halogen": HALOGENS, "metal": METALS}
 _CLASS_COLORS = (GREYS[-1], BLUE, ORANGE, GREEN, "#cc79a7")
 _START_COLORS = dict(zip((name for name, _ in STARTS.values()), (GREYS[0], BLUE, ORANGE), strict=True))
 _SHIFT_LOOKS: dict[str, dict[str, Any]] = {
+    "paper recipe": {"color": "#56b4e9", "linewidth": 1.6},
     "without shared structures": {"color": ORANGE, "linewidth": 1.6},
     "without shared formulas": {"color": GREEN, "linewidth": 1.6},
 }
@@ -204,21 +206,24 @@ def _size(points: Float[np.ndarray, "crystals 2"]) -> float:
 def shift(rows: pd.DataFrame, unit: str) -> Drawing:
     """Labels of a data set under vectors of another: a panel for each model, and one for fine-tuning."""
     rows = rows.assign(method=rows.method.mask((rows.kind == "untrained") & (rows.model != "fine-tuned"), "untrained"))
-    models = sorted(rows.model.unique(), key=lambda model: (model == "fine-tuned", model))
+    trivial = rows[rows.kind == "trivial"]
+    models = sorted(set(rows.model) - set(trivial.model), key=lambda model: (model == "fine-tuned", model))
     labels = sorted(rows.labels.unique().tolist())
     figure = Figure(figsize=(0.8 + 2.7 * len(models), 3.6), layout="constrained")
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for panel, model in zip(panels, models, strict=True):
-        for name, look, shown in _lines(rows[rows.model == model]):
+        for name, look, shown in _lines(pd.concat([rows[rows.model == model], trivial])):
             by_budget = shown.groupby(["labels", "draw"]).mae.mean().groupby("labels")
             low, median, high = (by_budget.quantile(q) for q in (0.25, 0.5, 0.75))
             panel.fill_between(median.index, low, high, color=look["color"], alpha=0.12, linewidth=0)
             panel.plot(median.index, median, marker="o", markersize=3, label=name, **look)
         panel.set(title=model, xlabel="labels", xscale="log", yscale="log")
         panel.set_xticks(labels, [f"{n:,}" for n in labels])
-        panel.minorticks_off()
     panels[0].set_ylabel(f"error{_in(unit)}")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panels[0].yaxis.set_major_formatter("{x:,.3g}")
+    for panel in panels:  # only now is the scale, which the panels share, final
+        panel.minorticks_off()
     marks = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, fontsize=8)
     return (
@@ -234,7 +239,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], pd.DataFra
     greys = cycle(GREYS)
     for name, shown in rows.groupby("method", sort=True):
         kind = shown.kind.iloc[0]
-        look = next((look for words, look in _SHIFT_LOOKS.items() if words in str(name)), None)
+        look = next((look for words, look in _SHIFT_LOOKS.items() if str(name).endswith(words)), None)
         if kind == "baseline":
             look = {"color": next(greys), "linewidth": 1.2}
         if look is not None or kind in ("pretrained", "untrained", "trivial"):
