@@ -266,6 +266,19 @@ def test_a_loss_that_is_not_finite_names_the_crystals():
         run(made=broken)
 
 
+def test_mixed_precision_gives_nearly_the_same_losses():
+    one_step = replace(HOW, epochs=1, sites_per_batch=1000)
+    exact, mixed = (run(how=replace(one_step, precision=p))[1][0] for p in ("32-true", "bf16-mixed"))
+    for name in ("site", "crystal"):
+        assert mixed[name] == pytest.approx(exact[name], rel=0.01)
+        assert mixed[name] != exact[name]
+
+
+def test_a_precision_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="precision is '16-mixed'; give one of 32-true, bf16-mixed"):
+        replace(HOW, precision="16-mixed")
+
+
 @pytest.mark.parametrize("name", ["epochs", "sites_per_batch", "learning_rate", "clip"])
 def test_impossible_plans_are_refused(name):
     with pytest.raises(ValueError, match=f"training with {name} = 0 is impossible; it must be above 0"):

@@ -47,7 +47,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         encoder: Encoder,
         *,
         geometry: Geometry = AllPairs(),  # noqa: B008  # frozen
-        sites_per_batch: int = 1200,
+        sites_per_batch: int = 4800,
         on_error: Literal["raise", "nan"] = "raise",
     ) -> None:
         self.encoder, self.geometry = encoder, geometry
@@ -112,7 +112,7 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
 
 
 def encode(
-    encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
+    encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
 ) -> Float[np.ndarray, "crystals width"]:
     """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
     keep_freed_memory()

@@ -16,7 +16,7 @@ from crystalmax.segments import gather
 
 
 class Between(NamedTuple):
-    """Places between knots: the row of the first of four knots, and the part of the way from the second to the third."""
+    """Places between knots: the row of the first of four, and the part of the way from the second to the third."""
 
     first: Int[Tensor, " rows"]
     part: Float[Tensor, " rows"]

@@ -131,10 +131,11 @@ class PairNetwork(nn.Module):
         values = self.value(hidden)
         if rows.order is None or rows.at is None:
             return logits, values, triples.of_pair
-        single = slice(len(rows.order) - len(rows.at.first))
-        logits = torch.cat([logits[single], interpolated(logits[:, None], rows.at)[:, 0]])
-        values = torch.cat([values[single], interpolated(values, rows.at)])
-        return logits, values, gather(rows.order.argsort(), triples.of_pair)
+        n_single = len(rows.order) - len(rows.at.first)
+        logits = _behind(logits[:n_single], interpolated(logits[:, None], rows.at)[:, 0])
+        values = _behind(values[:n_single], interpolated(values, rows.at))
+        place = torch.empty_like(rows.order).index_copy(0, rows.order, torch.arange(len(rows.order)).to(rows.order))
+        return logits, values, gather(place, triples.of_pair)
 
     def _first_layers(
         self, species: Float[Tensor, "kinds width"], rows: Evaluated
@@ -157,6 +158,10 @@ class PairNetwork(nn.Module):
             center, rows.center, neighbor, rows.neighbor, knots, *at, gain, shift
         )
         return logits + self.logit.bias, hidden
+
+
+def _behind(some: Float[Tensor, "some *width"], more: Float[Tensor, "more *width"]) -> Float[Tensor, "rows *width"]:
+    return torch.cat([some, more]) if len(some) else more
 
 
 class _FirstLayers(torch.autograd.Function):

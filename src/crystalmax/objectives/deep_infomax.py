@@ -118,6 +118,7 @@ class DeepInfoMax(nn.Module):
             groups[:n_drawn] = [drawn(group, self.constituents, len(noised), rng) for group in groups[:n_drawn]]
         together = joined(groups)
         scores = self.critics[level.name](noised, together)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # sums in bfloat16 would lose the loss
         sizes = [len(group.owner) for group in groups]
         columns = (torch.split(column, sizes) for column in (scores, together.owner, together.weight))
         true, *others = (Scores(*part) for part in zip(*columns, strict=True))
