@@ -158,8 +158,8 @@ def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean ab
 def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
     """Errors of all draws as boxes, side by side at each number of labels, as in Fig. 8 of DOI 10.1039/d4dd00202d.
 
-    Takes scores as `evaluation.Scores.table`; colours tell features, filled boxes are of the first model. Boxes above
-    four times the smallest median are cut off.
+    Takes scores as `evaluation.Scores.table`; colours tell features, filled boxes are of the first model. What lies
+    above four times the smallest median is cut off.
     """
     table = _shown(table)
     looks, models = _looks(table), table.model.unique().tolist()
@@ -172,7 +172,7 @@ def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
     for place, (model, name) in enumerate(series):
         of_series = table[(table.model == model) & (table.features == name)]
         errors = [of_series.mae[of_series.labels == budget].to_numpy() for budget in labels]
-        color, dashes = looks[name]["color"], looks[name].get("linestyle", "-")
+        color = GREYS[1] if name == "untrained" else looks[name]["color"]
         drawn = panel.boxplot(
             errors,
             positions=np.arange(len(labels)) + (place + 0.5) * width - 0.4,
@@ -180,7 +180,7 @@ def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
             patch_artist=True,
             manage_ticks=False,
             flierprops={"marker": ".", "markersize": 3, "markeredgecolor": color, "alpha": 0.5},
-            boxprops={"facecolor": color if model == models[0] else "none", "edgecolor": color, "linestyle": dashes},
+            boxprops={"facecolor": color if model == models[0] else "none", "edgecolor": color},
             medianprops={"color": INK, "linewidth": 1.2},
             whiskerprops={"color": color},
             capprops={"color": color},
@@ -191,7 +191,7 @@ def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
     panel.set_xticks(range(len(labels)), [f"{n:,}" for n in labels])
     panel.set(xlabel="labels", ylabel=error)
     medians = table.groupby(["labels", "features", "model"]).mae.median()
-    panel.set_ylim(0, min(4 * medians.min(), 1.05 * table.mae.max()))
+    panel.set_ylim(0, max(min(4 * medians.min(), 1.05 * table.mae.max()), 0.2 * medians.max()))
     panel.grid(axis="x", visible=False)
     figure.legend(*zip(*marks, strict=True), loc="outside lower center", ncols=len(models), fontsize=8)
     return figure

@@ -115,9 +115,9 @@ def _representation(material: Material, each: Property, rows: pd.DataFrame, foun
         return Section(title)
     error = f"error{each.unit and ', '}{each.unit}"
     scores = rows.rename(columns={"method": "features"})
-    lines = scores[scores.features.isin(SHOWN) & scores.model.isin(CURVES) | scores.kind.isin(["untrained", "trivial"])]
-    lines = lines[lines.model.isin([*CURVES, "median"])]
-    networks = scores[scores.kind.isin(["pretrained", "untrained"]) & scores.model.isin(BOXES)]
+    ours = scores.features.isin(SHOWN) | scores.kind.eq("trivial") | scores.family.isin(RECIPES)
+    lines = scores[ours & scores.model.isin([*CURVES, "median"])]
+    networks = scores[scores.family.isin(RECIPES) & scores.model.isin(BOXES)]
     drawn: list[Drawing] = [
         (
             "Error on test crystals against the number of labels; median and middle half.",
@@ -236,12 +236,11 @@ def _comparison(each: Finding) -> Table:
 
 
 def _of_family(scores: pd.DataFrame, method: str) -> pd.DataFrame:
-    """A trained network and its untrained twins."""
+    """A trained network and its untrained twins, under the models of our figures."""
     family = scores.family[scores.features == method].iloc[0]
-    related: pd.DataFrame = scores[
-        (scores.features == method) | ((scores.kind == "untrained") & (scores.family == family))
-    ]
-    return related
+    related = (scores.features == method) | ((scores.kind == "untrained") & (scores.family == family))
+    shown: pd.DataFrame = scores[related & scores.model.isin(CURVES)]
+    return shown
 
 
 def _counted(table: pd.DataFrame) -> pd.DataFrame:
