@@ -270,7 +270,7 @@ def test_mixed_precision_gives_nearly_the_same_losses():
     one_step = replace(HOW, epochs=1, sites_per_batch=1000)
     exact, mixed = (run(how=replace(one_step, precision=p))[1][0] for p in ("32-true", "bf16-mixed"))
     for name in ("site", "crystal"):
-        assert mixed[name] == pytest.approx(exact[name], rel=0.01)
+        assert mixed[name] == pytest.approx(exact[name], rel=0.05)
         assert mixed[name] != exact[name]
 
 

@@ -208,8 +208,8 @@ class _Module(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rate, decay = self.how.learning_rate, self.how.weight_decay
-        # Fused: a step over sixty small tensors in 0.3 ms instead of 2. Lightning clips no gradients of fused optimisers
-        # in mixed precision.
+        # Fused: a step over sixty small tensors in 0.3 ms instead of 2. In mixed precision, Lightning does not clip the
+        # gradients of fused optimisers.
         fused = self.how.precision == "32-true"
         return torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay, amsgrad=True, eps=1e-7, fused=fused)
 
