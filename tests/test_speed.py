@@ -71,7 +71,7 @@ def test_shortcuts_save_operations():
 def test_the_pair_network_sees_each_triple_once():
     batch = AllPairs()(CrystalBatch.collate([perovskite(3.8 + 0.02 * i) for i in range(10)]))
     triples = distinct_triples(batch.species, len(batch.kinds), batch.pairs)
-    assert len(triples.center) < 0.1 * batch.pairs.count.sum()
+    assert len(triples.center) < 0.2 * batch.pairs.count.sum()
 
 
 @pytest.mark.skipif(not native.usable(), reason="the loops were not compiled")

@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crystalmax.layers import Dense
 from crystalmax.encoding import Constituents, Widths
+from crystalmax.layers import Dense
 from crystalmax.segments import gather, paired_dot
 
 

@@ -9,7 +9,6 @@ import os
 from importlib.util import find_spec
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 MOST_WIDTH = 1024
