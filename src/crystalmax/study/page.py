@@ -15,6 +15,7 @@ from crystalmax.study.official import LEADERBOARD
 from crystalmax.study.representation import RECIPES
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
+from crystalmax.study.transfer import STARTS
 
 SEEN = {"structures_in_pretraining": "structures pre-trained on", "formulas_in_pretraining": "formulas pre-trained on"}
 """Columns of overlap that stand beside errors, and what tables call them."""
@@ -26,6 +27,9 @@ SHOWN = (
     "composition and structure statistics",
 )
 """Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
+
+ANSWERING = (f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
+"""Methods whose verdicts begin the report: frozen, and fine-tuned."""
 
 CURVES, BOXES = ("ridge", "extra trees", "hidden layer"), ("least squares", "hidden layer")
 """Models of the figures of frozen vectors: ours, and the paper's."""
@@ -54,7 +58,7 @@ def write(study: Study) -> Written:
         study.folder / "report.html",
         f"Few labels and pre-training: {names}",
         None,
-        answers=[(_heading(each), each.verdict) for each in found if each.method == f"{RECIPES[0]} recipe"],
+        answers=[(_heading(each), each.verdict) for each in found if each.method in ANSWERING],
         sections=sections,
         facts=_facts(study, rows),
     )

@@ -131,10 +131,10 @@ def _judged(study: Study, part: str, material: Material, each: Property) -> Iter
 
 def _contenders(table: pd.DataFrame, method: str) -> set[str]:
     """A method, its untrained twins, what it is joined with, and the best plain rival: what a verdict speaks of."""
+    table = table[table.model.isin(table.model[table.method == method])]  # fine-tuning is another matter
     family = table.family[table.method == method].fillna("").iloc[0]
     twins = table.method[(table.kind == "untrained") & (table.family.fillna("") == family)]
-    models = set(table.model[table.method == method])
-    plain = table[(table.kind == "baseline") & table.model.isin(models)]
+    plain = table[table.kind == "baseline"]
     medians = plain.groupby(["method", "model", "labels"]).mae.median()
     # By geometric mean over the numbers of labels; errors of exactly nothing would make it nothing.
     score = np.log(medians.clip(lower=1e-12)).groupby(level=[0, 1]).mean()
