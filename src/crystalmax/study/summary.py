@@ -55,10 +55,11 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     signed-rank test, and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p
     speak of this split and these networks only; `verdict` allows for more.
     """
-    scored = rows[rows.mae.notna()] if "mae" in rows else rows[:0]
+    if "mae" not in rows:
+        return pd.DataFrame()
     found = [
         {**dict(zip(CELL, cell, strict=True)), **row}
-        for cell, table in scored.groupby(CELL, sort=True)
+        for cell, table in rows[rows.mae.notna()].groupby(CELL, sort=True)
         for row in _pairs(table)
     ]
     return pd.DataFrame(found)

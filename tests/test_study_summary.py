@@ -1,0 +1,186 @@
+"""Differences are paired by draw; verdicts say what was planted, and only where draws are complete."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crystalmax import plots
+from crystalmax.evaluation import default_models
+from crystalmax.report import Section, write_report
+from crystalmax.study import runner
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.representation import Method, drawn, score
+from crystalmax.study.summary import differences, findings
+from studies import tiny
+
+MODELS = {"ridge": default_models()["ridge"]}
+
+
+def table(errors, *, part="representation", labels=50, model="ridge", family="ours"):
+    """Rows of one cell of the study: errors of each draw, by the kind and name of methods."""
+    return pd.DataFrame(
+        {
+            "part": part,
+            "dataset": "salts",
+            "property": "edge",
+            "split": "formula",
+            "method": method,
+            "kind": kind,
+            "model": model,
+            "labels": labels,
+            "draw": draw,
+            "family": family if kind in ("pretrained", "untrained") else "",
+            "mae": mae,
+        }
+        for (kind, method), of_draws in errors.items()
+        for draw, mae in enumerate(of_draws)
+    )
+
+
+def test_differences_are_paired_by_draw():
+    found = differences(
+        table(
+            {
+                ("pretrained", "ours"): [1.0, 2.0, 3.0, 4.0],
+                ("untrained", "seed 1"): [3.0, 2.0, 2.0, 5.0],
+                ("untrained", "seed 2"): [3.0, 2.0, 2.0, 7.0],
+                ("baseline", "fractions"): [2.0, 4.0, 6.0, 8.0],
+                ("trivial", "nothing"): [9.0, 9.0, 9.0, 9.0],
+            }
+        )
+    ).set_index("rival")
+    twins, plain = found.loc["untrained"], found.loc["fractions"]
+    assert list(found.index) == ["untrained", "fractions"]
+    assert (twins.wins, twins.ties, twins.losses, twins.draws) == (2, 1, 1, 4)
+    assert (twins.error, twins.error_of_rival) == (2.5, 3.25)
+    assert twins.difference == -0.75
+    assert twins.relative == pytest.approx(-0.75 / 3.25)
+    assert plain.relative == plain.relative_low == plain.relative_high == -0.5
+    assert twins.relative_low < twins.relative < twins.relative_high
+    assert plain.p_wilcoxon == pytest.approx(0.125)  # four signs alike: 2 / 2 ** 4
+
+
+def test_networks_are_held_against_twins_of_their_own_kind():
+    ours = table({("pretrained", "ours"): [1.0, 1.0], ("untrained", "our twin"): [2.0, 2.0]})
+    peers = table({("pretrained", "peer"): [1.0, 1.0], ("untrained", "peer's twin"): [4.0, 4.0]}, family="peer")
+    found = differences(pd.concat([ours, peers])).set_index("method")
+    assert found.loc["ours"].relative == -0.5
+    assert found.loc["peer"].relative == -0.75
+
+
+def test_cells_are_kept_apart_and_nothing_is_no_error():
+    errors = {("pretrained", "ours"): [1.0, 1.0], ("untrained", "twin"): [2.0, 2.0]}
+    found = differences(pd.concat([table(errors), table(errors, labels=100), table(errors, model="trees")]))
+    assert list(zip(found.model, found.labels, strict=True)) == [("ridge", 50), ("ridge", 100), ("trees", 50)]
+    assert differences(pd.DataFrame({"part": ["curves"], "loss": [1.0]})).empty
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Ten draws, so that a difference can stand against chance."""
+    begun = tiny(tmp_path)
+    return replace(begun, budget=replace(begun.budget, labels=(16,), draws=(10,)))
+
+
+def planted(study, kinds, part="representation", n_draws=10):
+    """Cells as a part of the study leaves them, from numbers that stand in for vectors."""
+    salts = study.material("salts")
+    cells = []
+    for (kind, name), noise in kinds.items():
+        rng = np.random.default_rng(sum(map(ord, name)))
+        edges = salts.values("edge")[:, None]
+        values = np.hstack([edges + noise * rng.normal(size=edges.shape), rng.normal(size=(len(edges), 2))])
+        method = Method(name, kind, lambda values=values: values, "ours" if kind != "baseline" else "")
+        scored = partial(score, study, salts, "edge", method, drawn(study, salts, "edge", 16, n_draws), models=MODELS)
+
+        def work(scored=scored):
+            found = scored()
+            return Result(found.rows.assign(part=part), found.arrays)
+
+        cells.append(Cell(f"{part}/salts/edge/16/{name}", work))
+    assert not any(outcome.error for outcome in runner.run(cells, study.folder / "cells"))
+
+
+TWINS = {("untrained", f"twin {number}"): 2.0 for number in range(4)}
+
+
+def test_a_planted_advantage_is_a_verdict(study):
+    planted(study, {("pretrained", "ours"): 0.01, ("baseline", "plain"): 1.0, **TWINS})
+    (found,) = findings(study)
+    assert found.verdict.outcome == "helped"
+    assert found.sentence.startswith("salts, edge, ours (representation): Pre-training helped: ")
+    assert found.verdict.advice.startswith("Use ours with ridge")
+
+
+def test_a_network_that_is_like_its_twins_made_no_difference(study):
+    planted(study, {("pretrained", "ours"): 2.0, **TWINS})
+    (found,) = findings(study)
+    assert found.verdict.outcome == "no difference"
+
+
+def test_without_twins_or_with_draws_missing_there_is_no_verdict(study):
+    planted(study, {("pretrained", "ours"): 0.01, ("baseline", "plain"): 1.0})
+    assert findings(study) == []
+    planted(study, {("untrained", "twin 0"): 2.0}, n_draws=4)
+    assert findings(study) == []
+
+
+def test_fine_tuning_does_not_judge_frozen_vectors(study):
+    """Both stand in the part on shift; each is held against its own kind."""
+    planted(study, {("pretrained", "ours"): 0.01, **TWINS}, part="shift")
+    row = {"part": "shift", "kind": "untrained", "method": "from random weights", "model": "fine-tuned", "labels": 16}
+    rows = pd.DataFrame([{**row, "draw": 0, "seed": 0, "mae": 9.0, "family": "ours"}])
+    tested = len(study.tested(study.material("salts"), "edge"))
+    cell = Cell("shift/salts/edge/random/16/00", lambda: Result(rows, {"predictions": np.zeros((1, tested))}))
+    runner.run([cell], study.folder / "cells")
+    (found,) = findings(study)
+    assert (found.method, found.verdict.outcome) == ("ours", "helped")
+
+
+def test_boxes_show_every_feature_set_and_model():
+    rng = np.random.default_rng(0)
+    kinds = {"ours": "pretrained", "other": "pretrained", "twin 1": "untrained", "twin 2": "untrained"}
+    scores = pd.DataFrame(
+        {"features": name, "kind": kind, "model": model, "labels": labels, "draw": draw, "mae": rng.uniform(1, 2)}
+        for name, kind in kinds.items()
+        for model in ("least squares", "hidden layer")
+        for labels in (50, 100)
+        for draw in range(5)
+    )
+    figure = plots.boxes(scores, error="error, eV")
+    (panel,) = figure.axes
+    assert len(panel.patches) == 3 * 2 * 2  # twins count as one
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["50", "100"]
+    (legend,) = figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert names == {f"{name}, {model}" for name in ("ours", "other", "untrained") for model in scores.model.unique()}
+    faces = {tuple(patch.get_facecolor()[:3]) for patch in panel.patches if patch.get_facecolor()[3] > 0}
+    assert len(faces) == 3
+
+
+def test_a_report_of_several_parts_has_a_heading_for_each(tmp_path):
+    figure = plots.boxes(
+        pd.DataFrame(
+            {
+                "features": "ours",
+                "kind": "pretrained",
+                "model": "ridge",
+                "labels": 50,
+                "draw": range(3),
+                "mae": [1, 2, 3.0],
+            }
+        )
+    )
+    sections = [
+        Section("First part", "A word.", [("What is seen.", figure)], [("A table.", pd.DataFrame({"n": [1]}))]),
+        Section("Second part", figures=[("Seen again.", figure)]),
+    ]
+    text = write_report(tmp_path / "report.html", "Title", None, sections=sections).read_text(encoding="utf-8")
+    places = [text.index(words) for words in ("First part", "A word.", "What is seen.", "A table.", "Second part")]
+    assert places == sorted(places)
+    # Identifiers in SVG must not repeat within a page, or one figure would borrow parts of another.
+    identifiers = [part.split('"')[0] for part in text.split('id="')[1:] if part.startswith(("m", "p"))]
+    assert len([name for name in identifiers if len(name) == 11]) == len({n for n in identifiers if len(n) == 11})
