@@ -83,7 +83,7 @@ class AllPairs:
         steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
         displacement = nearest_images(steps, supercell, batch.crystal_of_site[center])
         if self.merge:
-            kept, count = _distinct(center * batch.n_sites + neighbor, displacement.square().sum(0).sqrt())
+            kept, count = merged(center * batch.n_sites + neighbor, displacement.square().sum(0).sqrt())
             center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
         else:
             count = torch.ones_like(center)
@@ -203,7 +203,7 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
     return vector.index_add(1, far, -toward * way)
 
 
-def _distinct(group: Pairwise, distance: Float[Tensor, " pairs"]) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+def merged(group: Pairwise, distance: Float[Tensor, " pairs"]) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is."""
     key, order = torch.sort(group * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)

@@ -13,7 +13,10 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-_PARTS = "encoding geometry transforms estimators critics regularizers negatives encoders encoders.layers objectives"
+_PARTS = (
+    "encoding geometry neighbors transforms estimators critics regularizers negatives encoders encoders.layers "
+    "objectives"
+)
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
 

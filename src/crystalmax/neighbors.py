@@ -1,0 +1,150 @@
+"""Which sites are near which: a geometry of neighbors within a radius, periodic images kept apart."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.geometry import Lattices, Pairwise, merged, shortest_basis
+from crystalmax.segments import gather, offsets, ranges
+
+# Cells are published with round numbers, so shells lie at round distances: no threshold should be one. In angstrom.
+_SLACK = 1.7e-4
+_TIE = 1.3e-3
+_ITSELF = 1e-3
+_ROOM = 2.0  # a first search looks into a sphere in which so many times the neighbors asked for are expected
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Each site with all sites within a radius, where every periodic image is a neighbor of its own.
+
+    A site with nothing so near has its nearest shell, however far: its nearest neighbor and all at the same distance.
+    The choice of cell does not matter: a supercell repeats the sites, and each sees the same.
+
+    Attributes:
+        cutoff: The radius, in angstrom.
+        max_neighbors: Only the nearest so many, and all that are as far as the last of them, since a choice among
+            equals would depend on the order of sites. All within the radius unless given.
+        merge: Whether pairs of the same two sites at the same distance share a row, which counts them and keeps the
+            displacement of one of them. Angles need pairs that are not merged.
+    """
+
+    cutoff: float = 6.0
+    max_neighbors: int | None = None
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.cutoff > 0:
+            raise ValueError(f"cutoff is {self.cutoff}; give a radius above 0, in angstrom")
+        if self.max_neighbors is not None and self.max_neighbors < 1:
+            raise ValueError(f"max_neighbors is {self.max_neighbors}; give at least 1, or leave it out to take all")
+
+    def __call__(self, batch: CrystalBatch) -> CrystalBatch:
+        """The same batch with the pairs of neighbors."""
+        basis = shortest_basis(batch.lattice.double())
+        into = batch.lattice.double() @ torch.linalg.inv(basis)
+        sites = (batch.positions.double()[:, None] @ gather(into, batch.crystal_of_site))[:, 0]
+        # A site has images of itself at the length of the shortest cell vector, so nothing is nearest beyond that.
+        reach = basis.norm(dim=2).amin(1).clamp_min(self.cutoff) + _SLACK
+        center, neighbor, displacement = self._nearest(batch, sites, basis, reach)
+        if self.merge:
+            kept, count = merged(center * batch.n_sites + neighbor, displacement.norm(dim=0))
+            center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
+        else:
+            count = torch.ones_like(center)
+        return replace(batch, pairs=Pairs(center, neighbor, displacement.T.float().contiguous(), count.float()))
+
+    def _nearest(
+        self, batch: CrystalBatch, sites: Float[Tensor, "sites 3"], basis: Lattices, reach: Float[Tensor, " crystals"]
+    ) -> tuple[Pairwise, Pairwise, Float[Tensor, "3 pairs"]]:
+        """Center, neighbor and displacement, by center, for the neighbors of every site."""
+        everything = torch.arange(batch.n_crystals, device=batch.device)
+        if self.max_neighbors is None:
+            return self._chosen(batch.n_sites, *_within(batch, sites, basis, everything, reach))
+        # Few are wanted: look nearby first, and farther only in crystals where that does not suffice.
+        room = 3 / (4 * math.pi) * torch.linalg.det(basis).abs() / batch.sites_of_crystal
+        first = torch.minimum((_ROOM * (self.max_neighbors + 1) * room) ** (1 / 3), reach)
+        near = _within(batch, sites, basis, everything, first)
+        certain = near[2].norm(dim=0) < gather(first, batch.crystal_of_site[near[0]]) - _TIE
+        n_certain = torch.bincount(near[0][certain], minlength=batch.n_sites)
+        poor = torch.zeros_like(everything).index_add(0, batch.crystal_of_site, (n_certain < self.max_neighbors).long())
+        again = ((poor > 0) & (first < reach)).nonzero()[:, 0]
+        if len(again) == 0:
+            return self._chosen(batch.n_sites, *near)
+        settled = torch.ones_like(first, dtype=torch.bool).index_fill(0, again, value=False)
+        kept = settled[batch.crystal_of_site[near[0]]]
+        far = _within(batch, sites, basis, again, reach)
+        columns = [torch.cat([old[..., kept], new], dim=-1) for old, new in zip(near, far, strict=True)]
+        return self._chosen(batch.n_sites, *columns)
+
+    def _chosen(
+        self, n_sites: int, center: Pairwise, neighbor: Pairwise, displacement: Float[Tensor, "3 pairs"]
+    ) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"], Float[Tensor, "3 chosen"]]:
+        """Of pairs in any order those that count as neighbors, by center and distance."""
+        distance = displacement.norm(dim=0)
+        order = torch.argsort(distance)
+        order = order[torch.argsort(center[order], stable=True)]
+        center, distance = center[order], distance[order]
+        begin = offsets(torch.bincount(center, minlength=n_sites))
+        limit = (distance[begin[:-1]] + _TIE).clamp_min(self.cutoff + _SLACK)
+        if self.max_neighbors is not None:
+            last = torch.minimum(begin[:-1] + self.max_neighbors, begin[1:]) - 1
+            limit = torch.minimum(limit, distance[last] + _TIE)
+        kept = distance <= gather(limit, center)
+        return center[kept], neighbor[order[kept]], displacement[:, order[kept]]
+
+
+def _within(
+    batch: CrystalBatch,
+    sites: Float[Tensor, "sites 3"],
+    basis: Lattices,
+    crystals: Int[Tensor, " some"],
+    radius: Float[Tensor, " crystals"],
+) -> tuple[Pairwise, Pairwise, Float[Tensor, "3 pairs"]]:
+    """Center, neighbor and displacement of all pairs within a radius, for some of the crystals.
+
+    Args:
+        batch: With these crystals.
+        sites: Coordinates in the basis.
+        basis: Shortest bases, so that few images reach far.
+        crystals: Which crystals.
+        radius: Of every crystal of the batch, in angstrom.
+    """
+    # First (site, site) for all sites of a crystal, each at the image that rounding finds, then each in all cells.
+    sizes, first = batch.sites_of_crystal, offsets(batch.sites_of_crystal)[:-1]
+    centers = ranges(first[crystals], sizes[crystals])
+    of_center = batch.crystal_of_site[centers]
+    seen = sizes[of_center]
+    center, neighbor = torch.repeat_interleave(centers, seen), ranges(first[of_center], seen)
+    step = gather(sites, neighbor) - gather(sites, center)
+    pair_basis = torch.repeat_interleave(gather(basis, of_center), seen, dim=0)
+    vector = ((step - step.round())[:, None] @ pair_basis)[:, 0].T.contiguous()
+    image, n_images = _images(basis[crystals], radius[crystals])
+    row = torch.zeros_like(sizes).index_copy(0, crystals, torch.arange(len(crystals), device=sizes.device))
+    of_pair = row[batch.crystal_of_site[center]]
+    pair = torch.repeat_interleave(torch.arange(len(center), device=center.device), n_images[of_pair])
+    displacement = vector.index_select(1, pair)
+    displacement += image.index_select(1, ranges(offsets(n_images)[:-1][of_pair], n_images[of_pair]))
+    square = displacement.square().sum(0)
+    near = (square <= gather(radius, batch.crystal_of_site[center])[pair] ** 2) & (square > _ITSELF**2)
+    kept = near.nonzero()[:, 0]
+    return center[pair[kept]], neighbor[pair[kept]], displacement[:, kept]
+
+
+def _images(
+    basis: Lattices, radius: Float[Tensor, " crystals"]
+) -> tuple[Float[Tensor, "3 images"], Int[Tensor, " crystals"]]:
+    """Vectors to all cells that a step of at most half a cell may lead from, in angstrom; how many each crystal has."""
+    # Planes of cells stand apart by one over the columns of the inverse.
+    apart = torch.linalg.inv(basis).norm(dim=1)
+    n_cells = (radius[:, None] * apart + 0.5).floor().long()
+    total = (2 * n_cells + 1).prod(1)
+    owner = torch.repeat_interleave(torch.arange(len(total), device=total.device), total)
+    place, reach = ranges(torch.zeros_like(total), total), n_cells[owner]
+    _, n_b, n_c = (2 * reach + 1).unbind(1)
+    cell = torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1) - reach
+    return (cell.to(basis)[:, None] @ basis[owner])[:, 0].T.contiguous(), total
