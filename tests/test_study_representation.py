@@ -221,8 +221,8 @@ def test_vectors_from_elsewhere_are_matched_by_name_whatever_their_order(study, 
 
 
 def test_vectors_from_elsewhere_stand_beside_their_twin(study, salts, tmp_path):
-    trained, untrained = (vectors_of(salts, tmp_path, name) for name in ("trained.parquet", "untrained.parquet"))
-    with_twin = tiny(tmp_path / "a", vectors=(Vectors("peer", (trained,), (untrained,)),))
+    trained, *untrained = (vectors_of(salts, tmp_path, f"{name}.parquet") for name in ("trained", "first", "second"))
+    with_twin = tiny(tmp_path / "a", vectors=(Vectors("peer", (trained,), tuple(untrained)),))
     alone = tiny(tmp_path / "b", vectors=(Vectors("peer", (trained,)),))
     kinds = [
         {each.name: (each.kind, each.family) for each in methods(one, one.material("salts")) if "peer" in each.name}
@@ -230,7 +230,8 @@ def test_vectors_from_elsewhere_stand_beside_their_twin(study, salts, tmp_path):
     ]
     assert kinds[0] == {
         "peer": ("pretrained", "peer"),
-        "peer, untrained": ("untrained", "peer"),
+        "peer, untrained 1": ("untrained", "peer"),
+        "peer, untrained 2": ("untrained", "peer"),
         "peer and statistics": ("joint", ""),
     }
     assert kinds[1] == {"peer": ("baseline", "peer")}

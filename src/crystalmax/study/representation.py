@@ -179,16 +179,14 @@ def _networks(study: Study, material: Material) -> Iterator[Method]:
 
 
 def _elsewhere(study: Study, material: Material) -> Iterator[Method]:
-    """Vectors from elsewhere are judged against their untrained twin, or as plain rivals where they have none."""
-    for vectors in study.vectors:
-        twin = read_vectors(vectors.untrained, material.keys)
-        if read_vectors(vectors.tables, material.keys) is not None:
-            kind: Kind = "baseline" if twin is None else "pretrained"
-            yield Method(vectors.name, kind, partial(_read, vectors.tables, material), vectors.name)
-        if twin is not None:
-            yield Method(
-                f"{vectors.name}, untrained", "untrained", partial(_read, vectors.untrained, material), vectors.name
-            )
+    """Vectors from elsewhere are judged against their untrained twins, or are plain rivals where they have none."""
+    for name, tables, untrained in study.vectors:
+        twins = [path for path in untrained if read_vectors([path], material.keys) is not None]
+        if read_vectors(tables, material.keys) is not None:
+            kind: Kind = "pretrained" if twins else "baseline"
+            yield Method(name, kind, partial(_read, tables, material), name)
+        for number, path in enumerate(twins, 1):
+            yield Method(f"{name}, untrained {number}", "untrained", partial(_read, [path], material), name)
 
 
 def _network_of(recipe: str) -> tuple[object, object]:

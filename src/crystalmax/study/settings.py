@@ -108,11 +108,10 @@ class Study:
 
     def described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
         """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
-        for vectors in self.vectors:
-            for tables in (vectors.tables, vectors.untrained):
-                values = read_vectors(tables, material.keys)
-                if values is not None:
-                    rows = rows[np.isfinite(values[rows]).all(axis=1)]
+        for path in (path for vectors in self.vectors for path in (*vectors.tables, *vectors.untrained)):
+            values = read_vectors([path], material.keys)
+            if values is not None:
+                rows = rows[np.isfinite(values[rows]).all(axis=1)]
         return rows
 
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:

@@ -13,9 +13,10 @@ LEAST_COVERED = 0.5
 
 
 class Vectors(NamedTuple):
-    """Vectors from elsewhere by a name, and those of the same network untrained, if it has such a twin.
+    """Vectors from elsewhere by a name, and those of untrained twins of the same network, if there are any.
 
-    The tables have a column `key`, columns of numbers, and perhaps `refusal`; of several, each is of another data set.
+    The tables have a column `key`, columns of numbers, and perhaps `refusal`. Of several trained ones, each is of
+    another data set; of a data set there can be several untrained ones, each with weights of its own.
     """
 
     name: str
