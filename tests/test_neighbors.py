@@ -57,7 +57,7 @@ def test_neighbors_are_those_of_plain_loops(crystal, how):
     assert torch.equal(batch.pairs.count, torch.ones(len(batch.pairs.center)))
 
 
-@pytest.mark.parametrize("cutoff", [2.9, 5.3])
+@pytest.mark.parametrize("cutoff", [3.4, 5.3])
 def test_neighbors_are_those_that_ase_finds(cutoff):
     from ase import Atoms
     from ase.neighborlist import neighbor_list

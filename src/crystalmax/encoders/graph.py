@@ -1,0 +1,137 @@
+"""What encoders share that pass messages between neighbors: where they begin, what they pool, where they end."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crystalmax import elements
+from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.elements import N_ELEMENTS
+from crystalmax.encoders.layers import DistanceBasis, perceptron
+from crystalmax.encoding import Constituents, Level
+from crystalmax.segments import distinct, gather, segment_mean
+
+N_SPECIES_FEATURES = len(elements.FEATURES) + 1
+_QUANTUM = 1e-6  # angstrom; on this grid equal distances are recognised, and no basis notices it
+
+Part = tuple[Tensor, Tensor | None]
+"""A table and, for each row of a concatenation, a row of that table; all of them in order if there is no index."""
+
+
+class SumOfParts(nn.Module):
+    """The linear map of a concatenation [a_i, b_j, ...], as a sum of maps of the tables that its parts come from.
+
+    A table has far fewer rows than there are concatenations, so this costs little more than reading it.
+
+    Args:
+        widths: Of the parts.
+        width_out: Columns of the result.
+    """
+
+    def __init__(self, widths: Sequence[int], width_out: int) -> None:
+        super().__init__()
+        self.widths, self.width_out = tuple(widths), width_out
+        self.maps = nn.ModuleList(nn.Linear(width, width_out, bias=not number) for number, width in enumerate(widths))
+
+    def forward(self, *parts: Part) -> Float[Tensor, "rows out"]:
+        """One row for each row of the concatenation."""
+        mapped = [layer(table) for layer, (table, _) in zip(self.maps, parts, strict=True)]
+        terms = [each if index is None else gather(each, index) for each, (_, index) in zip(mapped, parts, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+
+class SpeciesVectors(nn.Module):
+    """A vector for each species: of its features, and learnt for each element, weighted by occupancy.
+
+    So a site that is shared or partly empty has a vector between those of its elements and nothing.
+
+    Args:
+        width: Length of a vector.
+    """
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("table", torch.tensor(elements.standardised()).float(), persistent=False)
+        self.of_features = nn.Linear(N_SPECIES_FEATURES, width)
+        self.of_elements = nn.Linear(N_ELEMENTS, width, bias=False)
+
+    def features(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds features"]:
+        """The features of the paper: those of the elements, weighted by occupancy, and the oxidation state."""
+        charge = kinds[:, N_ELEMENTS : N_ELEMENTS + 1]
+        return torch.cat([kinds[:, :N_ELEMENTS] @ self.table, charge], dim=-1)
+
+    def forward(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds width"]:
+        """The vector of each row of a species table."""
+        vectors: Tensor = self.of_features(self.features(kinds)) + self.of_elements(kinds[:, :N_ELEMENTS])
+        return vectors
+
+
+class Ends(NamedTuple):
+    """The distinct (species, distance) that sites of a batch see, and which of them each pair ends at.
+
+    `features` are those of the species, `distances` in the basis.
+    """
+
+    of_pair: Int[Tensor, " pairs"]
+    features: Float[Tensor, "ends features"]
+    distances: Float[Tensor, "ends width"]
+
+    def constituents(self, pairs: Pairs) -> Constituents:
+        """What a site is made of: the features of each neighbor and its distance."""
+        values = torch.cat([self.features, self.distances], dim=-1)
+        return Constituents(values, self.of_pair, pairs.center, pairs.count)
+
+
+def pairs_of(batch: CrystalBatch) -> Pairs:
+    """The pairs of a batch that has some."""
+    if batch.pairs is None:
+        raise ValueError("this batch has no pairs; apply a geometry such as Neighbors() to it first")
+    return batch.pairs
+
+
+def ends(batch: CrystalBatch, pairs: Pairs, species: SpeciesVectors, basis: DistanceBasis) -> Ends:
+    """What the sites of a batch see. Distances are rounded to 1e-6 angstrom."""
+    n_kinds = len(batch.kinds)
+    steps = (pairs.distance.double() / _QUANTUM).round().long()
+    keys, of_pair = distinct(steps * n_kinds + gather(batch.species, pairs.neighbor))
+    distance = ((keys // n_kinds).double() * _QUANTUM).to(batch.kinds.dtype)
+    return Ends(of_pair, gather(species.features(batch.kinds), keys % n_kinds), basis(distance))
+
+
+def crystal_level(
+    batch: CrystalBatch, sites: Float[Tensor, "sites width"], crystals: Float[Tensor, "crystals wide"]
+) -> Level:
+    """The level whose sets are crystals and whose members are their sites, each counting once."""
+    every_site = torch.arange(batch.n_sites, device=batch.device)
+    members = Constituents(sites, every_site, batch.crystal_of_site, torch.ones_like(sites[:, 0]))
+    return Level("crystal", members, crystals, torch.arange(batch.n_crystals, device=batch.device))
+
+
+class MeanOverSites(nn.Module):
+    """From the sites of a crystal to its vector: a layer, the mean over sites, another layer, a linear map.
+
+    Args:
+        site_width: Width of a site vector.
+        crystal_width: Width of a crystal vector.
+        hidden: Width of the layers.
+    """
+
+    def __init__(self, site_width: int, crystal_width: int, hidden: int) -> None:
+        super().__init__()
+        self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden
+        self.before = perceptron([site_width, 2 * hidden])
+        self.after = nn.Sequential(*perceptron([2 * hidden, hidden]), nn.Linear(hidden, crystal_width))
+
+    def forward(self, sites: Float[Tensor, "sites width"], batch: CrystalBatch) -> Float[Tensor, "crystals wide"]:
+        """One vector a crystal."""
+        crystals: Tensor = self.after(segment_mean(self.before(sites), batch.crystal_of_site, batch.n_crystals))
+        return crystals
