@@ -91,6 +91,10 @@ def test_an_empty_data_set_is_one(tmp_path):
         assert list(data) == []
 
 
+def is_mapped(array):
+    return isinstance(array, np.memmap) or (array is not None and is_mapped(getattr(array, "base", None)))
+
+
 def test_arrays_are_mapped_not_read(tmp_path):
     crystals = [rock_salt()] * 4_000
     write_dataset(tmp_path / "data", crystals, provenance={})
@@ -98,7 +102,7 @@ def test_arrays_are_mapped_not_read(tmp_path):
     data = CrystalDataset.open(tmp_path / "data")
     assert time.process_time() - began < 0.1
     for array in (data.lattice, data.position, data.species, data.key, data.site_end):
-        assert isinstance(array, np.memmap)
+        assert is_mapped(array)
         assert not array.flags.writeable
     assert_same(data[3_210], rock_salt())
 

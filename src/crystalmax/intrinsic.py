@@ -1,0 +1,145 @@
+"""What a structure itself says of a crystal, as numbers that a vector can be asked for."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+from crystalmax import elements
+from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
+from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.elements import N_ELEMENTS
+from crystalmax.segments import gather, segment_mean, segment_sum
+
+
+@runtime_checkable
+class Intrinsic(Protocol):
+    """A property that follows from a batch with pairs, and how far a prediction is from it."""
+
+    @property
+    def width(self) -> int:
+        """Length of a prediction."""
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals _"]:
+        """What is to be predicted; NaN in rows where it is unknown."""
+
+    def loss(
+        self, predicted: Float[Tensor, "crystals width"], truth: Float[Tensor, "crystals _"]
+    ) -> Float[Tensor, " crystals"]:
+        """The loss of each crystal."""
+
+
+class _Squared:
+    """Numbers of order one, judged by the mean of squares."""
+
+    def loss(
+        self, predicted: Float[Tensor, "crystals width"], truth: Float[Tensor, "crystals width"]
+    ) -> Float[Tensor, " crystals"]:
+        return (predicted - truth).square().mean(1)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Fraction of the atoms that belongs to each element; the loss is the Kullback-Leibler divergence, in nats."""
+
+    width = N_ELEMENTS
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals elements"]:
+        atoms = segment_sum(gather(batch.kinds[:, :N_ELEMENTS], batch.species), batch.crystal_of_site, batch.n_crystals)
+        return atoms / atoms.sum(1, keepdim=True)
+
+    def loss(
+        self, predicted: Float[Tensor, "crystals elements"], truth: Float[Tensor, "crystals elements"]
+    ) -> Float[Tensor, " crystals"]:
+        divergence: Tensor = torch.special.xlogy(truth, truth) - truth * log_softmax(predicted, dim=1)
+        return divergence.sum(1)
+
+
+@dataclass(frozen=True)
+class Density(_Squared):
+    """Logarithm of the density in gram per cubic centimetre, about standardised."""
+
+    width = 1
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
+        weights = torch.from_numpy(np.array(elements.table()[:, elements.FEATURES.index("atomic_weight")]))
+        of_kind = batch.kinds[:, :N_ELEMENTS] @ weights.to(batch.kinds)
+        mass = segment_sum(gather(of_kind, batch.species), batch.crystal_of_site, batch.n_crystals)
+        density: Tensor = GRAMS_PER_CUBIC_CENTIMETRE * mass / torch.linalg.det(batch.lattice).abs().to(mass)
+        return (density.log() - math.log(5.0))[:, None] / 0.6
+
+
+@dataclass(frozen=True)
+class RadialDistribution(_Squared):
+    """How many neighbors a site has at each distance, ln(1 + n) of the mean over sites, smeared by Gaussians.
+
+    Attributes:
+        width: Number of distances.
+        stop: The last of them, in angstrom; the first is `stop / width`.
+        smearing: Deviation of the Gaussians, in angstrom.
+    """
+
+    width: int = 24
+    stop: float = 7.2
+    smearing: float = 0.3
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals width"]:
+        pairs = _pairs(batch)
+        at = torch.linspace(self.stop / self.width, self.stop, self.width).to(pairs.displacement)
+        near = torch.exp(-0.5 * ((pairs.distance[:, None] - at) / self.smearing).square()) * pairs.count[:, None]
+        of_site = segment_sum(near, pairs.center, batch.n_sites)
+        return segment_mean(of_site, batch.crystal_of_site, batch.n_crystals).log1p()
+
+
+@dataclass(frozen=True)
+class Coordination(_Squared):
+    """Mean over sites, and mean of the square, of ln n, n the neighbors not farther than `reach` times the nearest.
+
+    Attributes:
+        reach: Of the distance to the nearest neighbor.
+    """
+
+    width = 2
+    reach: float = 1.2
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 2"]:
+        pairs = _pairs(batch)
+        distance = pairs.distance
+        nearest = distance.new_full((batch.n_sites,), torch.inf).scatter_reduce(0, pairs.center, distance, "amin")
+        bonded = (distance <= self.reach * gather(nearest, pairs.center)) * pairs.count
+        number = segment_sum(bonded, pairs.center, batch.n_sites).clamp_min(1).log()
+        return segment_mean(torch.stack([number, number.square()], 1), batch.crystal_of_site, batch.n_crystals)
+
+
+@dataclass(frozen=True)
+class SpaceGroup:
+    """The number of the space group, where the data set has it as a property; the loss is the cross entropy, in nats.
+
+    Attributes:
+        target: Name of that property.
+    """
+
+    width = 230
+    target: str = "spacegroup_number"
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
+        if self.target not in batch.targets:
+            known = ", ".join(batch.targets) or "none"
+            raise ValueError(f"the data set has no property {self.target!r} to reconstruct; its properties: {known}")
+        return batch.targets[self.target][:, None].to(batch.kinds)
+
+    def loss(
+        self, predicted: Float[Tensor, "crystals groups"], truth: Float[Tensor, "crystals 1"]
+    ) -> Float[Tensor, " crystals"]:
+        return cross_entropy(predicted, truth[:, 0].nan_to_num(nan=1.0).long() - 1, reduction="none")
+
+
+def _pairs(batch: CrystalBatch) -> Pairs:
+    if batch.pairs is None:
+        raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
+    return batch.pairs

@@ -1,0 +1,45 @@
+"""Reconstruction: the crystal vector is to tell what its structure says."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoding import Encoder, width_of
+from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution
+from crystalmax.layers import Dense
+
+DEFAULT: tuple[Intrinsic, ...] = (Composition(), Density(), RadialDistribution(), Coordination())
+
+
+class Reconstruction(nn.Module):
+    """A small head on the crystal vector for each intrinsic property; no label is needed.
+
+    Args:
+        encoder: Trained along.
+        intrinsics: What is to be told.
+        hidden: Width of the hidden layer of each head.
+    """
+
+    chance = None
+
+    def __init__(self, encoder: Encoder, *, intrinsics: Sequence[Intrinsic] = DEFAULT, hidden: int = 64) -> None:
+        super().__init__()
+        self.encoder, self.intrinsics, self.hidden = encoder, tuple(intrinsics), hidden
+        width = width_of(encoder)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), Dense(width, hidden, norm=False), nn.Linear(hidden, intrinsic.width))
+            for intrinsic in self.intrinsics
+        )
+
+    def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
+        """A term for each property, under the name of its class; a mean over the crystals where it is known."""
+        vectors, terms = self.encoder(batch).crystals, {}
+        for intrinsic, head in zip(self.intrinsics, self.heads, strict=True):
+            truth = intrinsic.truth(batch)
+            known = ~truth.isnan().any(1)
+            losses = intrinsic.loss(head(vectors), truth)
+            terms[type(intrinsic).__name__] = torch.where(known, losses, 0.0).sum() / known.sum().clamp_min(1)
+        return terms
