@@ -15,7 +15,7 @@ from pathlib import Path
 
 _PARTS = (
     "encoding geometry neighbors transforms estimators critics regularizers negatives encoders encoders.layers "
-    "objectives"
+    "objectives contrasts intrinsic"
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
