@@ -1,17 +1,21 @@
 """The whole command on a few salts: one table, the same again, also after a stop and on another machine."""
 
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from itertools import product
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from crystalmax.cli import main
-from crystalmax.study import page, paper, runner
+from crystalmax.study import page, paper, representation, runner
+from crystalmax.study.models import HiddenLayer, downstream_models
 from crystals import pure, rock_salt
 from labelled import table_of
 
@@ -43,27 +47,31 @@ def given(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def patch():
+def quick_models(trees):
+    """Those of the study, as far as seconds allow."""
+    models = downstream_models(trees)
+    return {**models, "hidden layer": HiddenLayer(4, max_iter=10)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "commit", lambda: "abc")
-        yield patch
+        patch.setattr(representation, "downstream_models", quick_models)
+        yield
 
 
 @pytest.fixture(scope="module")
-def done(given, tmp_path_factory, patch):
+def done(given, tmp_path_factory):
     """The study as the command line does it."""
     out = tmp_path_factory.mktemp("done") / "out"
-    printed = []
-    patch.setattr("builtins.print", lambda *words: printed.append(" ".join(map(str, words))))
     arguments = ["study", given / "mine.toml", "--data", given / "data", "--out", out, "--budget", "tiny", "--jobs", 1]
     arguments += ["--vectors", f"peer={given / 'peer.csv'}", "--untrained", f"peer={given / 'peer_untrained.csv'}"]
     arguments += [word for part in PARTS for word in ("--parts", part)]
-    patch.setattr("sys.argv", ["crystalmax", *map(str, arguments)])
-    main()
-    patch.undo()
-    patch.setattr(runner, "commit", lambda: "abc")
-    return SimpleNamespace(out=out, said="\n".join(printed), rows=pd.read_parquet(out / "results.parquet"))
+    said = StringIO()
+    with mock.patch("sys.argv", ["crystalmax", *map(str, arguments)]), redirect_stdout(said):
+        main()
+    return SimpleNamespace(out=out, said=said.getvalue(), rows=pd.read_parquet(out / "results.parquet"))
 
 
 def begin(given, out, **options):
@@ -114,7 +122,7 @@ def test_report_and_figures_are_there_and_need_nothing_else(done):
     assert (pd.read_parquet(done.out / "times.parquet").seconds >= 0).all()
 
 
-def test_a_study_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(given, done, tmp_path, patch):
+def test_a_study_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(given, done, tmp_path):
     class Stopped(Exception):
         pass
 

@@ -46,12 +46,17 @@ def trained(
     run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), content, epochs, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):
-        if not (run / "spec.json").exists() or not checkpoint.load(run).extra["finished"]:
+        if not _is_finished(run):
             resume = (run / "run.json").exists()
             pretrain(
                 data, run, recipe=content, split=split, epochs=epochs, seed=seed, resume=resume, accelerator=accelerator
             )
     return run
+
+
+def _is_finished(run: Path) -> bool:
+    spec = run / "spec.json"
+    return spec.exists() and bool(json.loads(spec.read_text())["extra"]["finished"])
 
 
 def untrained(recipe: Recipe, seed: int) -> checkpoint.Model:

@@ -1,6 +1,7 @@
 """Vectors that something else made, read back from tables as `crystalmax represent` writes them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarra
     return None
 
 
+@lru_cache(maxsize=32)
 def _of_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype={"key": str}) if path.suffix == ".csv" else pd.read_parquet(path)
     if "key" not in table:
