@@ -2,17 +2,25 @@
 
 Throughout, a high score says "true" (Hjelm et al., arXiv:1808.06670). The paper's eq. 2, minimised as printed, would
 push true scores down: a slip of sign.
+
+The best critic of all is the same: T = ln p/q, the log of how much more often a constituent is true than false, for
+InfoNCE, Donsker-Varadhan and SMILE up to a number for each set. With false constituents from elsewhere, the mean of T
+over true ones is the mutual information of summary and constituent, in nats. So a critic may be trained by one of these
+and the information read off by another.
 """
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from crystalmax.segments import gather, segment_logsumexp, segment_mean
+from crystalmax.segments import gather, segment_logsumexp, segment_mean, segment_sum
+
+_TANGENT = 30.0  # scores above this are hopeless; gradients there stay far from the end of float32
 
 
 class Scores(NamedTuple):
@@ -38,7 +46,10 @@ class Estimator(Protocol):
         """The loss under a critic that always says 0; none where it depends on the number of false constituents."""
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-        """Negative lower bound, up to constants, for each of the `wholes` sets."""
+        """Negative lower bound, up to constants, for each of the `wholes` sets.
+
+        A set without false constituents, which has nothing to be told from, costs nothing.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,16 +63,16 @@ class JensenShannon:
     mean_over_false: ClassVar[bool] = True
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-        return segment_mean(softplus(-true.values), true.owner, wholes, true.weight) + segment_mean(
-            softplus(false.values), false.owner, wholes, false.weight
-        )
+        loss = _mean(softplus(-true.values), true, wholes) + _mean(softplus(false.values), false, wholes)
+        return torch.where(_sizes(false, wholes) > 0, loss, 0.0)
 
 
 @dataclass(frozen=True)
 class InfoNCE:
     """Each true constituent against all false ones of its set at once (van den Oord et al., arXiv:1807.03748).
 
-    A critic that always says 0 gives ln(k + 1) for k false constituents.
+    A critic that always says 0 gives ln(k + 1) for k false constituents; the bound is ln(k + 1) less the loss, so that
+    it can show no more than ln(k + 1) nats.
     """
 
     chance: ClassVar[None] = None
@@ -69,4 +80,82 @@ class InfoNCE:
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         rivals = segment_logsumexp(false.values, false.owner, wholes, false.weight)
-        return segment_mean(softplus(gather(rivals, true.owner) - true.values), true.owner, wholes, true.weight)
+        return _mean(softplus(gather(rivals, true.owner) - true.values), true, wholes)
+
+
+@dataclass(frozen=True)
+class NWJ:
+    """Mean of e^T over false constituents less that of T over true ones, less 1: minus the bound of the f-divergence.
+
+    Nguyen, Wainwright and Jordan, arXiv:0809.0853; also in arXiv:1905.06922, where T + 1 is called T. Written this way,
+    the best critic is that of Jensen-Shannon too, and one that always says 0 gives 0.
+
+    Differs: beyond a score of 30 the exponential goes on as its tangent, so that nothing overflows; the loss is above
+    10^13 there.
+    """
+
+    chance: ClassVar[float] = 0.0
+    mean_over_false: ClassVar[bool] = True
+
+    def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+        beyond = false.values - _TANGENT
+        tangent = math.exp(_TANGENT) * (1 + beyond)
+        ratio = torch.where(beyond > 0, tangent, false.values.clamp_max(_TANGENT).exp())
+        loss = _mean(ratio, false, wholes) - _mean(true.values, true, wholes) - 1
+        return torch.where(_sizes(false, wholes) > 0, loss, 0.0)
+
+
+@dataclass(frozen=True)
+class DonskerVaradhan:
+    """Log of the mean of e^T over false constituents less the mean of T over true ones (MINE, arXiv:1801.04062).
+
+    A critic that always says 0 gives 0. The log of a mean over few false constituents is too low on average, for
+    k of them and Gaussians that share I nats by about (exp 2I - 1) / 2k, so that the bound holds for many only.
+    """
+
+    chance: ClassVar[float] = 0.0
+    mean_over_false: ClassVar[bool] = False
+
+    def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+        return _donsker_varadhan(true, false, wholes)
+
+
+@dataclass(frozen=True)
+class Smile:
+    """Donsker-Varadhan with the scores of false constituents kept in [-clip, clip] (Song and Ermon, arXiv:1910.06222).
+
+    Its variance stays finite, at the price of a bias where more than `clip` nats are to be shown. A critic that always
+    says 0 gives 0. As its authors do, the value is this and the gradient that of Jensen-Shannon: once false scores are
+    at the edge, nothing would keep true ones from growing for ever.
+
+    Attributes:
+        clip: Largest score that a false constituent enters with; their tau.
+    """
+
+    clip: float = 5.0
+    chance: ClassVar[float] = 0.0
+    mean_over_false: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.clip > 0:
+            raise ValueError(f"scores cannot be kept in [-clip, clip] with clip = {self.clip}; give a number above 0")
+
+    def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+        clipped = false._replace(values=false.values.detach().clamp(-self.clip, self.clip))
+        value = _donsker_varadhan(true._replace(values=true.values.detach()), clipped, wholes)
+        slope = JensenShannon().loss(true, false, wholes)
+        return value + (slope - slope.detach())
+
+
+def _donsker_varadhan(true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+    size = _sizes(false, wholes)
+    log_mean = segment_logsumexp(false.values, false.owner, wholes, false.weight) - size.log()
+    return torch.where(size > 0, log_mean - _mean(true.values, true, wholes), 0.0)
+
+
+def _mean(values: Float[Tensor, " parts"], scores: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+    return segment_mean(values, scores.owner, wholes, scores.weight)
+
+
+def _sizes(scores: Scores, wholes: int) -> Float[Tensor, " wholes"]:
+    return segment_sum(scores.weight, scores.owner, wholes)
