@@ -17,7 +17,7 @@ from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
 from crystalmax.study.transfer import STARTS
 
-SEEN = {"structures_in_pretraining": "structures pre-trained on", "formulas_in_pretraining": "formulas pre-trained on"}
+SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining": "formulas seen"}
 """Columns of overlap that stand beside errors, and what tables call them."""
 
 SHOWN = (
@@ -31,8 +31,12 @@ SHOWN = (
 ANSWERING = (f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
 """Methods whose verdicts begin the report: frozen, and fine-tuned."""
 
-CURVES, BOXES = ("ridge", "extra trees", "hidden layer"), ("least squares", "hidden layer")
-"""Models of the figures of frozen vectors: ours, and the paper's."""
+CURVES, PAIRS, BOXES = (
+    ("ridge", "extra trees"),
+    ("ridge", "extra trees", "hidden layer"),
+    ("least squares", "hidden layer"),
+)
+"""Models of the figures of frozen vectors: lines, paired differences, and boxes as in the paper."""
 
 
 class Written(NamedTuple):
@@ -98,10 +102,10 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
 
 def _leakage(rows: pd.DataFrame) -> Section:
     columns = {"dataset": "data", "split": "split by", "pool": "pool of labels", "tested": "tested", **SEEN}
-    columns |= {"structures_in_labels": "structures in the pool", "formulas_in_labels": "formulas in the pool"}
+    columns |= {"structures_in_labels": "structures in pool", "formulas_in_labels": "formulas in pool"}
     table = rows.reindex(columns=list(columns)).rename(columns=columns)
     caption = (
-        "How many of the tested crystals occur where networks were pre-trained, or where labels come from: by "
+        "How many of the tested crystals were seen in pre-training, or are in the pool that labels come from: by "
         "structure, whatever the cell and up to small relaxations, and by formula."
     )
     return Section("What was seen before", tables=[(caption, _counted(table))] if len(table) else ())
@@ -128,7 +132,7 @@ def _representation(material: Material, each: Property, rows: pd.DataFrame, foun
             plots.learning_curves(lines, error=error),
         ),
         (
-            "Least squares (filled) and one hidden layer on frozen vectors, trained and untrained; every draw.",
+            "One hidden layer (filled) and least squares on frozen vectors, trained and untrained; every draw.",
             plots.boxes(networks, error=error),
         ),
     ]
@@ -227,7 +231,7 @@ def _ranking(rows: pd.DataFrame, unit: str) -> Table:
     overlap = rows.drop_duplicates("method").set_index("method")[[*SEEN, "tested"]].rename(columns=SEEN)
     caption = (
         f"Mean absolute error{unit and ' in '}{unit}, the best model of each method: median over draws and the middle "
-        "half of them; of the tested crystals, how many were pre-trained on."
+        "half of them; of the tested crystals, how many were seen in pre-training."
     )
     return caption, _counted(best.join(overlap, on="method").rename_axis(columns=None))
 
@@ -243,7 +247,7 @@ def _of_family(scores: pd.DataFrame, method: str) -> pd.DataFrame:
     """A trained network and its untrained twins, under the models of our figures."""
     family = scores.family[scores.features == method].iloc[0]
     related = (scores.features == method) | ((scores.kind == "untrained") & (scores.family == family))
-    shown: pd.DataFrame = scores[related & scores.model.isin(CURVES)]
+    shown: pd.DataFrame = scores[related & scores.model.isin(PAIRS)]
     return shown
 
 
