@@ -1,0 +1,122 @@
+"""Contracts of parts that take and return batches: geometries and transforms."""
+
+from dataclasses import fields
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders.graph import pairs_of
+from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.testing.claims import (
+    check_description,
+    demand,
+    demand_close,
+    left_alone,
+    name_of,
+    own_chance,
+    rewritten,
+    same,
+    toy_crystals,
+)
+from crystalmax.transforms import Transform
+
+_DRAWS = 5
+
+
+def check_geometry(geometry: Geometry) -> None:
+    """Raise if a geometry makes pairs that encoders could not work with, or that depend on how a crystal is written."""
+    name = name_of(geometry)
+    check_description(geometry)
+    crystals = toy_crystals()
+    batch = CrystalBatch.collate(crystals)
+    with left_alone(batch, name, "return a new batch with dataclasses.replace(batch, pairs=...)"):
+        found = geometry(batch)
+    _check_pairs(found, name)
+    for field in fields(CrystalBatch):
+        kept = field.name == "pairs" or same(getattr(found, field.name), getattr(batch, field.name))
+        demand(kept, f"{name} changed `{field.name}`; a geometry adds pairs and nothing else")
+    _check_displacements(found, name)
+    halves = [_moments(geometry(CrystalBatch.collate(half))) for half in (crystals[:3], crystals[3:])]
+    what = f"{name} gives a crystal other pairs in other company; keep crystals apart"
+    demand_close(_moments(found), torch.cat(halves), what)
+    for how, others, order in rewritten(crystals):
+        again = _moments(geometry(CrystalBatch.collate(others)))
+        demand_close(
+            again, _moments(found)[order], f"{name} gives other distances after {how}; make pairs from distances alone"
+        )
+
+
+def _check_displacements(batch: CrystalBatch, name: str) -> None:
+    pairs = pairs_of(batch)
+    steps = gather(batch.positions, pairs.neighbor) - gather(batch.positions, pairs.center)
+    inverse = gather(torch.linalg.inv(batch.lattice), gather(batch.crystal_of_site, pairs.center))
+    cells = (pairs.displacement.double()[:, None] @ inverse)[:, 0] - steps
+    demand(
+        bool((cells - cells.round()).abs().max() < 1e-4),
+        f"{name} has displacements that do not lead from the center to an image of the neighbor; a displacement is "
+        "(positions[neighbor] + whole cells - positions[center]) @ lattice, in angstrom",
+    )
+
+
+def check_transform(transform: Transform, geometry: Geometry | None = None) -> None:
+    """Raise if a transform changes its input, uses chance of its own, or returns a batch that no encoder can read.
+
+    Args:
+        transform: Of a batch with pairs.
+        geometry: What makes these; `AllPairs(max_sites=20)` unless given.
+    """
+    name, geometry = name_of(transform), AllPairs(max_sites=20) if geometry is None else geometry
+    check_description(transform)
+    batch = geometry(CrystalBatch.collate(toy_crystals()))
+    advice = "make new tensors, and return dataclasses.replace(batch, ...)"
+    changed = False
+    for seed in range(_DRAWS):
+        with left_alone(batch, name, advice), own_chance(name):
+            found = transform(batch, Generator().manual_seed(seed))
+        demand(
+            found.n_crystals == batch.n_crystals,
+            f"{name} made {found.n_crystals} crystals of {batch.n_crystals}; keep them all, in their order, since each "
+            "is held against its true one",
+        )
+        _check_pairs(found, name)
+        again = transform(batch, Generator().manual_seed(seed))
+        demand(same(found, again), f"{name} gives other results for the same generator; draw all numbers from `rng`")
+        changed = changed or not same(found, batch)
+    demand(changed, f"{name} changed nothing in {_DRAWS} draws; a corruption must differ from the truth, and so a view")
+
+
+def _check_pairs(batch: CrystalBatch, name: str) -> None:
+    demand(batch.pairs is not None, f"{name} returned a batch without pairs; encoders need them")
+    pairs = pairs_of(batch)
+    owner = batch.crystal_of_site
+    demand(len(owner) == batch.n_sites and bool((owner.diff() >= 0).all()), f"{name} left sites not grouped by crystal")
+    kinds = len(batch.kinds)
+    in_table = bool(((batch.species >= 0) & (batch.species < kinds)).all())
+    demand(in_table, f"{name} has species that are no row of `kinds`; append new species to that table")
+    demand(
+        bool((pairs.center.diff() >= 0).all()),
+        f"pairs from {name} are not grouped by center; sort them by `center`, as loops over sites rely on it",
+    )
+    for index in (pairs.center, pairs.neighbor):
+        inside = bool(((index >= 0) & (index < batch.n_sites)).all())
+        demand(inside, f"{name} has pairs with sites that do not exist; number sites over the whole batch, from 0")
+    within = torch.equal(gather(owner, pairs.center), gather(owner, pairs.neighbor))
+    demand(within, f"{name} pairs sites of different crystals; look for neighbors within each crystal")
+    lonely = batch.n_sites - len(torch.unique(pairs.center))
+    demand(
+        lonely == 0, f"{name} leaves {lonely} of {batch.n_sites} sites without a pair; give each at least its nearest"
+    )
+    sound = bool((pairs.distance > 0).all() and pairs.displacement.isfinite().all() and (pairs.count > 0).all())
+    demand(sound, f"{name} has pairs of length 0, or not finite, or with a count of 0; leave them out")
+
+
+def _moments(batch: CrystalBatch) -> Float[Tensor, "sites moments"]:
+    """For each site means over its pairs that do not depend on their order, and how many pairs it has."""
+    pairs = pairs_of(batch)
+    terms = torch.stack([pairs.distance, 5 * (pairs.distance / 2).sin(), 5 * (-pairs.distance).exp()], 1).double()
+    total = segment_sum(pairs.count.double(), pairs.center, batch.n_sites)
+    means = segment_mean(terms, pairs.center, batch.n_sites, pairs.count.double())
+    return torch.cat([means, total[:, None]], 1)

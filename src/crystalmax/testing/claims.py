@@ -1,0 +1,129 @@
+"""What checks of parts share: crystals to try them on, and claims that raise a sentence where they do not hold."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Pairs
+from crystalmax.spec import build, describe
+
+_CLOSE = 1e-4
+
+
+def toy_crystals(number: int = 6, *, seed: int = 0) -> list[Crystal]:
+    """Small crystals to try a part on: one to seven sites, some of them charged, shared or partly empty."""
+    rng = np.random.default_rng(seed)
+    kinds = (
+        (Occupant(8, 1.0, -2.0),),
+        (Occupant(22, 1.0, 4.0),),
+        (Occupant(26, 1.0),),
+        (Occupant(12, 0.4), Occupant(14, 0.6)),
+        (Occupant(9, 0.7),),
+    )
+    grid = np.stack(np.meshgrid(*[np.arange(3) / 3] * 3), -1).reshape(-1, 3)
+    crystals = []
+    for row in range(number):
+        n_sites = 1 + (3 * row) % 7
+        lattice = rng.uniform(5.0, 6.5) * (np.eye(3) + rng.uniform(-0.15, 0.15, (3, 3)))
+        positions = rng.permutation(grid)[:n_sites] + rng.uniform(0, 0.08, (n_sites, 3))
+        used, species = np.unique(rng.choice(len(kinds), n_sites, p=[0.35, 0.25, 0.2, 0.1, 0.1]), return_inverse=True)
+        crystals.append(Crystal(lattice, positions, species, tuple(kinds[kind] for kind in used), f"toy {row}"))
+    return crystals
+
+
+def rewritten(crystals: Sequence[Crystal]) -> Iterator[tuple[str, list[Crystal], Int[Tensor, " sites"]]]:
+    """The same crystals written in another way, and the site of the batch that each of their sites is."""
+    rng = np.random.default_rng(1)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    sizes = [crystal.n_sites for crystal in crystals]
+    in_order = torch.arange(sum(sizes))
+    yield "a rotation", [replace(crystal, lattice=crystal.lattice @ turn) for crystal in crystals], in_order
+    shift = rng.uniform(-1, 1, 3)
+    yield "a translation", [replace(crystal, positions=crystal.positions + shift) for crystal in crystals], in_order
+    orders = [np.roll(np.arange(size)[::-1], 1) for size in sizes]
+    shuffled = [
+        replace(crystal, positions=crystal.positions[order], species=crystal.species[order])
+        for crystal, order in zip(crystals, orders, strict=True)
+    ]
+    begins = np.cumsum(sizes) - sizes
+    source = np.concatenate([order + begin for order, begin in zip(orders, begins, strict=True)])
+    yield "a change of the order of sites", shuffled, torch.from_numpy(source)
+
+
+def check_description(part: object) -> None:
+    """A part must be one that a recipe can name: `build(describe(part))` is an equal one."""
+    name = name_of(part)
+    try:
+        plain = describe(part)
+        again = describe(build(plain, trusted=(type(part).__module__,)))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{name} cannot be written into a recipe: {error}") from error
+    demand(again == plain, f"{name} is built differently from its description; let __init__ store what it is given")
+
+
+@contextmanager
+def left_alone(batch: CrystalBatch, name: str, advice: str) -> Iterator[None]:
+    """Everything in a batch must be afterwards what it was before."""
+    before = _copied(batch)
+    yield
+    for field in fields(CrystalBatch):
+        untouched = same(getattr(batch, field.name), getattr(before, field.name))
+        demand(untouched, f"{name} changed `{field.name}` of its input in place; {advice}")
+
+
+@contextmanager
+def own_chance(name: str) -> Iterator[None]:
+    """Numbers must come from the generator that is given."""
+    before = torch.get_rng_state()
+    yield
+    demand(
+        torch.equal(before, torch.get_rng_state()),
+        f"{name} draws from torch's global generator, so runs cannot be repeated; pass `generator=rng` to every draw",
+    )
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, CrystalBatch | Pairs):
+        return replace(value, **{field.name: _copied(getattr(value, field.name)) for field in fields(value)})
+    return dict(value) if isinstance(value, dict) else value
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are equal, tensors and batches number by number."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.equal(one, other))
+    if is_dataclass(one) and type(one) is type(other):
+        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    return one is other or bool(one == other)
+
+
+def name_of(part: object) -> str:
+    """What to call a part in a message."""
+    return type(part).__name__
+
+
+def demand(claim: bool, otherwise: str) -> None:
+    """Raise an AssertionError unless a claim holds.
+
+    Args:
+        claim: What has to hold.
+        otherwise: What is wrong if it does not, and what to do.
+    """
+    if not claim:
+        raise AssertionError(otherwise)
+
+
+def demand_close(one: Shaped[Tensor, "*some"], other: Shaped[Tensor, "*others"], otherwise: str) -> None:
+    """Raise an AssertionError unless two arrays of numbers are the same, up to rounding."""
+    off = float((one - other).detach().abs().max()) if one.shape == other.shape else float("nan")
+    demand(off < _CLOSE, f"{otherwise} (they differ by {off:.2g})")

@@ -1,0 +1,166 @@
+"""Contracts of encoders, and of what draws false constituents for their levels."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Constituents, Encoder, Encoding
+from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.negatives import NegativeSampler
+from crystalmax.segments import gather, segment_mean
+from crystalmax.testing.claims import (
+    check_description,
+    demand,
+    demand_close,
+    left_alone,
+    name_of,
+    own_chance,
+    rewritten,
+    same,
+    toy_crystals,
+)
+
+
+def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
+    """Raise if an encoder breaks a promise: its levels, its invariances, the cut between levels, the scale of vectors.
+
+    Args:
+        encoder: A module.
+        geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
+    """
+    name, geometry = name_of(encoder), AllPairs(max_sites=20) if geometry is None else geometry
+    demand(isinstance(encoder, nn.Module), f"{name} is no torch.nn.Module, so it cannot be trained; derive it from one")
+    check_description(encoder)
+    crystals = toy_crystals()
+    batch = geometry(CrystalBatch.collate(crystals))
+    with left_alone(batch, name, "work on new tensors, not in place"):
+        encoding = encoder(batch)
+    _check_levels(encoder, encoding, batch)
+    with torch.no_grad():
+        for how, others, _ in rewritten(crystals):
+            again = encoder(geometry(CrystalBatch.collate(others))).crystals
+            advice = "pool with sums or means over owners, and let coordinates enter by distances and angles only"
+            demand_close(encoding.crystals, again, f"{name} gives other crystal vectors after {how}; {advice}")
+        halves = [encoder(geometry(CrystalBatch.collate(half))).crystals for half in (crystals[:3], crystals[3:])]
+        what = f"{name} gives a crystal another vector in other company; let nothing pass between crystals, and use "
+        demand_close(encoding.crystals, torch.cat(halves), f"{what}LayerNorm instead of batch normalisation")
+    _check_cut(encoder, encoding, batch)
+    for level in encoding.levels:
+        scale = float(level.summaries.detach().square().mean().sqrt())
+        demand(
+            0.02 < scale < 5,
+            f"summaries of level {level.name!r} of {name} have root-mean-square {scale:.2g} at initialisation; "
+            "normalise them, for example by a LayerNorm before the last linear map, or noise on them has no meaning",
+        )
+
+
+def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geometry: Geometry | None = None) -> None:
+    """Raise if false constituents are none of the encoder's levels, have no owner, or are the true ones.
+
+    Args:
+        sampler: A family of false samples.
+        encoder: What encodes them; a small `SiteNet` unless given.
+        geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
+    """
+    name, geometry = name_of(sampler), AllPairs(max_sites=20) if geometry is None else geometry
+    check_description(sampler)
+    net: Encoder = SiteNet(site_width=8, crystal_width=8, hidden=16) if encoder is None else encoder
+    batch = geometry(CrystalBatch.collate(toy_crystals()))
+
+    def encode(other: CrystalBatch) -> Encoding:
+        return net(other, greedy=True)
+
+    with torch.no_grad():
+        truth = encode(batch)
+        with left_alone(batch, name, "work on new tensors, not in place"), own_chance(name):
+            drawn = sampler.draw(truth, batch, encode, Generator().manual_seed(1))
+        again = sampler.draw(truth, batch, encode, Generator().manual_seed(1))
+    known = {level.name: level for level in truth.levels}
+    demand(bool(drawn), f"{name} drew nothing for any level; return a mapping from names of levels to constituents")
+    for level, false in drawn.items():
+        there = ", ".join(known)
+        demand(level in known, f"{name} draws for a level {level!r}, but there are {there}; name one of these")
+        where = f"false constituents of level {level!r} from {name}"
+        n_sets = len(known[level].summaries)
+        _check_constituents(false, n_sets, net.widths[level].constituent, where)
+        demand(same(false, again[level]), f"{name} gives other results for the same generator; draw all from `rng`")
+        demand(
+            not same(_mean(false, n_sets), _mean(known[level].constituents, n_sets)),
+            f"{where} are the true ones; a critic can learn nothing from them, so draw others",
+        )
+
+
+def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> None:
+    name, promised = name_of(encoder), list(encoder.widths)
+    found = [level.name for level in encoding.levels]
+    demand(found == promised, f"{name} promises the levels {promised} but returns {found}; make `widths` say the same")
+    for level in encoding.levels:
+        where = f"level {level.name!r} of {name}"
+        widths = encoder.widths[level.name]
+        n_sets, width = level.summaries.shape
+        demand(width == widths.summary, f"{where} promises summaries of width {widths.summary}, but theirs is {width}")
+        _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
+        demand(
+            level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
+            f"{where} must say in `crystal`, ascending, which crystal each of its {n_sets} sets belongs to",
+        )
+    top = encoding.levels[-1].crystal.tolist()
+    demand(top == list(range(batch.n_crystals)), f"the last level of {name} must have one set a crystal, in order")
+
+
+def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str) -> None:
+    found = parts.values.shape[1]
+    demand(found == width, f"{where} have width {found}, but `widths` promises {width}; make both agree")
+    demand(
+        len(parts.row) == len(parts.owner) == len(parts.weight),
+        f"{where} have {len(parts.row)} rows, {len(parts.owner)} owners and {len(parts.weight)} weights; give one each",
+    )
+    for index, bound, what in ((parts.row, len(parts.values), "row"), (parts.owner, n_sets, "owner")):
+        inside = len(index) == 0 or 0 <= int(index.min()) <= int(index.max()) < bound
+        demand(inside, f"`{what}` of {where} leaves 0 to {bound - 1}")
+    demand(
+        bool((parts.owner.diff() >= 0).all()),
+        f"{where} are not grouped by owner; sort them by `owner`, as loops over sets rely on it",
+    )
+    demand(
+        bool((parts.weight >= 0).all()) and bool(torch.isfinite(parts.values).all()),
+        f"{where} have negative weights or values that are not finite",
+    )
+    missing = n_sets - len(torch.unique(parts.owner))
+    demand(missing == 0, f"{missing} of {n_sets} sets have no {where}; every set needs at least one")
+
+
+def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
+    name, learns = name_of(encoder), dict[str, str]()
+    for level, uncut in zip(encoder(batch, greedy=True).levels, whole.levels, strict=True):
+        what = f"{name} gives other summaries of level {level.name!r} when greedy; only gradients may differ"
+        demand_close(level.summaries, uncut.summaries, what)
+        if learns:
+            advice = f"detach what goes up to level {level.name!r} when greedy, and share no weights between levels"
+            for part, values in (("summaries", level.summaries), ("constituents", level.constituents.values)):
+                leaks = [f"{each} (level {learns[each]!r})" for each in _reached(encoder, values) if each in learns]
+                what = f"{name} leaks gradient through the cut, from the {part} of level {level.name!r} to"
+                demand(not leaks, f"{what} {', '.join(leaks[:3])}; {advice}")
+        learns |= dict.fromkeys(_reached(encoder, level.summaries), level.name)
+    idle = [each for each, _ in _parameters(encoder) if each not in learns]
+    demand(not idle, f"no level of {name} learns {', '.join(idle[:3])}; use these weights in a level, or drop them")
+
+
+def _parameters(encoder: Encoder) -> list[tuple[str, nn.Parameter]]:
+    named = encoder.named_parameters() if isinstance(encoder, nn.Module) else ()
+    return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+
+def _reached(encoder: Encoder, values: Float[Tensor, "rows width"]) -> list[str]:
+    """Names of the weights that some values send gradient to."""
+    named = _parameters(encoder)
+    if not (values.requires_grad and named):
+        return []
+    found = torch.autograd.grad(values.sum(), [each for _, each in named], allow_unused=True, retain_graph=True)
+    return [name for (name, _), gradient in zip(named, found, strict=True) if gradient is not None]
+
+
+def _mean(parts: Constituents, n_sets: int) -> Float[Tensor, "wholes width"]:
+    return segment_mean(gather(parts.values, parts.row), parts.owner, n_sets, parts.weight)

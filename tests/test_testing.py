@@ -1,0 +1,311 @@
+"""The contract kit: what ships passes it, and planted faults are caught with a message that says what to do."""
+
+import math
+from dataclasses import dataclass, is_dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from crystalmax import spec
+from crystalmax.crystal import Pairs
+from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
+from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.geometry import AllPairs
+from crystalmax.negatives import Corrupted, OtherCrystals
+from crystalmax.neighbors import Neighbors
+from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.testing import (
+    check_encoder,
+    check_estimator,
+    check_geometry,
+    check_sampler,
+    check_transform,
+    toy_crystals,
+)
+from crystalmax.transforms import FalseComposition, FalsePolymorph
+from encoders import made
+
+SINGLE = Neighbors(4.0, 6, merge=False)
+
+
+def shipped(module):
+    """Each part of a module, with its defaults."""
+    parts = [part for part in spec._public_classes().values() if part.__module__ == module and is_dataclass(part)]
+    assert len(parts) >= 2
+    return [part() for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("part", "geometry"), [(SiteNet, None), (CGCNN, Neighbors(5.0, 6)), (MEGNet, Neighbors(4.0)), (ALIGNN, SINGLE)]
+)
+def test_encoders_that_ship_keep_the_contract(part, geometry):
+    check_encoder(made(part, site_width=8, crystal_width=8, hidden=16), geometry)
+
+
+@pytest.mark.parametrize(
+    "geometry", [AllPairs(20), AllPairs(20, merge=False), Neighbors(5.0), Neighbors(8.0, 6), SINGLE]
+)
+def test_geometries_that_ship_keep_the_contract(geometry):
+    check_geometry(geometry)
+
+
+@pytest.mark.parametrize("transform", shipped("crystalmax.transforms"), ids=type)
+def test_transforms_that_ship_keep_the_contract(transform):
+    check_transform(transform)
+    check_transform(transform, SINGLE)
+
+
+@pytest.mark.parametrize(
+    "sampler", [OtherCrystals(), Corrupted(FalsePolymorph(), ("site",)), Corrupted(FalseComposition())]
+)
+def test_samplers_that_ship_keep_the_contract(sampler):
+    check_sampler(sampler)
+
+
+@pytest.mark.parametrize("estimator", shipped("crystalmax.estimators"), ids=type)
+def test_estimators_that_ship_keep_the_contract(estimator):
+    check_estimator(estimator)
+
+
+class Toy(nn.Module):
+    """An encoder that is sound unless it is told to have a fault."""
+
+    def __init__(self, *, fault="none"):
+        super().__init__()
+        self.fault = fault
+        self.basis = GaussianBasis(width=8, stop=6.0)
+        self.site = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8) if fault == "company" else nn.LayerNorm(8)
+        self.crystal = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
+        if fault == "idle":
+            self.unused = nn.Linear(2, 2)
+
+    @property
+    def widths(self):
+        return {"site": Widths(8, 9 if self.fault == "width" else 8), "crystal": Widths(8, 8)}
+
+    def forward(self, batch, *, greedy=False):
+        pairs = batch.pairs
+        seen = self.basis(pairs.displacement[:, 0].abs() if self.fault == "rotation" else pairs.distance)
+        if self.fault == "in place":
+            pairs.count.mul_(2)
+        pool = segment_sum if self.fault == "scale" else segment_mean
+        sites = self.site(segment_mean(seen, pairs.center, batch.n_sites, pairs.count))
+        sites = self.norm(sites) * (40 if self.fault == "scale" else 1)
+        parts = sites.detach() if greedy and self.fault not in ("leak", "constituents") else sites
+        weighed = parts.detach() if greedy and self.fault == "constituents" else parts
+        if self.fault == "order":
+            place = torch.arange(batch.n_sites, dtype=torch.float32)
+            weighed = weighed * (1 + 0.01 * place[:, None])
+        crystals = self.crystal(pool(weighed, batch.crystal_of_site, batch.n_crystals))
+        members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
+        if self.fault == "groups":
+            members = replace(members, row=members.row.flip(0), owner=members.owner.flip(0))
+        whole = Constituents(parts, torch.arange(batch.n_sites), batch.crystal_of_site, torch.ones(batch.n_sites))
+        levels = (
+            Level("site", members, sites, batch.crystal_of_site),
+            Level("crystal", whole, crystals, torch.arange(batch.n_crystals)),
+        )
+        return Encoding(levels)
+
+
+def test_a_sound_encoder_passes():
+    check_encoder(made(Toy), Neighbors(5.0))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("order", "other crystal vectors after a change of the order of sites; pool with sums or means over owners"),
+        ("rotation", "other crystal vectors after a rotation; .* let coordinates enter by distances and angles only"),
+        ("company", "another vector in other company; .* use LayerNorm instead of batch normalisation"),
+        ("leak", "leaks gradient through the cut, from the summaries of level 'crystal' to site.weight .* detach what"),
+        ("constituents", "leaks gradient through the cut, from the constituents of level 'crystal' .* detach what"),
+        ("width", "level 'site' of Toy promises summaries of width 9, but theirs is 8"),
+        ("groups", "constituents of level 'site' of Toy are not grouped by owner; sort them"),
+        ("in place", "Toy changed `pairs` of its input in place; work on new tensors"),
+        ("scale", "level 'site' of Toy have root-mean-square .* at initialisation; normalise them"),
+        ("idle", "no level of Toy learns unused.weight, unused.bias; use these weights in a level, or drop them"),
+    ],
+)
+def test_faults_of_encoders_are_caught(fault, message):
+    with pytest.raises(AssertionError, match=message):
+        check_encoder(made(Toy, fault=fault), Neighbors(5.0))
+
+
+def test_a_class_that_no_recipe_could_name_is_no_part():
+    class Local(Toy):
+        pass
+
+    with pytest.raises(AssertionError, match=r"Local cannot be written into a recipe: .* another session could import"):
+        check_encoder(Local(), Neighbors(5.0))
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Another species for each site, with a fault."""
+
+    fault: str = "none"
+
+    def __call__(self, batch, rng):
+        drawn = torch.randint(len(batch.kinds), (batch.n_sites,), generator=None if self.fault == "chance" else rng)
+        if self.fault == "in place":
+            batch.species.copy_(drawn)
+            return batch
+        if self.fault == "crystals":
+            return replace(batch, lattice=batch.lattice[:-1])
+        if self.fault == "species":
+            return replace(batch, species=drawn + 1)
+        return batch if self.fault == "nothing" else replace(batch, species=drawn)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("in place", "changed `species` of its input in place; make new tensors, and return dataclasses.replace"),
+        ("chance", "draws from torch's global generator, .* pass `generator=rng`"),
+        ("crystals", "made 5 crystals of 6; keep them all"),
+        ("species", "has species that are no row of `kinds`; append new species"),
+        ("nothing", "changed nothing in 5 draws; a corruption must differ"),
+    ],
+)
+def test_faults_of_transforms_are_caught(fault, message):
+    check_transform(Corruption())
+    with pytest.raises(AssertionError, match=message):
+        check_transform(Corruption(fault))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Constituents of the crystal before, with a fault."""
+
+    fault: str = "none"
+
+    def draw(self, truth, batch, encode, rng):
+        parts = truth["site"].constituents
+        if self.fault == "true":
+            return {"site": parts}
+        if self.fault == "level":
+            return {"bond": parts}
+        if self.fault == "nothing":
+            return {}
+        if self.fault == "owner":
+            return {"site": replace(parts, row=parts.row.roll(7), owner=parts.owner + 1)}
+        if self.fault == "some":
+            return {"site": Constituents(parts.values, parts.row[:5], parts.owner[:5], parts.weight[:5])}
+        return {"site": replace(parts, row=parts.row.roll(7))}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("true", "false constituents of level 'site' from Family are the true ones; .* draw others"),
+        ("level", "draws for a level 'bond', but there are site, crystal; name one of these"),
+        ("nothing", "drew nothing for any level; return a mapping"),
+        ("owner", "`owner` of false constituents of level 'site' from Family leaves 0 to 22"),
+        ("some", "sets have no false constituents of level 'site' from Family; every set needs at least one"),
+    ],
+)
+def test_faults_of_samplers_are_caught(fault, message):
+    check_sampler(Family())
+    with pytest.raises(AssertionError, match=message):
+        check_sampler(Family(fault))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The hinge of the difference of means, softened, with a fault."""
+
+    fault: str = "none"
+    mean_over_false: ClassVar[bool] = True
+
+    @property
+    def chance(self):
+        return 1.0 if self.fault == "chance" else math.log(2)
+
+    def loss(self, true, false, wholes):
+        if self.fault == "order":
+            true, false = false, true
+        low = segment_mean(true.values, true.owner, wholes, true.weight)
+        weight = None if self.fault == "weight" else false.weight
+        high = segment_mean(false.values, false.owner, wholes, weight)
+        if self.fault == "sum":
+            high = segment_sum(false.values * false.weight, false.owner, wholes)
+        gap = high - low
+        if self.fault == "sets":
+            gap = gap + 0.1 * gap.mean()
+        if self.fault == "overflow":
+            return (1 + (4 * gap).exp()).log() / 4 + math.log(2) * 0.75
+        found = nn.functional.softplus(gap)
+        return found.sum() if self.fault == "shape" else found
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("order", "the loss of Bound does not fall when true scores rise; .* so turn the sign"),
+        ("sets", "Bound mixes sets: .* reduce by `owner`"),
+        ("shape", r"gives a loss of shape \(\) for 3 sets; give one a set"),
+        ("chance", r"says that its loss by chance is 1.0, but at scores of 0 .* correct `chance`"),
+        ("weight", "does not count a constituent as often as its `weight` says"),
+        ("sum", "says `mean_over_false`, but its loss changes if all false ones are listed twice; take a mean"),
+        ("overflow", "keep losses finite|endless gradients at scores of some 30; use softplus"),
+    ],
+)
+def test_faults_of_estimators_are_caught(fault, message):
+    check_estimator(Bound())
+    with pytest.raises(AssertionError, match=message):
+        check_estimator(Bound(fault))
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Neighbors, with a fault."""
+
+    fault: str = "none"
+
+    def __call__(self, batch):
+        found = Neighbors(5.0, merge=False)(batch)
+        pairs = found.pairs
+        if self.fault == "groups":
+            order = torch.argsort(pairs.neighbor, stable=True)
+            return replace(batch, pairs=Pairs(**{name: gather(column, order) for name, column in vars(pairs).items()}))
+        if self.fault == "lonely":
+            kept = (pairs.center > 0).nonzero()[:, 0]
+            return replace(batch, pairs=Pairs(**{name: gather(column, kept) for name, column in vars(pairs).items()}))
+        if self.fault == "sites":
+            return replace(found, positions=batch.positions + 1)
+        if self.fault == "strangers":
+            return replace(batch, pairs=replace(pairs, neighbor=pairs.neighbor.flip(0)))
+        if self.fault == "direction":
+            return replace(batch, pairs=replace(pairs, displacement=-pairs.displacement))
+        if self.fault == "axis":
+            kept = (pairs.displacement[:, 2].abs() < 3).nonzero()[:, 0]
+            return replace(batch, pairs=Pairs(**{name: gather(column, kept) for name, column in vars(pairs).items()}))
+        return batch if self.fault == "none at all" else found
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("groups", "pairs from Pairing are not grouped by center; sort them by `center`"),
+        ("lonely", "leaves 1 of 23 sites without a pair; give each at least its nearest"),
+        ("sites", "changed `positions`; a geometry adds pairs and nothing else"),
+        ("strangers", "pairs sites of different crystals; look for neighbors within each crystal"),
+        ("direction", "displacements that do not lead from the center to an image of the neighbor"),
+        ("axis", "gives other distances after a rotation; make pairs from distances alone"),
+        ("none at all", "returned a batch without pairs"),
+    ],
+)
+def test_faults_of_geometries_are_caught(fault, message):
+    check_geometry(Pairing())
+    with pytest.raises(AssertionError, match=message):
+        check_geometry(Pairing(fault))
+
+
+def test_toy_crystals_are_of_all_sorts():
+    crystals = toy_crystals()
+    assert [crystal.n_sites for crystal in crystals] == [1, 4, 7, 3, 6, 2]
+    assert {crystal.is_ordered for crystal in crystals} == {True, False}
