@@ -19,7 +19,9 @@ from crystalmax.encoders.graph import (
     crystal_level,
     ends,
     pairs_of,
+    taken,
 )
+from crystalmax.encoders.interpolation import Between, between
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.segments import distinct, gather, offsets, ranges, segment_sum
@@ -31,15 +33,15 @@ _LITTLE = 1e-6
 class Angles(NamedTuple):
     """What each pair sees around its center: all pairs that begin there, itself among them, each under an angle.
 
-    `other` is seen by `pair`. Which it ends at and under which angle is one of few: `seen` says which, `end` is its row
-    of the ends of the batch, `cosine` that of its angle.
+    `other` is seen by `pair`. What it is and under which angle is one of few views, `view` says which: an end, as a row
+    of those of the batch, and the cosine of an angle.
     """
 
     pair: Int[Tensor, " angles"]
     other: Int[Tensor, " angles"]
-    seen: Int[Tensor, " angles"]
-    end: Int[Tensor, " views"]
-    cosine: Float[Tensor, " views"]
+    view: Int[Tensor, " angles"]
+    end_of_view: Int[Tensor, " views"]
+    cosine_of_view: Float[Tensor, " views"]
 
 
 def angles_of(pairs: Pairs, of_pair: Int[Tensor, " pairs"], n_sites: int) -> Angles:
@@ -118,9 +120,7 @@ class EdgeGatedConvolutions(nn.Module):
         for number, layer in enumerate(self.layers):
             nodes, z = layer(nodes, edges, center, neighbor)
             if number < len(self.norms):
-                table, index = edges
-                before = table if index is None else gather(table, index)
-                edges = (before + silu(self.norms[number](z)), None)
+                edges = (taken(*edges) + silu(self.norms[number](z)), None)
         return nodes
 
 
@@ -196,14 +196,22 @@ class ALIGNN(nn.Module):
     def _pairs(self, batch: CrystalBatch, pairs: Pairs) -> Level:
         seen = ends(batch, pairs, self.pair_species, self.distance)
         angles = angles_of(pairs, seen.of_pair, batch.n_sites)
-        cosines = self.angle(angles.cosine.to(batch.kinds.dtype))
+        cosines = self.angle(angles.cosine_of_view)
         hidden = self._pairs_before(batch, pairs, seen)
-        hidden = self.among_pairs(hidden, (self.embed_angle(cosines), angles.seen), angles.pair, angles.other)
-        views = [gather(seen.features, angles.end), gather(seen.distances, angles.end), cosines]
+        hidden = self.among_pairs(hidden, self._embedded(angles), angles.pair, angles.other)
+        views = [gather(seen.features, angles.end_of_view), gather(seen.distances, angles.end_of_view), cosines]
         members = Constituents(
-            torch.cat(views, dim=-1), angles.seen, angles.pair, torch.ones_like(angles.pair, dtype=hidden.dtype)
+            torch.cat(views, dim=-1), angles.view, angles.pair, torch.ones_like(angles.pair, dtype=hidden.dtype)
         )
         return Level("pair", members, self.to_pair(hidden), gather(batch.crystal_of_site, pairs.center))
+
+    def _embedded(self, angles: Angles) -> Part:
+        """Angles as smooth functions of their cosine, evaluated on knots and read between them."""
+        n_knots = round(2 / self.angle.step) + 5
+        knots = torch.arange(-2, n_knots - 2, device=angles.pair.device, dtype=angles.cosine_of_view.dtype)
+        at = between((angles.cosine_of_view.double() + 1) / self.angle.step + 1, knots.dtype)
+        table = self.embed_angle(self.angle(knots * self.angle.step - 1))
+        return table, Between(gather(at.first, angles.view), gather(at.part, angles.view))
 
     def _pairs_before(self, batch: CrystalBatch, pairs: Pairs, seen: Ends) -> Float[Tensor, "pairs width"]:
         species = self.pair_species(batch.kinds)

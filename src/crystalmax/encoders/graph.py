@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
+from crystalmax.encoders.interpolation import Between, interpolated
 from crystalmax.encoders.layers import DistanceBasis, perceptron
 from crystalmax.encoding import Constituents, Level
 from crystalmax.segments import distinct, gather, segment_mean
@@ -17,8 +18,8 @@ from crystalmax.segments import distinct, gather, segment_mean
 N_SPECIES_FEATURES = len(elements.FEATURES) + 1
 _QUANTUM = 1e-6  # angstrom; on this grid equal distances are recognised, and no basis notices it
 
-Part = tuple[Tensor, Tensor | None]
-"""A table and, for each row of a concatenation, a row of that table; all of them in order if there is no index."""
+Part = tuple[Tensor, Tensor | Between | None]
+"""A table and, for each row of a concatenation, a row of that table, or a place between its rows; none: row by row."""
 
 
 class SumOfParts(nn.Module):
@@ -38,12 +39,18 @@ class SumOfParts(nn.Module):
 
     def forward(self, *parts: Part) -> Float[Tensor, "rows out"]:
         """One row for each row of the concatenation."""
-        mapped = [layer(table) for layer, (table, _) in zip(self.maps, parts, strict=True)]
-        terms = [each if index is None else gather(each, index) for each, (_, index) in zip(mapped, parts, strict=True)]
+        terms = [taken(layer(table), at) for layer, (table, at) in zip(self.maps, parts, strict=True)]
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total
+
+
+def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Float[Tensor, "parts width"]:
+    """The rows that a `Part` stands for."""
+    if at is None:
+        return table
+    return interpolated(table, at) if isinstance(at, Between) else gather(table, at)
 
 
 class SpeciesVectors(nn.Module):
