@@ -8,14 +8,21 @@ from hypothesis import strategies as st
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level
+from crystalmax.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, Smile
 from crystalmax.geometry import AllPairs
-from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
+from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals, WithoutCollisions, collisions
+from crystalmax.objectives import DeepInfoMax
 from crystalmax.spec import build, describe
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
-from crystals import quartz, random_crystals
+from crystals import metal, perovskite, pure, quartz, random_crystals
 from test_transforms import evenly
 
-SAMPLERS = (OtherCrystals(), Corrupted(FalsePolymorph()), Corrupted(FalsePermutation(), levels=("crystal",)))
+SAMPLERS = (
+    OtherCrystals(),
+    Corrupted(FalsePolymorph()),
+    Corrupted(FalsePermutation(), levels=("crystal",)),
+    WithoutCollisions(Corrupted(FalseComposition()), mask=False),
+)
 
 
 def network():
@@ -110,6 +117,98 @@ def test_corrupted_gives_the_constituents_of_the_corrupted_batch(levels, batch):
             assert torch.equal(getattr(false[name], column), getattr(expected[name].constituents, column))
         assert false[name].owner.max() < len(truth[name].summaries)
         assert not torch.equal(seen(false[name]), seen(truth[name].constituents))
+
+
+vectors_of_sets = st.lists(
+    st.tuples(st.lists(st.integers(0, 5), max_size=4), st.lists(st.integers(0, 5), max_size=4)), min_size=1, max_size=5
+)
+
+
+def constituents(sets, table, noise):
+    """Constituents that share rows, and rows that are equal but for noise."""
+    owner = torch.tensor([number for number, own in enumerate(sets) for _ in own], dtype=torch.int64)
+    row = torch.tensor([each for own in sets for each in own], dtype=torch.int64)
+    values = torch.cat([table, table + noise])
+    moved = row + len(table) * (torch.arange(len(row)) % 2)
+    return Constituents(values, moved, owner, torch.ones(len(row)))
+
+
+@given(sets=vectors_of_sets, seed=st.integers(0, 2**32 - 1))
+def test_a_collision_is_a_false_constituent_that_its_own_set_truly_has(sets, seed):
+    rng = torch.Generator().manual_seed(seed)
+    table = torch.randn(6, 5, generator=rng)
+    noise = 1e-6 * torch.randn(6, 5, generator=rng)
+    own, others = zip(*sets, strict=True)
+    expected = [each in mine for mine, other in zip(own, others, strict=True) for each in other]
+    found = collisions(constituents(own, table, noise), constituents(others, table, -noise))
+    assert found.tolist() == expected
+
+
+def test_vectors_further_apart_than_the_tolerance_do_not_collide():
+    table = torch.ones(1, 4)
+    true, false = (constituents([[0]], table + off, torch.zeros(1, 4)) for off in (0.0, 0.01))
+    assert not collisions(true, false, 0.005).any()
+    assert collisions(true, false, 0.02).all()
+
+
+def test_the_same_metal_collides_in_every_composition_and_polymorph_is_told(rng):
+    batch = AllPairs(max_sites=8)(CrystalBatch.collate([metal(*pure("Fe")), metal(*pure("Fe"), a=3.2)]))
+    net = network()
+    truth = net(batch, greedy=True)
+
+    def drawn(transform, mask):
+        sampler = WithoutCollisions(Corrupted(transform), mask=mask)
+        return sampler, sampler.draw(truth, batch, lambda other: net(other, greedy=True), rng)
+
+    sampler, false = drawn(FalseComposition(), True)
+    assert sampler.rates == {"site": 1.0, "crystal": 1.0}
+    assert all(len(parts.owner) == len(parts.row) == len(parts.weight) == 0 for parts in false.values())
+    sampler, false = drawn(FalseComposition(), False)
+    assert sampler.rates == {"site": 1.0, "crystal": 1.0}
+    assert all(len(false[level.name].row) == len(level.constituents.row) for level in truth.levels)
+    sampler, false = drawn(FalsePolymorph(), True)
+    assert sampler.rates == {"site": 0.0, "crystal": 0.0}
+    assert all(len(false[level.name].row) == len(level.constituents.row) for level in truth.levels)
+
+
+def test_collisions_are_counted_by_weight_and_the_others_stay(batch, rng):
+    net = network()
+    truth = net(batch, greedy=True)
+
+    def encode(other):
+        return net(other, greedy=True)
+
+    plain, sampler = Corrupted(FalsePermutation()), WithoutCollisions(Corrupted(FalsePermutation()))
+    found = {"site": [0.0, 0.0], "crystal": [0.0, 0.0]}
+    for seed in range(3):
+        whole, masked = (
+            each.draw(truth, batch, encode, torch.Generator().manual_seed(seed)) for each in (plain, sampler)
+        )
+        for name, parts in whole.items():
+            hit = collisions(truth[name].constituents, parts)
+            found[name][0] += parts.weight[hit].sum().item()
+            found[name][1] += parts.weight.sum().item()
+            for column in ("row", "owner", "weight"):
+                assert torch.equal(getattr(masked[name], column), getattr(parts, column)[~hit])
+    assert sampler.counts == {name: tuple(pair) for name, pair in found.items()}
+    assert sampler.rates == {name: hits / total for name, (hits, total) in found.items()}
+    assert 0 < sampler.rates["crystal"] < 1
+
+
+@pytest.mark.parametrize("estimator", [JensenShannon(), InfoNCE(), NWJ(), DonskerVaradhan(), Smile()], ids=repr)
+@pytest.mark.parametrize("constituents", [None, 3])
+def test_deep_infomax_learns_nothing_from_sets_without_false_constituents(estimator, constituents, rng):
+    crystals = [metal(*pure("Fe")), metal(*pure("Fe"), a=3.2), perovskite()]
+    sampler = WithoutCollisions(Corrupted(FalsePermutation()))
+    objective = DeepInfoMax(network(), negatives=[sampler], estimator=estimator, constituents=constituents)
+    batch = AllPairs(max_sites=8)(CrystalBatch.collate(crystals))
+    terms = objective(batch, rng)
+    sum(terms.values()).backward()
+    assert sampler.rates["crystal"] > 0
+    for parameter in objective.parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+    metals = objective(AllPairs(max_sites=8)(CrystalBatch.collate(crystals[:2])), rng)
+    assert metals["site"].item() == metals["crystal"].item() == 0
 
 
 def test_one_crystal_alone_has_no_other(rng):

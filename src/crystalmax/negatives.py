@@ -1,14 +1,15 @@
 """False constituents: what a critic must learn to tell from the true ones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from crystalmax import native
+from crystalmax.alterations import Rebuilt
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoding, Level
 from crystalmax.segments import gather, segment_sum
@@ -40,16 +41,107 @@ class OtherCrystals:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Constituents of a corrupted copy of the batch, at these levels, held against the summaries of the true one."""
+    """Constituents of a corrupted copy of the batch, at these levels, held against the summaries of the true one.
+
+    Where a transform adds or takes sites, which only `Rebuilt` may, the surroundings of a site are held against the
+    site that it was; those of a new site against none.
+    """
 
     transform: Transform
     levels: tuple[str, ...] = ("site", "crystal")
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
+        if isinstance(self.transform, Rebuilt):
+            corrupted, origin = self.transform.traced(batch, rng)
+            false = encode(corrupted)
+            return {name: _as_owned_before(false[name], origin) for name in self.levels}
         corrupted = self.transform(batch, rng)
         unchanged = corrupted.pairs is batch.pairs and torch.equal(corrupted.species, batch.species)
         false = truth if unchanged else encode(corrupted)  # among crystals of one element, corruptions change nothing
         return {name: false[name].constituents for name in self.levels}
+
+
+@dataclass(frozen=True)
+class WithoutCollisions:
+    """Another sampler, less the false constituents that are true ones of the set they are held against.
+
+    Of a crystal with one element, every false composition is true; of a perovskite, many false permutations are.
+
+    Attributes:
+        sampler: Draws the false constituents.
+        mask: Whether collisions are left out, or counted only.
+        tolerance: Vectors are the same whose numbers differ by less than this, in units of their root mean square.
+        counts: By level, how many collisions there were so far, and how many false constituents, by weight.
+    """
+
+    sampler: NegativeSampler
+    mask: bool = True
+    tolerance: float = 1e-4
+    counts: dict[str, tuple[float, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
+        families = dict(self.sampler.draw(truth, batch, encode, rng))
+        for name, family in families.items():
+            collides = collisions(truth[name].constituents, family, self.tolerance)
+            found, total = self.counts.get(name, (0.0, 0.0))
+            own = family.weight[collides].sum().item(), family.weight.sum().item()
+            self.counts[name] = (found + own[0], total + own[1])
+            if self.mask:
+                families[name] = _only(family, (~collides).nonzero()[:, 0])
+        return families
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """The share of false constituents so far that were true ones, by level."""
+        return {name: found / total for name, (found, total) in self.counts.items() if total}
+
+
+@torch.no_grad()
+def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4) -> Bool[Tensor, " falses"]:
+    """Whether each false constituent has the same vector as a true one of the set that it is held against.
+
+    Along a fixed direction equal vectors fall on one point, so that of the true ones of a set, only the two next to a
+    false one have to be compared with it.
+    """
+    if not len(true.owner):
+        return torch.zeros_like(false.owner, dtype=torch.bool)
+    direction = torch.linspace(1, 5, true.values.shape[1], dtype=torch.float64, device=true.values.device).sin()
+    points = [side.values.double() @ direction for side in (true, false)]
+    lowest = torch.cat(points).amin()
+    span = (torch.cat(points).amax() - lowest).clamp_min(torch.finfo(torch.float64).tiny)
+    keys = [
+        side.owner + 0.9 * gather((point - lowest) / span, side.row)
+        for side, point in zip((true, false), points, strict=True)
+    ]
+    sorted_keys, order = keys[0].sort()
+    limit = tolerance * true.values.square().mean().sqrt()
+    above = torch.searchsorted(sorted_keys, keys[1])
+    collides = torch.zeros_like(false.owner, dtype=torch.bool)
+    for beside in (above - 1, above):
+        twin = gather(order, beside.clamp(0, len(order) - 1))
+        off = gather(true.values, gather(true.row, twin)) - gather(false.values, false.row)
+        collides |= (gather(true.owner, twin) == false.owner) & (off.abs().amax(1) <= limit)
+    return collides
+
+
+def _as_owned_before(level: Level, origin: Int[Tensor, " sites"]) -> Constituents:
+    """The constituents of an altered batch, owned by what their owners were before."""
+    parts = level.constituents
+    if level.name == "crystal":
+        return parts
+    if level.name != "site":
+        raise ValueError(
+            f"an altered batch has other sets at the level {level.name!r} than the true one, so nothing there can be "
+            "held against the truth; give levels of 'site' and 'crystal' only"
+        )
+    owner = gather(origin, parts.owner)
+    kept = (owner >= 0).nonzero()[:, 0]
+    return _only(replace(parts, owner=owner), kept)
+
+
+def _only(parts: Constituents, kept: Int[Tensor, " kept"]) -> Constituents:
+    columns = (gather(column, kept) for column in (parts.row, parts.owner, parts.weight))
+    return Constituents(parts.values, *columns)
 
 
 def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Constituents:

@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 _PARTS = (
-    "encoding geometry neighbors transforms estimators critics regularizers negatives encoders encoders.layers "
-    "objectives contrasts intrinsic"
+    "encoding geometry neighbors transforms alterations corruptions augmentations estimators critics regularizers "
+    "negatives encoders encoders.layers objectives contrasts intrinsic"
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")

@@ -1,0 +1,70 @@
+"""Changes of where sites are, or which there are: parts that need their pairs made again.
+
+An alteration works on cells, positions and sites alone, and says which site became which; `Rebuilt` runs some of them
+and then a geometry, and is a transform like any other. Species alone can change with the pairs in place.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.segments import gather
+
+
+class Altered(NamedTuple):
+    """An altered batch, and for each of its sites the one that it was before: ascending, but -1 for a new site."""
+
+    batch: CrystalBatch
+    origin: Int[Tensor, " sites"]
+
+
+@runtime_checkable
+class Alteration(Protocol):
+    """Changes cells, positions or sites; crystals keep their order."""
+
+    def altered(self, batch: CrystalBatch, rng: Generator) -> Altered:
+        """The altered batch, without pairs, and where its sites come from; the input is left as it is."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A transform: alterations one after another, then the pairs anew.
+
+    Where it serves as a false sample, the geometry should be the one that the true crystals have, lest the difference
+    between geometries is what a critic learns.
+
+    Attributes:
+        alterations: What is changed, in this order.
+        geometry: Makes the pairs.
+    """
+
+    alterations: tuple[Alteration, ...]
+    geometry: Geometry = field(default_factory=AllPairs)
+
+    def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
+        """The altered batch with its pairs."""
+        return self.traced(batch, rng).batch
+
+    def traced(self, batch: CrystalBatch, rng: Generator) -> Altered:
+        """The altered batch with its pairs, and which site of the input each of its sites was."""
+        origin = torch.arange(batch.n_sites, device=batch.device)
+        for alteration in self.alterations:
+            batch, before = alteration.altered(batch, rng)
+            origin = torch.where(before < 0, before, gather(origin, before.clamp_min(0)))
+        return Altered(self.geometry(batch), origin)
+
+
+def with_sites(batch: CrystalBatch, source: Int[Tensor, " others"]) -> CrystalBatch:
+    """The batch with these of its sites, in this order, and without pairs."""
+    return replace(
+        batch,
+        positions=gather(batch.positions, source),
+        species=gather(batch.species, source),
+        crystal_of_site=gather(batch.crystal_of_site, source),
+        pairs=None,
+    )
