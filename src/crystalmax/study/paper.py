@@ -90,7 +90,7 @@ def begin(
 
 
 def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
-    """The cells of these parts.
+    """The cells of these parts, in the order in which they run.
 
     Raises:
         ValueError: There is no such part.
@@ -98,7 +98,9 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose among {', '.join(PARTS)}")
-    return [cell for part in parts for cell in import_module(f"crystalmax.study.{PARTS[part]}").cells(study)]
+    cells = [cell for part in parts for cell in import_module(f"crystalmax.study.{PARTS[part]}").cells(study)]
+    # Networks that many cells need come first: each is trained by one process while others train the next.
+    return sorted(cells, key=lambda cell: not cell.name.startswith("networks/"))
 
 
 def go_on(
