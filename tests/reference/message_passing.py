@@ -124,8 +124,7 @@ def local_update(net, e, v, u, sites):
         for i, site in enumerate(sites)
     ]
     new_v = [update(net.of_site, mean(new_e[i]), v[i], u[site.crystal]) for i, site in enumerate(sites)]
-    e = [[a + b for a, b in zip(*both, strict=True)] for both in zip(e, new_e, strict=True)]
-    return e, [a + b for a, b in zip(v, new_v, strict=True)]
+    return new_e, new_v
 
 
 def state_update(net, e, v, u, sites):
@@ -156,11 +155,14 @@ def megnet(net, batch):
     v = [species_vector(net.species, site.kind) for site in sites]
     e = [[run(net.embed_distance, gaussians(net.distance, math.hypot(*d))) for _, d in site.pairs] for site in sites]
     u = [array(net.state)] * batch.n_crystals
-    for number, local in enumerate(net.local):
-        if number:
-            u = state_update(net.between[number - 1], e, v, u, sites)
-        e, v = local_update(local, e, v, u, sites)
-    u = [layer_norm(net.norm_state, state) for state in state_update(net.last, e, v, u, sites)]
+    new_e, new_v = local_update(net.local[0], e, v, u, sites)
+    for whole, local in zip([*net.between, None], [*net.local[1:], None], strict=True):
+        e = [[a + b for a, b in zip(*both, strict=True)] for both in zip(e, new_e, strict=True)]
+        v = [a + b for a, b in zip(v, new_v, strict=True)]
+        if whole:
+            u = state_update(whole, new_e, new_v, u, sites)
+            new_e, new_v = local_update(local, e, v, u, sites)
+    u = [layer_norm(net.norm_state, state) for state in state_update(net.last, new_e, new_v, u, sites)]
     vectors = [run(net.to_site, each) for each in v]
     members, crystals = by_crystal(vectors, sites), []
     for own, state in zip(members, u, strict=True):

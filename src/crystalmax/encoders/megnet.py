@@ -57,17 +57,17 @@ class LocalUpdate(nn.Module):
         self.of_pair, self.of_site = Update(4, width), Update(3, width)
 
     def forward(self, graph: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Graph:
-        """The graph with news added to its pairs and sites; `crystal` owns each site."""
+        """The news of pairs and of sites, beside the state as it is; `crystal` owns each site."""
         of_pair = gather(crystal, pairs.center)
         ends = ((graph.sites, pairs.center), (graph.sites, pairs.neighbor))
         new_pairs = self.of_pair(*ends, (graph.pairs, None), (graph.state, of_pair))
         around = segment_mean(new_pairs, pairs.center, len(graph.sites), pairs.count)
         new_sites = self.of_site((around, None), (graph.sites, None), (graph.state, crystal))
-        return Graph(graph.pairs + new_pairs, graph.sites + new_sites, graph.state)
+        return Graph(new_pairs, new_sites, graph.state)
 
 
 class StateUpdate(nn.Module):
-    """The state of each crystal from the means over its pairs and over its sites: eq. 5 and 6.
+    """The state of each crystal from the means over the news of its pairs and of its sites: eq. 5 and 6.
 
     Args:
         width: Of all vectors.
@@ -78,13 +78,13 @@ class StateUpdate(nn.Module):
         self.width = width
         self.of_state = Update(3, width)
 
-    def forward(self, graph: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Graph:
-        """The graph with news added to its state; `crystal` owns each site."""
-        n_crystals = len(graph.state)
-        of_pairs = segment_mean(graph.pairs, gather(crystal, pairs.center), n_crystals, pairs.count)
-        of_sites = segment_mean(graph.sites, crystal, n_crystals)
-        news = self.of_state((of_pairs, None), (of_sites, None), (graph.state, None))
-        return graph._replace(state=graph.state + news)
+    def forward(self, news: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Float[Tensor, "crystals width"]:
+        """The state with its news added; `crystal` owns each site."""
+        n_crystals = len(news.state)
+        of_pairs = segment_mean(news.pairs, gather(crystal, pairs.center), n_crystals, pairs.count)
+        of_sites = segment_mean(news.sites, crystal, n_crystals)
+        updated: Tensor = news.state + self.of_state((of_pairs, None), (of_sites, None), (news.state, None))
+        return updated
 
 
 class Set2Set(nn.Module):
@@ -122,8 +122,8 @@ class MEGNet(nn.Module):
     Meant for `Neighbors(5.0)`; any other geometry will do.
 
     Differs: Mish and LayerNorm in place of the shifted softplus; elements enter by the features of the Site-Net paper
-    and a learnt vector, weighted by occupancy; the state begins as one learnt vector and hears pairs and sites after
-    their residual sums; bonds are read out through sites and state, since the members of a crystal are its sites.
+    and a learnt vector, weighted by occupancy; the state begins as one learnt vector; bonds are read out through
+    sites and state, since the members of a crystal are its sites.
 
     Args:
         site_width: Width of a site vector (the local representation).
@@ -176,14 +176,15 @@ class MEGNet(nn.Module):
             gather(self.species(batch.kinds), batch.species),
             self.state.expand(batch.n_crystals, -1),
         )
-        graph = self.local[0](graph, pairs, crystal)
+        news = self.local[0](graph, pairs, crystal)
         for whole, local in zip(self.between, self.local[1:], strict=True):
-            graph = local(whole(graph, pairs, crystal), pairs, crystal)
-        sites = Level("site", seen.constituents(pairs), self.to_site(graph.sites), crystal)
+            graph = Graph(graph.pairs + news.pairs, graph.sites + news.sites, whole(news, pairs, crystal))
+            news = local(graph, pairs, crystal)
+        sites = Level("site", seen.constituents(pairs), self.to_site(graph.sites + news.sites), crystal)
         parts = sites.summaries.detach() if greedy else sites.summaries
         # No site hears of the last state, so it is learnt with the crystals.
-        graph = Graph(*(vectors.detach() for vectors in graph)) if greedy else graph
-        state = self.norm_state(self.last(graph, pairs, crystal).state)
+        news = Graph(*(vectors.detach() for vectors in news)) if greedy else news
+        state = self.norm_state(self.last(news, pairs, crystal))
         answers = self.answers(self.embed_site(parts), crystal, batch.n_crystals)
         crystals = self.to_crystal(torch.cat([answers, state], dim=-1))
         return Encoding((sites, crystal_level(batch, parts, crystals)))
