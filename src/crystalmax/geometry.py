@@ -203,11 +203,19 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
     return vector.index_add(1, far, -toward * way)
 
 
-def merged(group: Pairwise, distance: Float[Tensor, " pairs"]) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is."""
+def merged(
+    group: Pairwise, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is.
+
+    Args:
+        group: Numbers of groups.
+        distance: Within each, in angstrom.
+        tolerance: Neighbors in the order of distances that are no farther apart than this count as equal.
+    """
     key, order = torch.sort(group * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)
-    fresh[1:] = key.diff() > _SAME_DISTANCE / _RESOLUTION
+    fresh[1:] = key.diff() > tolerance / _RESOLUTION
     start = fresh.nonzero()[:, 0]
     count = torch.diff(start, append=start.new_tensor([len(key)]))
     return order[start + count // 2], count  # the one in the middle is closest to all

@@ -15,6 +15,7 @@ from crystalmax.segments import gather, offsets, ranges
 _SLACK = 1.7e-4
 _TIE = 1.3e-3
 _ITSELF = 1e-3
+_SAME = 2e-6
 _ROOM = 2.0  # a first search looks into a sphere in which so many times the neighbors asked for are expected
 
 
@@ -52,7 +53,7 @@ class Neighbors:
         reach = basis.norm(dim=2).amin(1).clamp_min(self.cutoff) + _SLACK
         center, neighbor, displacement = self._nearest(batch, sites, basis, reach)
         if self.merge:
-            kept, count = merged(center * batch.n_sites + neighbor, displacement.norm(dim=0))
+            kept, count = merged(center * batch.n_sites + neighbor, displacement.norm(dim=0), _SAME)
             center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
         else:
             count = torch.ones_like(center)
