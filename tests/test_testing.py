@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from crystalmax import spec
+from crystalmax.alterations import Alteration, Rebuilt
 from crystalmax.crystal import Pairs
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.estimators import Estimator
 from crystalmax.geometry import AllPairs
 from crystalmax.negatives import Corrupted, OtherCrystals
 from crystalmax.neighbors import Neighbors
@@ -24,17 +26,17 @@ from crystalmax.testing import (
     check_transform,
     toy_crystals,
 )
-from crystalmax.transforms import FalseComposition, FalsePolymorph
+from crystalmax.transforms import FalseComposition, FalsePolymorph, Transform
 from encoders import made
 
 SINGLE = Neighbors(4.0, 6, merge=False)
 
 
-def shipped(module):
-    """Each part of a module, with its defaults."""
-    parts = [part for part in spec._public_classes().values() if part.__module__ == module and is_dataclass(part)]
-    assert len(parts) >= 2
-    return [part() for part in parts]
+def shipped(role, *modules):
+    """All parts of a role in these modules, with their defaults."""
+    known = spec._public_classes().values()
+    parts = [part() for part in known if is_dataclass(part) and part.__module__.split(".")[1] in modules]
+    return [part for part in parts if isinstance(part, role)]
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,14 @@ def test_geometries_that_ship_keep_the_contract(geometry):
     check_geometry(geometry)
 
 
-@pytest.mark.parametrize("transform", shipped("crystalmax.transforms"), ids=type)
+TRANSFORMS = [
+    *shipped(Transform, "transforms", "corruptions"),
+    *(Rebuilt((part,), Neighbors(4.0)) for part in shipped(Alteration, "augmentations", "corruptions")),
+]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
 def test_transforms_that_ship_keep_the_contract(transform):
-    check_transform(transform)
     check_transform(transform, SINGLE)
 
 
@@ -64,7 +71,7 @@ def test_samplers_that_ship_keep_the_contract(sampler):
     check_sampler(sampler)
 
 
-@pytest.mark.parametrize("estimator", shipped("crystalmax.estimators"), ids=type)
+@pytest.mark.parametrize("estimator", shipped(Estimator, "estimators"), ids=str)
 def test_estimators_that_ship_keep_the_contract(estimator):
     check_estimator(estimator)
 
@@ -101,6 +108,9 @@ class Toy(nn.Module):
             weighed = weighed * (1 + 0.01 * place[:, None])
         crystals = self.crystal(pool(weighed, batch.crystal_of_site, batch.n_crystals))
         members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
+        if self.fault == "empty":
+            kept = slice(int(pairs.center.eq(0).sum()), None)
+            members = Constituents(seen, members.row[kept], members.owner[kept], members.weight[kept])
         if self.fault == "groups":
             members = replace(members, row=members.row.flip(0), owner=members.owner.flip(0))
         whole = Constituents(parts, torch.arange(batch.n_sites), batch.crystal_of_site, torch.ones(batch.n_sites))
@@ -125,6 +135,7 @@ def test_a_sound_encoder_passes():
         ("constituents", "leaks gradient through the cut, from the constituents of level 'crystal' .* detach what"),
         ("width", "level 'site' of Toy promises summaries of width 9, but theirs is 8"),
         ("groups", "constituents of level 'site' of Toy are not grouped by owner; sort them"),
+        ("empty", "1 of 23 sets of level 'site' of Toy have no constituents; every set needs at least one"),
         ("in place", "Toy changed `pairs` of its input in place; work on new tensors"),
         ("scale", "level 'site' of Toy have root-mean-square .* at initialisation; normalise them"),
         ("idle", "no level of Toy learns unused.weight, unused.bias; use these weights in a level, or drop them"),
@@ -193,8 +204,8 @@ class Family:
             return {}
         if self.fault == "owner":
             return {"site": replace(parts, row=parts.row.roll(7), owner=parts.owner + 1)}
-        if self.fault == "some":
-            return {"site": Constituents(parts.values, parts.row[:5], parts.owner[:5], parts.weight[:5])}
+        if self.fault == "empty":
+            return {"site": Constituents(parts.values, parts.row[:0], parts.owner[:0], parts.weight[:0])}
         return {"site": replace(parts, row=parts.row.roll(7))}
 
 
@@ -205,7 +216,7 @@ class Family:
         ("level", "draws for a level 'bond', but there are site, crystal; name one of these"),
         ("nothing", "drew nothing for any level; return a mapping"),
         ("owner", "`owner` of false constituents of level 'site' from Family leaves 0 to 22"),
-        ("some", "sets have no false constituents of level 'site' from Family; every set needs at least one"),
+        ("empty", "there are no false constituents of level 'site' from Family; draw some"),
     ],
 )
 def test_faults_of_samplers_are_caught(fault, message):
@@ -303,6 +314,12 @@ def test_faults_of_geometries_are_caught(fault, message):
     check_geometry(Pairing())
     with pytest.raises(AssertionError, match=message):
         check_geometry(Pairing(fault))
+
+
+def test_all_that_ships_was_looked_at():
+    """An empty list of parts would pass every check."""
+    assert len(TRANSFORMS) >= 11
+    assert len(shipped(Estimator, "estimators")) >= 5
 
 
 def test_toy_crystals_are_of_all_sorts():

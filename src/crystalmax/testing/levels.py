@@ -85,6 +85,7 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
         where = f"false constituents of level {level!r} from {name}"
         n_sets = len(known[level].summaries)
         _check_constituents(false, n_sets, net.widths[level].constituent, where)
+        demand(len(false.owner) > 0, f"there are no {where}; draw some for at least one set")
         demand(same(false, again[level]), f"{name} gives other results for the same generator; draw all from `rng`")
         demand(
             not same(_mean(false, n_sets), _mean(known[level].constituents, n_sets)),
@@ -102,6 +103,8 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         n_sets, width = level.summaries.shape
         demand(width == widths.summary, f"{where} promises summaries of width {widths.summary}, but theirs is {width}")
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
+        empty = n_sets - len(torch.unique(level.constituents.owner))
+        demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents; every set needs at least one")
         demand(
             level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
             f"{where} must say in `crystal`, ascending, which crystal each of its {n_sets} sets belongs to",
@@ -128,8 +131,6 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
         bool((parts.weight >= 0).all()) and bool(torch.isfinite(parts.values).all()),
         f"{where} have negative weights or values that are not finite",
     )
-    missing = n_sets - len(torch.unique(parts.owner))
-    demand(missing == 0, f"{missing} of {n_sets} sets have no {where}; every set needs at least one")
 
 
 def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
