@@ -9,12 +9,14 @@ from crystalmax.checkpoint import load
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import ALIGNN, GaussianBasis
+from crystalmax.encoders.alignn import angles_of
 from crystalmax.encoding import Encoder
 from crystalmax.neighbors import Neighbors
 from crystalmax.pretraining import pretrain
+from crystalmax.segments import gather
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.testing import toy_crystals
-from crystals import random_crystals, rock_salt, some_crystals
+from crystals import perovskite, random_crystals, rock_salt, some_crystals
 from encoders import check_against_loops, check_invariance, check_learning, check_species, made
 from reference import message_passing
 
@@ -100,3 +102,28 @@ def test_its_recipe_trains_every_level(tmp_path):
     assert isinstance(encoder, ALIGNN)
     assert covered == set(encoder.widths)
     assert all(0 < row[level] < 3 for row in history for level in encoder.widths)
+
+
+def test_angles_are_those_of_an_octahedron():
+    """Titanium of a perovskite sees six oxygens: each of them itself, four at right angles, one opposite."""
+    batch = Neighbors(2.0, merge=False)(CrystalBatch.collate([perovskite()]))
+    pairs = batch.pairs
+    angles = angles_of(pairs, torch.zeros_like(pairs.center), batch.n_sites)
+    of_titanium = gather(pairs.center, angles.pair) == 1
+    assert torch.equal(gather(pairs.center, angles.pair), gather(pairs.center, angles.other))
+    cosines = gather(angles.cosine_of_view, angles.view)[of_titanium]
+    found, count = cosines.round(decimals=5).abs_().unique(return_counts=True)
+    assert found.tolist() == [0.0, 1.0]
+    assert count.tolist() == [6 * 4, 6 * 2]
+    assert cosines.sum() == pytest.approx(0, abs=1e-5)
+
+
+def test_merged_pairs_have_no_angles(crystals):
+    with pytest.raises(ValueError, match=r"these pairs are merged.* merge=False"):
+        network()(Neighbors(4.0)(CrystalBatch.collate(crystals)))
+
+
+@pytest.mark.parametrize("convolutions", [(0, 1), (1, 0), (1, 1, 1)])
+def test_pairs_and_sites_must_hear_of_each_other(convolutions):
+    with pytest.raises(ValueError, match="give two numbers of at least 1, for pairs and for sites"):
+        network(convolutions=convolutions)

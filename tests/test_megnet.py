@@ -12,10 +12,11 @@ from crystalmax.encoders import GaussianBasis, MEGNet
 from crystalmax.encoding import Encoder
 from crystalmax.neighbors import Neighbors
 from crystalmax.pretraining import pretrain
+from crystalmax.segments import weighted_sum
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.testing import toy_crystals
 from crystals import random_crystals, rock_salt, some_crystals
-from encoders import check_against_loops, check_invariance, check_learning, check_species, made
+from encoders import check_against_loops, check_invariance, check_learning, check_species, in_double, made
 from reference import message_passing
 
 GEOMETRY = Neighbors(3.5, merge=False)
@@ -100,3 +101,20 @@ def test_its_recipe_trains_every_level(tmp_path):
     assert isinstance(encoder, MEGNet)
     assert covered == set(encoder.widths)
     assert all(0 < row[level] < 3 for row in history for level in encoder.widths)
+
+
+def test_merged_pairs_give_what_single_pairs_give(crystals):
+    batch = CrystalBatch.collate(crystals)
+    merged, single = in_double(Neighbors(3.5)(batch)), in_double(GEOMETRY(batch))
+    assert len(merged.pairs.center) < len(single.pairs.center)
+    net = network().double()
+    for one, other in zip(net(merged).levels, net(single).levels, strict=True):
+        torch.testing.assert_close(one.summaries, other.summaries, atol=1e-5, rtol=0)
+        members = (level.constituents for level in (one, other))
+        sums = [weighted_sum(m.values, m.row, m.weight, m.owner, len(one.summaries)) for m in members]
+        torch.testing.assert_close(*sums, atol=1e-4, rtol=0)
+
+
+def test_sites_must_hear_of_each_other():
+    with pytest.raises(ValueError, match="blocks is 0; sites need at least 1"):
+        MEGNet(blocks=0)

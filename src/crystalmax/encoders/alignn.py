@@ -1,6 +1,6 @@
 """ALIGNN: from angles to pairs, from pairs to sites (Choudhary and DeCost, DOI 10.1038/s41524-021-00650-1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -150,7 +150,7 @@ class ALIGNN(nn.Module):
         site_width: int = 32,
         crystal_width: int = 64,
         hidden: int = 64,
-        convolutions: tuple[int, int] = (1, 3),
+        convolutions: Sequence[int] = (1, 3),
         distance: DistanceBasis | None = None,
     ) -> None:
         super().__init__()
