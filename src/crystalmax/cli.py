@@ -90,7 +90,7 @@ def pretrain(
 
     Args:
         data: A data set made by `ingest`.
-        recipe: `default`, `paper`, or a TOML file.
+        recipe: `default`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
