@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crystalmax.encoding import Widths
-from crystalmax.regularizers import GaussianNoise, NoRegularizer, Regularizer
+from crystalmax.regularizers import GaussianNoise, NoRegularizer, Regularizer, UniformPrior
 from crystalmax.spec import build, describe
 from reference.deep_infomax import divergence, noised
 
@@ -95,3 +95,25 @@ def test_they_are_regularizers_and_survive_a_description(kind):
     twin = build(describe(layer))
     assert type(twin) is kind
     assert twin.widths == WIDTHS
+
+
+def test_the_uniform_prior_is_free_where_columns_are_evenly_spread():
+    even = ((torch.arange(8) + 0.5) / 8).logit()
+    spread = torch.stack([even, even.flip(0), even.roll(3)], 1)
+    prior = UniformPrior(Widths(2, 3))
+    seen, penalty = prior(spread, torch.Generator())
+    assert torch.equal(seen, spread)
+    torch.testing.assert_close(penalty, torch.zeros(8), atol=1e-12, rtol=0)
+
+
+def test_the_uniform_prior_pulls_a_collapsed_column_apart():
+    collapsed = 0.01 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    learnt = collapsed.requires_grad_()
+    prior, optimizer = UniformPrior(Widths(2, 4)), torch.optim.Adam([learnt], lr=0.1)
+    first = prior(learnt, torch.Generator())[1].mean().item()
+    assert first == pytest.approx(1 / 12, rel=0.05)  # the variance of the uniform distribution
+    for _ in range(80):
+        optimizer.zero_grad()
+        prior(learnt, torch.Generator())[1].sum().backward()
+        optimizer.step()
+    assert prior(learnt, torch.Generator())[1].mean().item() < 0.02 * first

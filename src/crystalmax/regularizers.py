@@ -50,3 +50,20 @@ class NoRegularizer(nn.Module):
 
     def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         return summaries, summaries.new_zeros(len(summaries))
+
+
+class UniformPrior(nn.Module):
+    """No noise; the price is how far columns, squashed to (0, 1) by a sigmoid, are from evenly spread over the batch.
+
+    That is the squared Wasserstein distance in one dimension, a mean over dimensions: sorted values against evenly
+    spaced ones. The uniform prior of Hjelm et al. (arXiv:1808.06670, eq. 7) without its adversary.
+    """
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.widths = widths
+
+    def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
+        squashed = summaries.sigmoid()
+        rank = squashed.argsort(0).argsort(0)
+        return summaries, (squashed - (rank + 0.5) / len(summaries)).square().mean(1)
