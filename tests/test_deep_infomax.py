@@ -24,6 +24,7 @@ from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import seeded_weights
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystals import some_crystals
+from encoders import in_double
 from reference import deep_infomax, site_net
 
 LEVELS = ("site", "crystal")
@@ -52,11 +53,6 @@ def objective(negatives=PAPER_NEGATIVES, seed=0, **options):
             net, negatives=negatives, critic=partial(ProjectedDot, hidden=8, common=5), beta=BETA, **options
         )
     return made.double()
-
-
-def in_double(batch):
-    pairs = replace(batch.pairs, displacement=batch.pairs.displacement.double(), count=batch.pairs.count.double())
-    return replace(batch, kinds=batch.kinds.double(), pairs=pairs)
 
 
 def double_batch(**options):

@@ -1,7 +1,5 @@
 """Site-Net against its description, and its invariances."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -16,6 +14,7 @@ from crystalmax.geometry import AllPairs
 from crystalmax.spec import build, describe
 from crystalmax.training import seeded_weights
 from crystals import metal, mixed, pure, random_crystals, some_crystals
+from encoders import in_double
 from reference import site_net
 
 GRID = 1e-5
@@ -24,11 +23,6 @@ GRID = 1e-5
 def network(seed=0, **options):
     with seeded_weights(seed):
         return SiteNet(**{"site_width": 4, "crystal_width": 6, "hidden": 8, **options})
-
-
-def in_double(batch):
-    pairs = replace(batch.pairs, displacement=batch.pairs.displacement.double(), count=batch.pairs.count.double())
-    return replace(batch, kinds=batch.kinds.double(), pairs=pairs)
 
 
 def paired(crystals, **options):

@@ -179,3 +179,10 @@ class CrystalBatch:
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Pairs)
         }
         return replace(self, **moved, targets={name: values.to(device) for name, values in self.targets.items()})
+
+
+def pairs_of(batch: CrystalBatch) -> Pairs:
+    """The pairs of a batch that has some."""
+    if batch.pairs is None:
+        raise ValueError("this batch has no pairs; apply a geometry such as Neighbors() or AllPairs() to it first")
+    return batch.pairs

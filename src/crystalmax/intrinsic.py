@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from crystalmax import elements
 from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
-from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.crystal import CrystalBatch, pairs_of
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
 
@@ -89,7 +89,7 @@ class RadialDistribution(_Squared):
     smearing: float = 0.3
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals width"]:
-        pairs = _pairs(batch)
+        pairs = pairs_of(batch)
         at = torch.linspace(self.stop / self.width, self.stop, self.width).to(pairs.displacement)
         near = torch.exp(-0.5 * ((pairs.distance[:, None] - at) / self.smearing).square()) * pairs.count[:, None]
         of_site = segment_sum(near, pairs.center, batch.n_sites)
@@ -108,7 +108,7 @@ class Coordination(_Squared):
     reach: float = 1.2
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 2"]:
-        pairs = _pairs(batch)
+        pairs = pairs_of(batch)
         distance = pairs.distance
         nearest = distance.new_full((batch.n_sites,), torch.inf).scatter_reduce(0, pairs.center, distance, "amin")
         bonded = (distance <= self.reach * gather(nearest, pairs.center)) * pairs.count
@@ -137,9 +137,3 @@ class SpaceGroup:
         self, predicted: Float[Tensor, "crystals groups"], truth: Float[Tensor, "crystals 1"]
     ) -> Float[Tensor, " crystals"]:
         return cross_entropy(predicted, truth[:, 0].nan_to_num(nan=1.0).long() - 1, reduction="none")
-
-
-def _pairs(batch: CrystalBatch) -> Pairs:
-    if batch.pairs is None:
-        raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
-    return batch.pairs

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from crystalmax.crystal import CrystalBatch
+from crystalmax.crystal import CrystalBatch, pairs_of
 from crystalmax.segments import gather, offsets, rank_within
 
 
@@ -40,9 +40,7 @@ class FalsePolymorph:
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
-        pairs = batch.pairs
-        if pairs is None:
-            raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
+        pairs = pairs_of(batch)
         n_pairs = torch.bincount(pairs.center, minlength=batch.n_sites)
         start = offsets(n_pairs)[:-1]
         donor = gather(donor_sites(batch, rng), pairs.center)

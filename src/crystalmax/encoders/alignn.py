@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import mish, silu
 
-from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.graph import (
     N_SPECIES_FEATURES,
     Ends,
@@ -18,7 +18,6 @@ from crystalmax.encoders.graph import (
     SumOfParts,
     crystal_level,
     ends,
-    pairs_of,
     taken,
 )
 from crystalmax.encoders.interpolation import Between, between

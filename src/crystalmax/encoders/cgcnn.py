@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.graph import (
     N_SPECIES_FEATURES,
     Ends,
@@ -15,7 +15,6 @@ from crystalmax.encoders.graph import (
     SumOfParts,
     crystal_level,
     ends,
-    pairs_of,
 )
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis
 from crystalmax.encoding import Encoding, Level, Widths

@@ -53,6 +53,13 @@ def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Fl
     return interpolated(table, at) if isinstance(at, Between) else gather(table, at)
 
 
+def species_features(
+    kinds: Float[Tensor, "kinds columns"], table: Float[Tensor, "elements properties"]
+) -> Float[Tensor, "kinds features"]:
+    """The paper's features of each species: those of its elements, weighted by occupancy, and its oxidation state."""
+    return torch.cat([kinds[:, :N_ELEMENTS] @ table, kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
+
+
 class SpeciesVectors(nn.Module):
     """A vector for each species: of its features, and learnt for each element, weighted by occupancy.
 
@@ -72,9 +79,8 @@ class SpeciesVectors(nn.Module):
         self.of_elements = nn.Linear(N_ELEMENTS, width, bias=False)
 
     def features(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds features"]:
-        """The features of the paper: those of the elements, weighted by occupancy, and the oxidation state."""
-        charge = kinds[:, N_ELEMENTS : N_ELEMENTS + 1]
-        return torch.cat([kinds[:, :N_ELEMENTS] @ self.table, charge], dim=-1)
+        """See `species_features`."""
+        return species_features(kinds, self.table)
 
     def forward(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds width"]:
         """The vector of each row of a species table."""
@@ -96,13 +102,6 @@ class Ends(NamedTuple):
         """What a site is made of: the features of each neighbor and its distance."""
         values = torch.cat([self.features, self.distances], dim=-1)
         return Constituents(values, self.of_pair, pairs.center, pairs.count)
-
-
-def pairs_of(batch: CrystalBatch) -> Pairs:
-    """The pairs of a batch that has some."""
-    if batch.pairs is None:
-        raise ValueError("this batch has no pairs; apply a geometry such as Neighbors() to it first")
-    return batch.pairs
 
 
 def ends(batch: CrystalBatch, pairs: Pairs, species: SpeciesVectors, basis: DistanceBasis) -> Ends:

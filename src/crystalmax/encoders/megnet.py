@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import mish
 
-from crystalmax.crystal import CrystalBatch, Pairs
-from crystalmax.encoders.graph import N_SPECIES_FEATURES, SpeciesVectors, SumOfParts, crystal_level, ends, pairs_of
+from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
+from crystalmax.encoders.graph import N_SPECIES_FEATURES, SpeciesVectors, SumOfParts, crystal_level, ends
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
 from crystalmax.encoding import Encoding, Level, Widths
 from crystalmax.segments import attention, gather, segment_mean

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from crystalmax import elements
-from crystalmax.crystal import CrystalBatch, Pairs
-from crystalmax.elements import N_ELEMENTS
+from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
+from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, species_features
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
 from crystalmax.encoders.pair_network import PairNetwork, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.segments import attention, gather, segment_mean
-
-N_SITE_FEATURES = len(elements.FEATURES) + 1
 
 
 class SiteNet(nn.Module):
@@ -41,7 +39,7 @@ class SiteNet(nn.Module):
         self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden
         self.distance = ScaledDistance() if distance is None else distance
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
-        self.embed_site = perceptron([N_SITE_FEATURES, hidden])
+        self.embed_site = perceptron([N_SPECIES_FEATURES, hidden])
         self.pair = PairNetwork(self.distance, hidden)
         self.to_site = nn.Linear(hidden, site_width)
         self.before_mean = perceptron([site_width, hidden, 2 * hidden])
@@ -51,27 +49,20 @@ class SiteNet(nn.Module):
     def widths(self) -> Mapping[str, Widths]:
         """Levels "site" and "crystal"."""
         return {
-            "site": Widths(N_SITE_FEATURES + self.distance.width, self.site_width),
+            "site": Widths(N_SPECIES_FEATURES + self.distance.width, self.site_width),
             "crystal": Widths(self.site_width, self.crystal_width),
         }
 
     def forward(self, batch: CrystalBatch, *, greedy: bool = False) -> Encoding:
         """Encode a batch that has pairs."""
-        if batch.pairs is None:
-            raise ValueError("this batch has no pairs; apply a geometry such as AllPairs() to it first")
-        local = self._local(batch, batch.pairs)
+        local = self._local(batch, pairs_of(batch))
         parts = local.summaries.detach() if greedy else local.summaries
         crystals = self.to_crystal(segment_mean(self.before_mean(parts), batch.crystal_of_site, batch.n_crystals))
-        everything = torch.arange(batch.n_sites, device=batch.device)
-        members = Constituents(parts, everything, batch.crystal_of_site, torch.ones_like(parts[:, 0]))
-        whole = Level("crystal", members, crystals, torch.arange(batch.n_crystals, device=batch.device))
-        return Encoding((local, whole))
+        return Encoding((local, crystal_level(batch, parts, crystals)))
 
     def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
         triples = distinct_triples(batch.species, len(batch.kinds), pairs)
-        # The paper's nine features of each species: eight of its elements, weighted by occupancy, and its charge.
-        elemental = batch.kinds[:, :N_ELEMENTS] @ self.site_features
-        features = torch.cat([elemental, batch.kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
+        features = species_features(batch.kinds, self.site_features)
         logits, values, row = self.pair(self.embed_site(features), triples)
         pooled = attention(logits, values, row, pairs.center, pairs.count, batch.n_sites)
         far = self.distance(triples.end_distance.to(features.dtype))

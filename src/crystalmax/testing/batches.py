@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from crystalmax.crystal import CrystalBatch
-from crystalmax.encoders.graph import pairs_of
+from crystalmax.crystal import CrystalBatch, pairs_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.testing.claims import (
