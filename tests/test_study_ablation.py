@@ -12,7 +12,7 @@ from crystalmax.objectives import DeepInfoMax
 from crystalmax.regularizers import NoRegularizer
 from crystalmax.spec import build, read_recipe
 from crystalmax.study import ablation, networks
-from crystalmax.study.ablation import LOCAL, cells, means_of_sites, rivals, variants
+from crystalmax.study.ablation import ADDED, LOCAL, cells, means_of_sites, rivals, variants
 from crystals import perovskite, quartz, rock_salt
 from studies import tiny
 
@@ -35,6 +35,17 @@ def test_each_family_of_false_samples_is_left_out_once():
         for name, family in zip(words, every, strict=True):
             assert families(found[f"without {name}"]) == [other for other in every if other != family]
         assert families(found["other crystals alone"]) == ["OtherCrystals"]
+
+
+def test_families_are_added_to_the_first_recipe_only():
+    added = ["Dopant", "SiteSwap", "Rebuilt", "Rebuilt", "Rebuilt"]
+    found = {name: content for name, content in variants("default").items() if name.startswith("with ")}
+    assert list(found) == [f"with {name}" for name in ADDED]
+    assert [families(content)[-1] for content in found.values()] == added
+    assert all(families(content)[:-1] == families(read_recipe("default")) for content in found.values())
+    strained = build(found["with strain"]["objective"]).negatives[-1].transform
+    assert strained.geometry == AllPairs(max_sites=50)  # that of the recipe
+    assert not any(name.startswith("with ") for name in variants("paper"))
 
 
 def test_noise_and_its_price_change_where_there_is_noise():
@@ -84,7 +95,7 @@ def test_all_variants_are_scored_on_the_same_labels_and_test_rows(study, monkeyp
     works = [cell.work for cell in cells(study) if cell.name.startswith("ablation/salts/order/")]
     monkeypatch.setattr(ablation, "rivals", without_networks)
     tables = [work().rows for work in works]
-    assert len({table.method[0] for table in tables}) == len(tables) == 2 + 2 + 5 + 8 + 2 + 2
+    assert len({table.method[0] for table in tables}) == len(tables) == 2 + 2 + 10 + 8 + 2 + 2
     for table in tables:
         assert table.mae.tolist() == tables[0].mae.tolist()
         assert table[["labels", "draw", "model", "tested"]].equals(tables[0][["labels", "draw", "model", "tested"]])
@@ -100,3 +111,11 @@ def test_a_variant_is_trained_and_scored(study):
     twins = [method for method in rivals(study, study.material("salts")) if method.family == LOCAL]
     assert [method.kind for method in twins] == ["pretrained", "pretrained", "untrained", "untrained"]
     assert (result.rows.structures_in_pretraining == 0).all()
+
+
+def test_variants_of_the_donor_are_scored_on_what_borrows_them(study):
+    name = "ablation/others/volume/default recipe, with vacancies"
+    rows = next(cell for cell in cells(study) if cell.name == name).work().rows
+    assert set(rows.dataset) == {"others"}
+    assert (rows.structures_in_pretraining > 0).all()  # some of them are salts that the donor trained on
+    assert rows.mae.notna().all()

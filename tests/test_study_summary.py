@@ -40,6 +40,20 @@ def table(errors, *, part="representation", labels=50, model="ridge", family="ou
     )
 
 
+def test_a_changed_recipe_stands_beside_the_recipe_as_it_is():
+    found = differences(
+        table(
+            {
+                ("pretrained", "ours"): [1.0, 2.0],
+                ("pretrained", "ours, without noise"): [1.5, 3.0],
+                ("untrained", "seed 1"): [3.0, 2.0],
+            }
+        )
+    ).set_index(["method", "rival"])
+    assert found.loc[("ours, without noise", "ours")].relative == pytest.approx(0.5)
+    assert [rival for method, rival in found.index if method == "ours"] == ["untrained"]
+
+
 def test_differences_are_paired_by_draw():
     found = differences(
         table(

@@ -1,4 +1,7 @@
-"""Part 4: what the parts of the objective are worth: false samples, noise and its price, the upper level (Fig. 11)."""
+"""Part 4: what the parts of the objective are worth: false samples, noise and its price, the upper level (Fig. 11).
+
+Beyond the paper, families of false samples are also added, and judged on every property that the study has.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -25,28 +28,41 @@ from crystalmax.study.settings import Study
 MODELS = ("ridge", "extra trees")
 """The downstream models that tell variants apart."""
 
+ADDED: Mapping[str, Mapping[str, object]] = {
+    "dopants": {"use": "Dopant"},
+    "site swaps": {"use": "SiteSwap"},
+    "vacancies": {"use": "Rebuilt", "alterations": [{"use": "Vacancy"}]},
+    "interstitials": {"use": "Rebuilt", "alterations": [{"use": "Interstitial"}]},
+    "strain": {"use": "Rebuilt", "alterations": [{"use": "Strain"}]},
+}
+"""Transforms that the paper names and does not try; each becomes one more family of the first recipe."""
+
 LOCAL = "local level only"
 """The variant that leaves out the upper level."""
 
 
 def cells(study: Study) -> list[Cell]:
-    """The networks as they are, then a cell for each variant and property; data sets are pre-trained on themselves."""
-    own = [material for material in study.materials if material.donor == material.name]
-    return [network_cell(study, material, recipe) for material in own for recipe in RECIPES] + [
+    """The networks as they are, then a cell for each variant and property."""
+    donors = [study.material(name) for name in sorted({material.donor for material in study.materials})]
+    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + [
         Cell(
             f"ablation/{material.name}/{each.name}/{method.name}",
             partial(_scored, study, material.name, each.name, method.name),
         )
-        for material in own
+        for material in study.materials
         for each in material.properties
         for method in rivals(study, material)
     ]
 
 
 def variants(recipe: str) -> dict[str, dict[str, Any]]:
-    """A recipe without each family of false samples, without all but the first, and with other noise if it has any."""
+    """A recipe without each family of false samples, without all but the first, with one more, and with other noise.
+
+    Families are added to the first recipe only, and noise is changed where there is any.
+    """
     content: dict[str, Any] = read_recipe(recipe)
     families = content["objective"]["negatives"]
+    rebuilt = {"geometry": content["geometry"]}  # or a critic would learn which geometry made the pairs
 
     def changed(**parts: object) -> dict[str, Any]:
         return {**content, "objective": {**content["objective"], **parts}}
@@ -56,6 +72,10 @@ def variants(recipe: str) -> dict[str, dict[str, Any]]:
         for family in families
     }
     found[f"{_words(families[0])} alone"] = changed(negatives=families[:1])
+    if recipe == RECIPES[0]:
+        for name, transform in ADDED.items():
+            made = {**transform, **(rebuilt if transform["use"] == "Rebuilt" else {})}
+            found[f"with {name}"] = changed(negatives=[*families, {"use": "Corrupted", "transform": made}])
     if content["objective"]["beta"]:
         found["noise at a tenth of its price"] = changed(beta=content["objective"]["beta"] / 10)
         found["noise without a price"] = changed(beta=0.0)
@@ -70,7 +90,8 @@ def rivals(study: Study, material: Material) -> list[Method]:
 
 
 def _variants(study: Study, material: Material) -> Iterator[Method]:
-    seen = (material, study.parts(material).structures)
+    donor = study.material(material.donor)
+    seen = (donor, study.parts(donor).structures)
     for recipe in RECIPES:
         for name, content in variants(recipe).items():
             make = partial(_vectors, study, material, content)
@@ -94,13 +115,14 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
 
 
 def _vectors(study: Study, material: Material, recipe: networks.Recipe) -> Features:
-    model = study.network(material, recipe)
+    model = study.network(study.material(material.donor), recipe)
     return study.encoded(model.encoder, model.geometry, material)
 
 
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:
     """The mean over sites of what the lower level says of them; with a seed, that of an untrained network."""
-    model = study.network(material, recipe) if seed is None else networks.untrained(recipe, seed)
+    donor = study.material(material.donor)
+    model = study.network(donor, recipe) if seed is None else networks.untrained(recipe, seed)
     return means_of_sites(model, material.data)
 
 

@@ -93,7 +93,7 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
             yield _representation(material, each, of_part.get("representation", none), found)
     yield from (_official(material, of_part.get("official", none)) for material in study.materials)
     yield from (_transfer(material, of_part.get("transfer", none), found) for material in own)
-    yield from (_ablation(material, of_part.get("ablation", none)) for material in own)
+    yield from (_ablation(material, of_part.get("ablation", none)) for material in study.materials)
     yield from (_maps(study, material, of_part.get("maps", none)) for material in own)
     for material in borrowers:
         for each in material.properties:
@@ -217,7 +217,8 @@ def _shift(material: Material, each: Property, rows: pd.DataFrame, found: Sequen
     wanted = ("shift", material.name, each.name)
     tables = [_comparison(one) for one in found if (one.part, one.dataset, one.target) == wanted]
     frozen = rows[rows.model != "fine-tuned"]
-    return Section(title, figures=[figures.shift(rows, each.unit)], tables=[_ranking(frozen, each.unit), *tables])
+    ours = rows[rows.family.isin(RECIPES) | rows.kind.isin(["baseline", "trivial"])]
+    return Section(title, figures=[figures.shift(ours, each.unit)], tables=[_ranking(frozen, each.unit), *tables])
 
 
 def _ranking(rows: pd.DataFrame, unit: str) -> Table:

@@ -50,7 +50,7 @@ BUDGETS: Mapping[str, Budget] = {
     for budget in (
         Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2, trees=5),
         Budget("small", 20, 2000, _LABELS, (10, 10, 10, 5), 2, fine_tuning_epochs=20, trees=50),
-        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4),
+        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4, trees=50),
         Budget("full", 50, None, _LABELS, (100, 100, 100, 25), 12),
     )
 }

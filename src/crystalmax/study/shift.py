@@ -26,8 +26,8 @@ OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, 
 }
 """What two data sets can have in common, from little to much."""
 
-PLAIN = (TRIVIAL, "composition and structure statistics")
-"""What needs no network and is shown beside them; part 2 has more."""
+BESIDE = (TRIVIAL, "composition and structure statistics", f"{RECIPE} recipe and statistics")
+"""What is shown beside networks; part 2 has more."""
 
 MODELS = ("ridge", "extra trees", "hidden layer")
 """The downstream models: the paper's hidden layer, and two that need no tuning."""
@@ -56,15 +56,16 @@ def cells(study: Study) -> list[Cell]:
 
 
 def rivals(study: Study, material: Material) -> list[Method]:
-    """Networks of the donor, trained and untrained, such that did not see what both data sets have, and statistics."""
+    """Networks, trained and untrained, those of the donor also without what both data sets have; and statistics."""
     donor = study.material(material.donor)
     reduced = []
     for name in OVERLAPS:
         rows = without(study, material, name)
         features = partial(_vectors, study, material, rows)
         reduced.append(Method(f"{RECIPE} recipe without {name}", "pretrained", features, RECIPE, (donor, rows)))
-    plain = [method for method in methods(study, material) if method.family in RECIPES or method.name in PLAIN]
-    return [*plain, *reduced]
+    found = methods(study, material)
+    networks = [method for method in found if method.kind in ("pretrained", "untrained") or method.name in BESIDE]
+    return [*networks, *reduced]
 
 
 def without(study: Study, material: Material, overlap: str) -> Rows:

@@ -50,10 +50,11 @@ class Finding(NamedTuple):
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods that learnt something against those that did not, paired by draw, for each cell of the study.
 
-    A row for each cell, method and rival, the untrained networks of the same family or a plain one: mean errors, mean
-    `difference`, the same `relative` to the rival with a 95 % bootstrap interval over draws, the p value of Wilcoxon's
-    signed-rank test, and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p
-    speak of this split and these networks only; `verdict` allows for more.
+    A row for each cell, method and rival: the untrained networks of the same family, a plain one, or, where a method is
+    a recipe with a change ("default recipe, without noise"), the recipe as it is. Mean errors, mean `difference`, the
+    same `relative` to the rival with a 95 % bootstrap interval over draws, the p value of Wilcoxon's signed-rank test,
+    and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p speak of this split
+    and these networks only; `verdict` allows for more.
     """
     if "mae" not in rows:
         return pd.DataFrame()
@@ -74,7 +75,9 @@ def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
         family = families[table.method == method].iloc[0]
         twins = table[(table.kind == "untrained") & (families == family)].method.unique()
         rivals = {UNTRAINED: errors[twins].mean(axis=1)} if len(twins) else {}
-        rivals |= {name: errors[name] for name in sorted(kinds.index[kinds == "baseline"])}
+        unchanged = str(method).partition(", ")[0]
+        same = [name for name in kinds.index if name == unchanged != method]
+        rivals |= {name: errors[name] for name in (*same, *sorted(kinds.index[kinds == "baseline"]))}
         for rival, of_rival in rivals.items():
             pair = pd.concat([errors[method], of_rival], axis=1).dropna().to_numpy()
             if len(pair):
