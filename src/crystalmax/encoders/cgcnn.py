@@ -7,15 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
-from crystalmax.encoders.graph import (
-    N_SPECIES_FEATURES,
-    Ends,
-    MeanOverSites,
-    SpeciesVectors,
-    SumOfParts,
-    crystal_level,
-    ends,
-)
+from crystalmax.encoders.graph import Ends, MeanOverSites, SpeciesVectors, SumOfParts, crystal_level, ends, two_levels
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis
 from crystalmax.encoding import Encoding, Level, Widths
 from crystalmax.segments import gather, segment_sum
@@ -87,10 +79,7 @@ class CGCNN(nn.Module):
     @property
     def widths(self) -> Mapping[str, Widths]:
         """Levels "site" and "crystal"."""
-        return {
-            "site": Widths(N_SPECIES_FEATURES + self.distance.width, self.site_width),
-            "crystal": Widths(self.site_width, self.crystal_width),
-        }
+        return two_levels(self.distance, self.site_width, self.crystal_width)
 
     def forward(self, batch: CrystalBatch, *, greedy: bool = False) -> Encoding:
         """Encode a batch that has pairs."""

@@ -1,6 +1,6 @@
 """What encoders share that pass messages between neighbors: where they begin, what they pool, where they end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.encoders.interpolation import Between, interpolated
 from crystalmax.encoders.layers import DistanceBasis, perceptron
-from crystalmax.encoding import Constituents, Level
+from crystalmax.encoding import Constituents, Level, Widths
 from crystalmax.segments import distinct, gather, segment_mean
 
 N_SPECIES_FEATURES = len(elements.FEATURES) + 1
@@ -111,6 +111,14 @@ def ends(batch: CrystalBatch, pairs: Pairs, species: SpeciesVectors, basis: Dist
     keys, of_pair = distinct(steps * n_kinds + gather(batch.species, pairs.neighbor))
     distance = ((keys // n_kinds).double() * _QUANTUM).to(batch.kinds.dtype)
     return Ends(of_pair, gather(species.features(batch.kinds), keys % n_kinds), basis(distance))
+
+
+def two_levels(distance: DistanceBasis, site_width: int, crystal_width: int) -> Mapping[str, Widths]:
+    """Widths of levels "site", of neighbors and their distances, and "crystal", of sites."""
+    return {
+        "site": Widths(N_SPECIES_FEATURES + distance.width, site_width),
+        "crystal": Widths(site_width, crystal_width),
+    }
 
 
 def crystal_level(

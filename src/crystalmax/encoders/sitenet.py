@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
-from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, species_features
+from crystalmax.encoders.attention_blocks import AttentionBlocks
+from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, species_features, two_levels
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
-from crystalmax.encoders.pair_network import PairNetwork, distinct_triples
+from crystalmax.encoders.pair_network import PairNetwork, Triples, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.segments import attention, gather, segment_mean
 
@@ -20,38 +22,57 @@ class SiteNet(nn.Module):
     A pair is the features of its two sites and their distance, so it is a function of (species, species, distance):
     the pair network is evaluated once for each distinct triple of a batch, which is several times cheaper.
 
+    With more blocks, as in the supervised Site-Net (DOI 10.1039/D3DD00005B), what a site pooled and what a pair became
+    enter the next one (see `AttentionBlocks`), and a site is a linear map of what it pooled in all of them.
+
     Differs: distances and features enter standardised (the reference feeds raw numbers), the pair of a site with itself
     is left out, and Mish is used throughout, as the paper says (the reference has ReLU in the local encoder).
+    Heads pool their own columns of a value (the supervised Site-Net lets each of them pool all columns).
 
     Args:
         site_width: Width of a site vector (the local representation).
         crystal_width: Width of a crystal vector (the global representation).
         hidden: Width of hidden layers.
+        blocks: How many times sites pool their pairs.
+        heads: How many weights a pair has in each block; `hidden` must be a multiple.
         distance: How a distance becomes a vector.
     """
 
     site_features: Tensor
 
     def __init__(
-        self, *, site_width: int = 32, crystal_width: int = 64, hidden: int = 64, distance: DistanceBasis | None = None
+        self,
+        *,
+        site_width: int = 32,
+        crystal_width: int = 64,
+        hidden: int = 64,
+        blocks: int = 1,
+        heads: int = 1,
+        distance: DistanceBasis | None = None,
     ) -> None:
         super().__init__()
+        if blocks < 1:
+            raise ValueError(f"blocks is {blocks}; sites need at least 1 to hear of each other")
+        if heads < 1 or hidden % heads:
+            raise ValueError(f"heads is {heads}; they share {hidden} columns evenly, so give a divisor of {hidden}")
         self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden
+        self.blocks, self.heads = blocks, heads
         self.distance = ScaledDistance() if distance is None else distance
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SPECIES_FEATURES, hidden])
-        self.pair = PairNetwork(self.distance, hidden)
-        self.to_site = nn.Linear(hidden, site_width)
+        self.pair: PairNetwork | AttentionBlocks = (
+            PairNetwork(self.distance, hidden)  # many times faster
+            if blocks == heads == 1
+            else AttentionBlocks(self.distance, hidden, blocks=blocks, heads=heads)
+        )
+        self.to_site = nn.Linear(blocks * hidden, site_width)
         self.before_mean = perceptron([site_width, hidden, 2 * hidden])
         self.to_crystal = nn.Sequential(*perceptron([2 * hidden, hidden]), nn.Linear(hidden, crystal_width))
 
     @property
     def widths(self) -> Mapping[str, Widths]:
         """Levels "site" and "crystal"."""
-        return {
-            "site": Widths(N_SPECIES_FEATURES + self.distance.width, self.site_width),
-            "crystal": Widths(self.site_width, self.crystal_width),
-        }
+        return two_levels(self.distance, self.site_width, self.crystal_width)
 
     def forward(self, batch: CrystalBatch, *, greedy: bool = False) -> Encoding:
         """Encode a batch that has pairs."""
@@ -63,9 +84,17 @@ class SiteNet(nn.Module):
     def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
         triples = distinct_triples(batch.species, len(batch.kinds), pairs)
         features = species_features(batch.kinds, self.site_features)
-        logits, values, row = self.pair(self.embed_site(features), triples)
-        pooled = attention(logits, values, row, pairs.center, pairs.count, batch.n_sites)
+        pooled = self._pooled(self.embed_site(features), triples, batch, pairs)
         far = self.distance(triples.end_distance.to(features.dtype))
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)
+
+    def _pooled(
+        self, species: Float[Tensor, "kinds width"], triples: Triples, batch: CrystalBatch, pairs: Pairs
+    ) -> Float[Tensor, "sites wide"]:
+        if isinstance(self.pair, PairNetwork):
+            logits, values, row = self.pair(species, triples)
+            return attention(logits, values, row, pairs.center, pairs.count, batch.n_sites)
+        pooled: Tensor = self.pair(species, triples, batch, pairs)
+        return pooled

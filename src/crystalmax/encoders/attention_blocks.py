@@ -1,0 +1,93 @@
+"""Several blocks of attention over pairs, each with several heads, between which pairs change too."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import mish
+
+from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.encoders.graph import Part, SumOfParts
+from crystalmax.encoders.layers import DistanceBasis, perceptron
+from crystalmax.encoders.pair_network import Triples
+from crystalmax.segments import attention
+
+
+class Read(NamedTuple):
+    """What a block reads from each pair: a logit for each head, the values that heads pool, the next interaction."""
+
+    logits: Float[Tensor, "rows heads"]
+    values: Float[Tensor, "rows width"]
+    interactions: Float[Tensor, "rows width"] | None
+
+
+class AttentionBlock(nn.Module):
+    """Networks over the concatenation [x_i, x_j, e_ij]: of logits, of values and, unless it is the last, of new e_ij.
+
+    All begin with Linear, Mish and LayerNorm. That is all of the third; logits come from a linear map behind it, values
+    from another such layer.
+
+    Args:
+        width: Of a site, of an interaction, and of all layers.
+        heads: How many logits.
+        last: Whether no block follows, so that nobody asks for the interactions.
+    """
+
+    def __init__(self, width: int, heads: int, *, last: bool) -> None:
+        super().__init__()
+        self.width, self.heads, self.last = width, heads, last
+        networks = ("attention", "value") if last else ("attention", "value", "interaction")
+        self.first = SumOfParts([width] * 3, len(networks) * width)
+        self.norms = nn.ModuleDict({network: nn.LayerNorm(width) for network in networks})
+        self.logits = nn.Linear(width, heads)
+        self.value = perceptron([width, width])
+
+    def forward(self, center: Part, neighbor: Part, interaction: Part) -> Read:
+        """One row for each row of the concatenation."""
+        columns = mish(self.first(center, neighbor, interaction)).chunk(len(self.norms), dim=-1)
+        hidden = {name: norm(part) for (name, norm), part in zip(self.norms.items(), columns, strict=True)}
+        return Read(self.logits(hidden["attention"]), self.value(hidden["value"]), hidden.get("interaction"))
+
+
+class AttentionBlocks(nn.Module):
+    """In each block sites pool their pairs, and pairs are renewed from their sites and what they were.
+
+    A head pools its own share of the columns of a value, as in a transformer (arXiv:1706.03762), so one head pools as
+    `PairNetwork` does and more of them cost next to nothing. What heads pool goes through a layer into the next block.
+    The first block is a function of (species, species, distance) and is evaluated once for each distinct triple;
+    behind it sites differ, so each pair has its own row.
+
+    Args:
+        distance: How a distance becomes a vector.
+        width: Width of sites, interactions and layers.
+        blocks: How many.
+        heads: How many in each block; they share the columns evenly.
+    """
+
+    def __init__(self, distance: DistanceBasis, width: int, *, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.distance, self.width, self.heads = distance, width, heads
+        self.embed_distance = perceptron([distance.width, width])
+        self.blocks = nn.ModuleList(AttentionBlock(width, heads, last=left == 0) for left in reversed(range(blocks)))
+        self.between = nn.ModuleList(perceptron([width, width]) for _ in range(blocks - 1))
+
+    def forward(
+        self, species: Float[Tensor, "kinds width"], triples: Triples, batch: CrystalBatch, pairs: Pairs
+    ) -> Float[Tensor, "sites wide"]:
+        """What sites pooled in each block, side by side, given the embedding of each species."""
+        far = self.embed_distance(self.distance(triples.end_distance.to(species.dtype)))
+        read = self.blocks[0]((species, triples.center), (species, triples.neighbor), (far, triples.end))
+        row = triples.of_pair
+        pooled = [self._pooled(read, row, pairs, batch.n_sites)]
+        for between, block in zip(self.between, self.blocks[1:], strict=True):
+            sites = between(pooled[-1])
+            read = block((sites, pairs.center), (sites, pairs.neighbor), (read.interactions, row))
+            row = torch.arange(len(pairs.center), device=batch.device)
+            pooled.append(self._pooled(read, row, pairs, batch.n_sites))
+        return torch.cat(pooled, dim=-1)
+
+    def _pooled(self, read: Read, row: Tensor, pairs: Pairs, n_sites: int) -> Float[Tensor, "sites width"]:
+        columns = zip(read.logits.unbind(-1), read.values.chunk(self.heads, dim=-1), strict=True)
+        parts = [attention(logit, value, row, pairs.center, pairs.count, n_sites) for logit, value in columns]
+        return torch.cat(parts, dim=-1)
