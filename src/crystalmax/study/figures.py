@@ -116,8 +116,33 @@ def ablation(rows: pd.DataFrame, recipe: str) -> Drawing:
     twins = (rows.kind == "untrained") & ~rows.method.str.contains("local")
     rows.loc[twins, "variant"] = "untrained"
     rows = rows[rows.method.str.startswith(base) | twins]
-    columns = list(product(dict.fromkeys(rows.property), sorted(rows.model.unique(), reverse=True)))
     variants = [name for name in dict.fromkeys(rows.variant) if name != base][::-1]
+    figure = _changes(rows, dict.fromkeys(variants, base))
+    return (
+        f"The {base} with one part changed, and without training: change of the error of frozen vectors against the "
+        "recipe as it is, with the same labels; median and middle half of the draws. To the right of zero, what was "
+        "left out had helped.",
+        figure,
+    )
+
+
+@_styled
+def encoders(rows: pd.DataFrame) -> Drawing:
+    """What training does to the error of each encoder on one data set: a panel for each property and model."""
+    rows = rows.assign(variant=rows.method.str.split(", seed").str[0], base=rows.family + " untrained")
+    trained = rows[rows.kind == "pretrained"].drop_duplicates("variant")[::-1]
+    return (
+        "Each encoder, trained without labels: change of the error of frozen vectors against the mean of its own "
+        "untrained networks, with the same labels; median and middle half of the draws. To the left of zero, training "
+        "helped.",
+        _changes(rows, dict(zip(trained.variant, trained.base, strict=True))),
+    )
+
+
+def _changes(rows: pd.DataFrame, bases: Mapping[str, str]) -> Figure:
+    """Change of the error of each variant against its base, by draw: a panel for each property and model."""
+    variants = list(bases)
+    columns = list(product(dict.fromkeys(rows.property), sorted(rows.model.unique(), reverse=True)))
     labels = sorted(rows.labels.unique().tolist())
     figure = Figure(figsize=(2.2 + 2.3 * len(columns), 1.0 + 0.42 * len(variants)), layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, sharex=True, squeeze=False)[0]
@@ -125,9 +150,11 @@ def ablation(rows: pd.DataFrame, recipe: str) -> Drawing:
     for panel, (name, model) in zip(panels, columns, strict=True):
         shown = rows[(rows.property == name) & (rows.model == model)]
         errors = shown.groupby(["labels", "draw", "variant"]).mae.mean().unstack("variant")
-        change = 100 * (errors.div(errors[base], axis=0) - 1)
+        errors = errors.reindex(columns=sorted({*bases, *bases.values()}))  # not all may be done yet
+        change = pd.DataFrame({each: 100 * (errors[each] / errors[bases[each]] - 1) for each in variants})
+        middle = [change.groupby("labels").quantile(q).reindex(labels) for q in (0.25, 0.5, 0.75)]
         for place, (budget, color) in enumerate(zip(labels, shades, strict=True)):
-            low, median, high = (change.loc[budget, variants].quantile(q).to_numpy() for q in (0.25, 0.5, 0.75))
+            low, median, high = (of_all.loc[budget].to_numpy() for of_all in middle)
             heights = np.arange(len(variants)) + 0.3 - 0.6 * (place + 0.5) / len(labels)
             panel.hlines(heights, low, high, color=color, linewidth=2, alpha=0.5)
             panel.plot(median, heights, "o", color=color, markersize=4, label=f"{budget:,} labels")
@@ -135,12 +162,7 @@ def ablation(rows: pd.DataFrame, recipe: str) -> Drawing:
         panel.set(title=f"{_words(name)}\n{model}", xlabel="change of error, %")
     panels[0].set_yticks(range(len(variants)), variants)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(labels))
-    return (
-        f"The {base} with one part changed, and without training: change of the error of frozen vectors against the "
-        "recipe as it is, with the same labels; median and middle half of the draws. To the right of zero, what was "
-        "left out had helped.",
-        figure,
-    )
+    return figure
 
 
 @_styled

@@ -39,6 +39,13 @@ CURVES, PAIRS, BOXES = (
 """Models of the figures of frozen vectors: lines, paired differences, and boxes as in the paper."""
 
 
+COSTS = (
+    "All mixtures stand here; none was chosen by these errors. Each row has the recipe that ships for its encoder. "
+    "Seconds: of 1,000 crystals, on the machine that did the study, as busy as it was."
+)
+"""What is said of the table of encoders, beside what is said of all rankings."""
+
+
 class Written(NamedTuple):
     """What `write` leaves: the report and the sentences that it begins with."""
 
@@ -94,6 +101,7 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
     yield from (_official(material, of_part.get("official", none)) for material in study.materials)
     yield from (_transfer(material, of_part.get("transfer", none), found) for material in own)
     yield from (_ablation(material, of_part.get("ablation", none)) for material in study.materials)
+    yield from (_encoders(study, material, of_part.get("encoders", none)) for material in study.materials)
     yield from (_maps(study, material, of_part.get("maps", none)) for material in own)
     for material in borrowers:
         for each in material.properties:
@@ -181,6 +189,31 @@ def _ablation(material: Material, rows: pd.DataFrame) -> Section:
     rows = rows[rows.dataset == material.name]
     drawn = [figures.ablation(rows, recipe) for recipe in RECIPES] if len(rows) else ()
     return Section(f"What each part of the objective is worth: {material.name}", figures=drawn)
+
+
+def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
+    rows = rows[rows.dataset == material.name]
+    title = f"Encoders and objectives: {material.name}"
+    if not len(rows):
+        return Section(title)
+    together = rows.assign(method=rows.method.str.split(", seed").str[0])  # the untrained of an encoder are one
+    tables = []
+    for each in material.properties:
+        costs = _costs(study, rows[rows.property == each.name])
+        if len(costs):
+            caption, table = _ranking(together[together.property == each.name], each.unit)
+            tables.append((f"{_words(each.name)}. {caption} {COSTS}", table.join(costs, on="method")))
+    return Section(title, figures=[figures.encoders(rows)], tables=tables)
+
+
+def _costs(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of each encoder, and how long an epoch took where it was trained."""
+    found = {}
+    for dataset, name, method in rows[["dataset", "property", "method"]].drop_duplicates().itertuples(index=False):
+        arrays = runner.arrays_in(study.folder / "cells", f"encoders/{dataset}/{name}/{method}")
+        seconds = f"{arrays['seconds']:.1f}" if "seconds" in arrays else ""
+        found[method.split(", seed")[0]] = {"parameters": f"{arrays['parameters']:,}", "seconds per epoch": seconds}
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:

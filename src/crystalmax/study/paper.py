@@ -22,7 +22,7 @@ from crystalmax.study.vectors import Vectors
 
 PARTS = {
     "leakage": "official",
-    **{name: name for name in ("curves", "representation", "transfer", "ablation", "maps", "shift")},
+    **{name: name for name in ("curves", "representation", "transfer", "ablation", "encoders", "maps", "shift")},
 }
 """Parts of the study, in the order in which they run, and the module of this package whose `cells` they are."""
 

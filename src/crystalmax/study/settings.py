@@ -30,6 +30,8 @@ class Budget:
         epochs: Of every pre-training, instead of the recipe's.
         fine_tuning_epochs: At most, of every fine-tuning.
         trees: Of every forest.
+        encoder_crystals: Structures that each network of the part `encoders` learns from, at most.
+        encoder_epochs: At most, of these networks.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Budget:
     epochs: int | None = None
     fine_tuning_epochs: int = 60
     trees: int = 100
+    encoder_crystals: int | None = None
+    encoder_epochs: int | None = None
 
 
 _LABELS = (50, 100, 250, 1000)
@@ -49,8 +53,19 @@ BUDGETS: Mapping[str, Budget] = {
     budget.name: budget
     for budget in (
         Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2, trees=5),
-        Budget("small", 20, 2000, _LABELS, (10, 10, 10, 5), 2, fine_tuning_epochs=20, trees=50),
-        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4, trees=50),
+        Budget(
+            "small",
+            20,
+            2000,
+            _LABELS,
+            (10, 10, 10, 5),
+            2,
+            fine_tuning_epochs=20,
+            trees=50,
+            encoder_crystals=1000,
+            encoder_epochs=5,
+        ),
+        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4, trees=50, encoder_crystals=4000, encoder_epochs=5),
         Budget("full", 50, None, _LABELS, (100, 100, 100, 25), 12),
     )
 }

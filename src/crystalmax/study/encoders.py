@@ -1,0 +1,161 @@
+"""Any encoder, any objective: four networks untrained, by Deep InfoMax, and by mixtures of it with other objectives.
+
+The paper says that Deep InfoMax is generic, and shows it on Site-Net alone.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from torch import nn
+
+from crystalmax import checkpoint
+from crystalmax.evaluation import Kind
+from crystalmax.featurizer import encode
+from crystalmax.spec import read_recipe
+from crystalmax.study import networks
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.material import Material
+from crystalmax.study.models import downstream_models
+from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, score
+from crystalmax.study.settings import Study
+
+ENCODERS: Mapping[str, str] = {"Site-Net": "default", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
+"""What is compared, and the recipe that ships for it."""
+
+MODELS = ("ridge", "extra trees")
+"""The downstream models that tell them apart."""
+
+DEEP_INFOMAX = "Deep InfoMax"
+"""What each recipe trains with."""
+
+TWINS = 3
+"""Untrained networks beside each encoder, at most."""
+
+SITES_PER_BATCH = 400
+"""Sites that are encoded at once. On one core ALIGNN takes five times as long where they are twelve times as many."""
+
+
+class Way(NamedTuple):
+    """An encoder, and how it came by its weights.
+
+    Attributes:
+        encoder: One of `ENCODERS`.
+        objective: One of `objectives`; empty for an untrained network.
+        seed: Of the weights of an untrained network; a trained one has that of the study.
+    """
+
+    encoder: str
+    objective: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What tables call it; what follows a comma is a change of what stands before."""
+        return (
+            f"{self.encoder} by {self.objective}" if self.objective else f"{self.encoder} untrained, seed {self.seed}"
+        )
+
+
+def cells(study: Study) -> list[Cell]:
+    """A cell for each way and property; of those with one network, the first trains it."""
+    return [
+        Cell(f"encoders/{material.name}/{each.name}/{way.name}", partial(_scored, study, material.name, each.name, way))
+        for material in study.materials
+        for each in material.properties
+        for way in ways(study)
+    ]
+
+
+def ways(study: Study) -> list[Way]:
+    """Each encoder untrained, and trained on each objective."""
+    seeds = range(FIRST_TWIN, FIRST_TWIN + min(study.budget.twins, TWINS))
+    found = []
+    for encoder in ENCODERS:
+        found += [Way(encoder, seed=seed) for seed in seeds]
+        found += [Way(encoder, objective) for objective in objectives(encoder)]
+    return found
+
+
+def objectives(encoder: str) -> dict[str, dict[str, Any]]:
+    """The recipe of an encoder, and the same with mixtures for its objective."""
+    content: dict[str, Any] = read_recipe(ENCODERS[encoder])
+    infomax = dict(content["objective"])
+    network = infomax.pop("encoder")
+    # The pairs of a view are made as those of the crystals that the encoder is given afterwards.
+    views = {"use": "Rebuilt", "alterations": [{"use": "ThermalDisplacement"}], "geometry": content["geometry"]}
+    reconstruction, contrast = {"use": "Reconstruction"}, {"use": "Contrastive", "views": views}
+    mixed = {
+        "reconstruction": [reconstruction],
+        "contrast": [contrast],
+        "reconstruction and contrast": [reconstruction, contrast],
+    }
+    found = {DEEP_INFOMAX: content}
+    for name, partners in mixed.items():
+        parts = [{**part, "later": True} for part in (infomax, *partners)]
+        mixture = {"use": "Mixture", "encoder": network, "parts": parts, "automatic": True}
+        found[f"{DEEP_INFOMAX}, with {name}"] = {**content, "objective": mixture}
+    return found
+
+
+def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
+    """What the networks learn from, or are watched on: so many of the donor's structures as the budget allows."""
+    rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
+    chosen: Int[np.ndarray, " rows"] = np.sort(rows[: study.budget.encoder_crystals])
+    return chosen
+
+
+def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
+    """The errors; and as arrays the parameters of the encoder, and the seconds that an epoch of its training took."""
+    material = study.material(dataset)
+    donor = study.material(material.donor)
+    seen = (donor, structures(study, donor)) if way.objective else None
+    kind: Kind = "pretrained" if way.objective else "untrained"
+    method = Method(way.name, kind, partial(_vectors, study, material, way), way.encoder, seen)
+    # Half of the draws, since there are many networks here.
+    budgets = [(labels, (n_draws + 1) // 2) for labels, n_draws in study.budgets(material, name)]
+    draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
+    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    rows = score(study, material, name, method, draws, models=models).rows
+    overlap = counts(material, study.tested(material, name), study.pool(material, name), seen)
+    return Result(rows.assign(part="encoders", **overlap), _price(study, donor, way))
+
+
+def _vectors(study: Study, material: Material, way: Way) -> Features:
+    def made() -> Features:
+        model = _model(study, study.material(material.donor), way)
+        return encode(model.encoder, model.geometry, material.data, SITES_PER_BATCH)
+
+    return study.kept(material, way.name, made)
+
+
+def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
+    """Parameters of an encoder; of a trained one also the seconds per epoch and 1,000 crystals, the median epoch's."""
+    encoder = _model(study, donor, way).encoder
+    assert isinstance(encoder, nn.Module)  # it was built from a recipe
+    found = {"parameters": np.array(sum(parameter.numel() for parameter in encoder.parameters()))}
+    if way.objective:
+        lines = (_folder(study, donor, way) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        rates = [row["crystals_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+        found["seconds"] = np.array(1000 / np.median(rates))
+    return found
+
+
+def _model(study: Study, donor: Material, way: Way) -> checkpoint.Model:
+    if not way.objective:
+        return networks.untrained(ENCODERS[way.encoder], way.seed)
+    return networks.load(_folder(study, donor, way))
+
+
+def _folder(study: Study, donor: Material, way: Way) -> Path:
+    """The run folder of a trained network."""
+    content = objectives(way.encoder)[way.objective]
+    training = content["training"]
+    epochs = min(training["epochs"], study.budget.encoder_epochs or training["epochs"])
+    recipe = {**content, "training": {**training, "epochs": epochs}}
+    return study.network_folder(donor, recipe, structures(study, donor))
