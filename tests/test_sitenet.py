@@ -1,5 +1,7 @@
 """Site-Net against plain loops, and how it saves work; what every encoder has to do is in test_encoders.py."""
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.encoders.pair_network import distinct_triples
 from crystalmax.geometry import AllPairs
+from crystalmax.spec import build, read_recipe
 from crystals import random_crystals, some_crystals
 from encoders import in_double, made
 from reference import site_net
@@ -77,6 +80,16 @@ def test_distances_may_enter_through_another_basis(batch):
 def test_blocks_and_heads_must_be_possible(depth, message):
     with pytest.raises(ValueError, match=message):
         network(**depth)
+
+
+def test_a_recipe_names_blocks_and_heads(tmp_path):
+    text = files("crystalmax").joinpath("recipes/default.toml").read_text()
+    recipe = tmp_path / "deep.toml"
+    recipe.write_text(text.replace('use = "SiteNet"', 'use = "SiteNet", blocks = 2, heads = 4'))
+    encoder = build(read_recipe(recipe)["objective"]).encoder
+    assert (encoder.blocks, encoder.heads) == (2, 4)
+    assert [block.heads for block in encoder.pair.blocks] == [4, 4]
+    assert build(read_recipe("default")["objective"]).encoder.pair.width == encoder.pair.width == 64
 
 
 @given(crystals=st.lists(random_crystals(), min_size=1, max_size=3))
