@@ -90,7 +90,7 @@ def objectives(encoder: str) -> dict[str, dict[str, Any]]:
     # The pairs of a view are made as those of the crystals that the encoder is given afterwards.
     views = {"use": "Rebuilt", "alterations": [{"use": "ThermalDisplacement"}], "geometry": content["geometry"]}
     reconstruction, contrast = {"use": "Reconstruction"}, {"use": "Contrastive", "views": views}
-    mixed = {
+    mixed: dict[str, list[Mapping[str, object]]] = {
         "reconstruction": [reconstruction],
         "contrast": [contrast],
         "reconstruction and contrast": [reconstruction, contrast],

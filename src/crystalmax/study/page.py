@@ -202,7 +202,8 @@ def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
         costs = _costs(study, rows[rows.property == each.name])
         if len(costs):
             caption, table = _ranking(together[together.property == each.name], each.unit)
-            tables.append((f"{_words(each.name)}. {caption} {COSTS}", table.join(costs, on="method")))
+            table = table.join(costs, on="method").sort_values("parameters", kind="stable")  # encoder by encoder
+            tables.append((f"{_words(each.name)}. {caption} {COSTS}", table))
     return Section(title, figures=[figures.encoders(rows)], tables=tables)
 
 
@@ -212,7 +213,7 @@ def _costs(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     for dataset, name, method in rows[["dataset", "property", "method"]].drop_duplicates().itertuples(index=False):
         arrays = runner.arrays_in(study.folder / "cells", f"encoders/{dataset}/{name}/{method}")
         seconds = f"{arrays['seconds']:.1f}" if "seconds" in arrays else ""
-        found[method.split(", seed")[0]] = {"parameters": f"{arrays['parameters']:,}", "seconds per epoch": seconds}
+        found[method.split(", seed")[0]] = {"parameters": int(arrays["parameters"]), "seconds per epoch": seconds}
     return pd.DataFrame.from_dict(found, orient="index")
 
 
