@@ -9,7 +9,7 @@ from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import GaussianBasis, MEGNet
 from crystalmax.neighbors import Neighbors
 from crystalmax.segments import weighted_sum
-from crystals import random_crystals, rock_salt
+from crystals import perovskite, random_crystals, rock_salt, supercell
 from encoders import check_against_loops, in_double, made
 from reference import message_passing
 
@@ -37,6 +37,12 @@ def test_merged_pairs_give_what_single_pairs_give(crystals):
         members = (level.constituents for level in (one, other))
         sums = [weighted_sum(m.values, m.row, m.weight, m.owner, len(one.summaries)) for m in members]
         torch.testing.assert_close(*sums, atol=1e-4, rtol=0)
+
+
+def test_thousands_of_pairs_lose_no_digit():
+    crystals = [perovskite(), supercell(perovskite(), (4, 4, 4))]
+    vectors = made(MEGNet)(Neighbors(4.0)(CrystalBatch.collate(crystals))).crystals
+    torch.testing.assert_close(*vectors, atol=1e-5, rtol=0)
 
 
 def test_sites_must_hear_of_each_other():

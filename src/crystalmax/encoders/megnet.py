@@ -12,7 +12,7 @@ from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.graph import SpeciesVectors, SumOfParts, crystal_level, ends, two_levels
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
 from crystalmax.encoding import Encoding, Level, Widths
-from crystalmax.segments import attention, gather, segment_mean
+from crystalmax.segments import attention, gather, segment_mean, segment_sum
 
 
 class Graph(NamedTuple):
@@ -80,8 +80,11 @@ class StateUpdate(nn.Module):
 
     def forward(self, news: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Float[Tensor, "crystals width"]:
         """The state with its news added; `crystal` owns each site."""
-        n_crystals = len(news.state)
-        of_pairs = segment_mean(news.pairs, gather(crystal, pairs.center), n_crystals, pairs.count)
+        n_crystals, n_sites = len(news.state), len(news.sites)
+        # By way of the sites: one sum over all pairs of a large cell would lose a digit.
+        around = segment_mean(news.pairs, pairs.center, n_sites, pairs.count)
+        n_around = segment_sum(pairs.count, pairs.center, n_sites)
+        of_pairs = segment_mean(around, crystal, n_crystals, n_around)
         of_sites = segment_mean(news.sites, crystal, n_crystals)
         updated: Tensor = news.state + self.of_state((of_pairs, None), (of_sites, None), (news.state, None))
         return updated
