@@ -1,12 +1,12 @@
 """Claim: a crystal has one vector, whichever cell, orientation, origin and order of sites it is written in.
 
-    python benchmarks/invariance.py --data mp_cgcnn.parquet --crystals 100
+    python benchmarks/invariance.py --data mp_cgcnn.parquet --crystals 200
 
 Takes crystals with at most 50 sites from a table with a `cif` column, rewrites each (doubled along two axes, sheared
 cell, rotated, shifted, shuffled, with explicit occupancies) and prints the largest difference of any number of an
 untrained vector, for the encoder and the geometry of each recipe; `blocks` is Site-Net with three blocks of four heads.
 Vectors are those of `CrystalFeaturizer`; where the geometry is one of neighbors, also those without canonical cells, so
-that networks see four times the sites. Half a minute; expected: all below 1e-5.
+that networks see four times the sites. About a minute; expected: all below 1e-5.
 """
 
 from dataclasses import replace
@@ -87,7 +87,7 @@ def measured(name: str, crystals: list[Crystal], others: list[Crystal]) -> dict[
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = parser_of(__doc__, crystals=100)
+    parser = parser_of(__doc__, crystals=200)
     parser.add_argument(
         "--encoder", action="append", metavar="RECIPE", help="several times for several; all unless given"
     )

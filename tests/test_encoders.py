@@ -1,6 +1,8 @@
 """What every encoder has to do: no way of writing a crystal matters, levels are cut, Deep InfoMax learns on it."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from crystals import (
 )
 from encoders import made
 
+ROOT = Path(__file__).parent.parent
 SINGLE = Neighbors(4.0, max_neighbors=6, merge=False)
 
 # Radii in angstrom, roughly: prototypes get edges that suit what stands in them.
@@ -189,7 +192,30 @@ def test_two_epochs_on_a_thousand_crystals_teach_every_level(case, thousand, tmp
     history = pretrain(thousand, tmp_path / "run", recipe=recipe, epochs=2)
     model = load(tmp_path / "run")
     assert isinstance(model.encoder, case.part)
+    corrupted = [each for each in recipe["objective"]["negatives"] if each["use"] == "Corrupted"]
+    assert {level for each in corrupted for level in each.get("levels", ("site", "crystal"))} == set(
+        model.encoder.widths
+    )
     first, second = (row for row in history if row["split"] == "valid")
     for level in model.encoder.widths:
         assert second[level] < first[level]
         assert second[level] < model.objective.chance - 0.03
+
+
+def test_the_page_says_how_little_real_crystals_change():
+    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    table = page.split("as the featurizer gives them")[1].split("\n\n")[0].splitlines()[2:]
+    results = [ROOT / "benchmarks" / "results" / f"invariance_{data}.json" for data in ("mp", "amcsd")]
+    measured = [json.loads(result.read_text(encoding="utf-8")) for result in results]
+    assert all(result["crystals"] >= 100 for result in measured)
+    names = {"SiteNet": "default", "SiteNet, 3 blocks of 4 heads": "blocks"}
+    seen = set()
+    for row in table:
+        encoder, *cells = (cell.strip() for cell in row.replace("`", "").strip("|").split("|"))
+        seen.add(names.get(encoder, encoder.lower()))
+        found = [result["encoders"][names.get(encoder, encoder.lower())] for result in measured]
+        for cell, numbers in zip(cells, [found, [each.get("in_cells_as_they_come") for each in found]], strict=True):
+            shown = [each["largest_difference"] for each in numbers if each]
+            assert cell == " / ".join(f"{1e6 * number:.1f}" for number in shown)
+            assert all(number < 1e-5 for number in shown)
+    assert all(seen == set(result["encoders"]) for result in measured)

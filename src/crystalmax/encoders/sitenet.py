@@ -61,7 +61,7 @@ class SiteNet(nn.Module):
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SPECIES_FEATURES, hidden])
         self.pair: PairNetwork | AttentionBlocks = (
-            PairNetwork(self.distance, hidden)  # three times faster
+            PairNetwork(self.distance, hidden)  # several times faster
             if blocks == heads == 1
             else AttentionBlocks(self.distance, hidden, blocks=blocks, heads=heads)
         )
