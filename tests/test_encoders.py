@@ -193,9 +193,8 @@ def test_two_epochs_on_a_thousand_crystals_teach_every_level(case, thousand, tmp
     model = load(tmp_path / "run")
     assert isinstance(model.encoder, case.part)
     corrupted = [each for each in recipe["objective"]["negatives"] if each["use"] == "Corrupted"]
-    assert {level for each in corrupted for level in each.get("levels", ("site", "crystal"))} == set(
-        model.encoder.widths
-    )
+    covered = {level for each in corrupted for level in each.get("levels", ("site", "crystal"))}
+    assert covered == set(model.encoder.widths)
     first, second = (row for row in history if row["split"] == "valid")
     for level in model.encoder.widths:
         assert second[level] < first[level]
