@@ -12,7 +12,7 @@ from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
-from crystalmax.study.vectors import Vectors, read_vectors
+from crystalmax.study.vectors import Vectors, whole_rows
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ class Study:
     def described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
         """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
         for path in (path for vectors in self.vectors for path in (*vectors.tables, *vectors.untrained)):
-            values = read_vectors([path], material.keys)
-            if values is not None:
-                rows = rows[np.isfinite(values[rows]).all(axis=1)]
+            whole = whole_rows(path, material.keys)
+            if whole is not None:
+                rows = rows[whole[rows]]
         return rows
 
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:

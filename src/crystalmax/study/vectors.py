@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 LEAST_COVERED = 0.5
 """Vectors that exist for a smaller part of a data set than this are taken for those of another data set."""
@@ -32,10 +32,17 @@ def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarra
         ValueError: A table has no column `key`, or a key twice.
     """
     for table in map(_of_table, tables):
-        if np.isin(list(keys), table.index).mean() >= LEAST_COVERED:
+        if table.index.isin(keys).sum() >= LEAST_COVERED * len(keys):  # a hash table; strings in NumPy take minutes
             values: Float[np.ndarray, "crystals columns"] = table.reindex(list(keys)).to_numpy(dtype=np.float64)
             return values
     return None
+
+
+@lru_cache(maxsize=128)
+def whole_rows(path: Path, keys: tuple[str, ...]) -> Bool[np.ndarray, " crystals"] | None:
+    """Whether the table has a vector for each key, or nothing if it is of another data set."""
+    values = read_vectors([path], keys)
+    return None if values is None else np.isfinite(values).all(axis=1)
 
 
 @lru_cache(maxsize=32)
