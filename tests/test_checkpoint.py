@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from crystalmax import checkpoint, elements
-from crystalmax.checkpoint import FORMAT, Model, load, save, write_json
+from crystalmax import elements
+from crystalmax.checkpoint import FORMAT, Model, load, save
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
@@ -17,7 +17,9 @@ from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax, Regression
 from crystalmax.spec import describe
 from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.writing import checksums, hash_of, write_json
 from crystals import some_crystals
+from disks import full_disk
 
 GEOMETRY = AllPairs(max_sites=12)
 
@@ -92,24 +94,57 @@ def test_logs_and_training_state_of_a_run_are_not_needed_to_load_it(tmp_path):
 
 
 def change(folder, **entries):
-    spec = json.loads((folder / "spec.json").read_text())
-    write_json(folder / "spec.json", {**spec, **entries})
+    """What a stranger can do, who knows how to compute a hash."""
+    spec = {**json.loads((folder / "spec.json").read_text()), **entries}
+    del spec["content_hash"]
+    write_json(folder / "spec.json", {**spec, "content_hash": hash_of(spec)})
+
+
+def other_weights(folder, weights):
+    save_file(weights, folder / "weights.safetensors")
+    change(folder, files=checksums([folder / "weights.safetensors"]))
 
 
 def drop_a_weight(folder):
     weights = load_file(folder / "weights.safetensors")
     weights.pop("encoder.to_site.weight")
-    save_file(weights, folder / "weights.safetensors")
+    other_weights(folder, weights)
 
 
 def reshape_a_weight(folder):
     weights = load_file(folder / "weights.safetensors")
-    save_file({**weights, "encoder.to_site.bias": torch.zeros(9)}, folder / "weights.safetensors")
+    other_weights(folder, {**weights, "encoder.to_site.bias": torch.zeros(9)})
 
 
 def truncate(folder):
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(folder):
+    path = folder / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+def edit_by_hand(folder):
+    path = folder / "spec.json"
+    text = path.read_text()
+    path.write_text(text.replace('"beta": 0.2', '"beta": 0.3'))
+    assert path.read_text() != text
+
+
+def nested(levels):
+    spec = {"use": "AllPairs"}
+    for _ in range(levels):
+        spec = {"use": "DeepInfoMax", "encoder": spec}
+    return spec
+
+
+def ask_for_much(folder, **sizes):
+    spec = json.loads((folder / "spec.json").read_text())["objective"]
+    change(folder, objective={**spec, "encoder": {**spec["encoder"], **sizes}})
 
 
 DAMAGES = {
@@ -121,7 +156,26 @@ DAMAGES = {
     "no spec": (lambda folder: (folder / "spec.json").unlink(), "holds no trained model .*crystalmax pretrain"),
     "half a spec": (lambda folder: (folder / "spec.json").write_text('{"format": 1'), "holds no trained model"),
     "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), "cannot be loaded: .*No such"),
-    "half the weights": (truncate, "weights in .* cannot be loaded"),
+    "half the weights": (truncate, r"is not as it was saved: it has [\d,]+ bytes and had [\d,]+"),
+    "a bit of the weights": (flip_a_bit, "weights.safetensors is not as it was saved"),
+    "a spec that was edited": (edit_by_hand, "spec.json is not as it was saved; train the model again"),
+    "weights that are no safetensors": (
+        lambda folder: [
+            (folder / "weights.safetensors").write_bytes(b"\x80\x04pickle"),
+            change(folder, files=checksums([folder / "weights.safetensors"])),
+        ],
+        "the weights in .* cannot be loaded",
+    ),
+    "far too many weights": (
+        lambda folder: [(folder / "weights.safetensors").write_bytes(bytes(2**21)), change(folder, files={})],
+        r"has 2,097,152 bytes, more than the parts in spec.json can need",
+    ),
+    "a list of files that is none": (lambda folder: change(folder, files={"../x": 3}), "cannot be compared with"),
+    "a missing entry": (lambda folder: change(folder, extra=None), "has no sound entry 'extra'"),
+    "a bottomless spec": (lambda folder: change(folder, objective=nested(400)), "nested too deeply|no trained model"),
+    "a network of 10^18 weights": (lambda folder: ask_for_much(folder, hidden=10**9), r"more than 100,000,000 in"),
+    "a size beyond integers": (lambda folder: ask_for_much(folder, hidden=10**30), "cannot be made with these"),
+    "a size that is none": (lambda folder: ask_for_much(folder, hidden="wide"), "cannot be made with these"),
     "a missing weight": (drop_a_weight, "cannot be loaded: .*Missing key.*encoder.to_site.weight"),
     "a weight of another shape": (reshape_a_weight, "cannot be loaded: .*size mismatch.*encoder.to_site.bias"),
     "parts that are no objective": (
@@ -149,13 +203,23 @@ def test_the_element_table_travels_with_the_weights(saved, monkeypatch):
         load(saved)
 
 
-def test_a_spec_is_whole_or_not_there(tmp_path, monkeypatch):
-    """Weights come first, so a save that dies in between leaves no folder that looks like a model."""
-    monkeypatch.setattr(checkpoint, "write_json", lambda path, data: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        save(Model(objective(), GEOMETRY, {}), tmp_path)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_full_disk_leaves_the_model_that_was_there(nth, saved):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with full_disk(nth) as disk, pytest.raises(OSError, match="No space left"):
+        save(Model(objective(seed=1), GEOMETRY, {}), saved)
+    assert disk.full
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    with full_disk(nth), pytest.raises(OSError, match="No space left"):
+        save(Model(objective(seed=1), GEOMETRY, {}), saved / "new")
     with pytest.raises(ValueError, match="holds no trained model"):
-        load(tmp_path)
+        load(saved / "new")
+
+
+def test_a_model_without_checksums_still_loads(saved):
+    spec = json.loads((saved / "spec.json").read_text())
+    write_json(saved / "spec.json", {name: spec[name] for name in spec if name not in ("files", "content_hash")})
+    assert load(saved).extra == {"note": "by hand"}
 
 
 def test_saving_again_replaces_the_model(saved):

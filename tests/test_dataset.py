@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import FORMAT, CrystalDataset, DatasetWriter, batches_of_sites
+from crystalmax.dataset import CrystalDataset, DatasetWriter, batches_of_sites
+from crystalmax.manifest import CONTENT, FORMAT
+from crystalmax.writing import hash_of
 from crystals import random_crystals, rock_salt, some_crystals
+from disks import full_disk
 
 
 def write_dataset(path, crystals, *, provenance):
@@ -125,6 +128,14 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_full_disk_leaves_nothing(nth, tmp_path):
+    with full_disk(nth) as disk, pytest.raises(OSError, match="No space left"):
+        write_dataset(tmp_path / "data", labelled() * 200, provenance={})
+    assert disk.full
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_write_is_cleared_away_by_the_next(tmp_path):
     writer = DatasetWriter(tmp_path / "data", provenance={}).__enter__()
     writer.add(rock_salt())  # and no more: as if the process had been killed
@@ -150,16 +161,44 @@ def lengthen(folder):
         file.write(b"\0\0\0\0")
 
 
-def change_format(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+def change(**entries):
+    """What a stranger can do, who knows how to compute the hash."""
+
+    def changed(folder):
+        manifest = {**json.loads((folder / "manifest.json").read_text()), **entries}
+        manifest["content_hash"] = hash_of({name: manifest[name] for name in CONTENT})
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return changed
+
+
+def edit_by_hand(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("hardness", "softness"))
+
+
+def move_the_last_end(folder):
+    ends = np.fromfile(folder / "site_end.i8", "<i8")
+    ends[-1] += 1
+    ends.tofile(folder / "site_end.i8")
 
 
 DAMAGES = {
     "an array is cut short": (truncate, r"position.f4 has 308 bytes where its manifest says 312; ingest"),
     "an array is too long": (lengthen, r"species.i4 has 108 bytes where its manifest says 104; ingest"),
     "an array is gone": (lambda folder: (folder / "key.u1").unlink(), r"key.u1 has None bytes where"),
-    "a newer format": (change_format, f"has format 99, but this version reads format {FORMAT}; ingest"),
+    "names that were edited": (edit_by_hand, "contradicts itself: its content_hash is not that of its content"),
+    "another number of crystals": (change(n_crystals=7), "lattice.f8 should have 504 bytes, not 432"),
+    "a number that is none": (change(n_sites="many"), "n_sites is 'many', no int"),
+    "an impossible element": (change(kinds=[[[200, 1.0, None]]]), "a species has atomic number 200 and occupancy 1.0"),
+    "an impossible charge": (change(kinds=[[[20, 1.0, "x"]]]), "contradicts itself: it is incomplete"),
+    "an infinite charge": (change(kinds=[[[20, 1.0, float("inf")]]]), "a species has the charge inf"),
+    "a file beside that is elsewhere": (
+        change(beside={"../x": {"bytes": 1, "sha256": ""}}),
+        "the list of files beside the arrays is none",
+    ),
+    "an end that is no end": (move_the_last_end, r"site_end.i8 ends with 27, not with 26; ingest the source again"),
+    "a newer format": (change(format=99), f"has format 99, but this version reads format {FORMAT}; ingest"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "not a crystalmax data set .*No such file"),
     "a broken manifest": (lambda folder: (folder / "manifest.json").write_text('{"fo'), "not a crystalmax data set"),
     "a strange manifest": (lambda folder: (folder / "manifest.json").write_text("[1]"), "has format None"),
@@ -173,6 +212,41 @@ def test_a_damaged_folder_is_refused_in_a_sentence(damage, tmp_path):
     spoil(tmp_path / "data")
     with pytest.raises(ValueError, match=sentence):
         CrystalDataset.open(tmp_path / "data")
+
+
+def spoil_an_array(folder, name, value, row=1):
+    array = np.fromfile(folder / name, f"<{name[-2:]}")
+    array[row] = value
+    array.tofile(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("site_end.i8", 2**60, r"site_end.i8 points outside the 26 sites"),
+        ("site_end.i8", -5, r"site_end.i8 points outside the 26 sites"),
+        ("site_end.i8", 1, r"site_end.i8 points outside the 26 sites"),
+        ("species.i4", 10**6, r"species.i4 points outside the 12 species"),
+        ("species.i4", -1, r"species.i4 points outside the 12 species"),
+    ],
+)
+def test_arrays_that_point_nowhere_are_refused_when_they_are_used(name, value, said, tmp_path):
+    data = write_dataset(tmp_path / "data", labelled(), provenance={})
+    assert (len(data.species), len(data.kinds)) == (26, 12)
+    spoil_an_array(tmp_path / "data", name, value)
+    data = CrystalDataset.open(tmp_path / "data")
+    with pytest.raises(ValueError, match=said):
+        list(data)
+    with pytest.raises(ValueError, match=said):
+        data.batch(np.arange(6))
+
+
+def test_a_data_set_without_checksums_still_opens(tmp_path):
+    write_dataset(tmp_path / "data", labelled(), provenance={})
+    path = tmp_path / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({name: manifest[name] for name in manifest if name not in ("sha256", "beside")}))
+    assert len(CrystalDataset.open(tmp_path / "data")) == 6
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

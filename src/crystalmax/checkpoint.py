@@ -9,28 +9,39 @@ A run folder holds
     losses.svg            the same as a picture
     last.ckpt             what a resumed run needs; csv and tensorboard are logs
 
+The spec has the size and the SHA-256 of the weights and a hash of itself: weights that are not those that were saved
+are refused, and so is a spec that was changed by hand.
+
 How crystals become numbers travels with the weights: the geometry in the spec, the element table as a hash. A model
 whose element table is not the installed one is refused, since its numbers would mean something else.
 """
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.spec import build, describe
+from crystalmax.writing import at_once, hash_of, is_listing
+from crystalmax.writing import write_json as write_json
 
 FORMAT = 1
+SPEC, WEIGHTS = "spec.json", "weights.safetensors"
+MAX_SPEC_BYTES = 2**24
+"""A larger spec is refused unread."""
+MAX_HEADER_BYTES = 2**20
+"""What names and shapes may take in the file of weights."""
+_AGAIN = "train the model again, or get another copy of it"
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,10 @@ class Model:
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write a model to a folder, weights first, so that a folder with a spec is whole."""
+    """Write a model to a folder; the weights appear first, so that a folder with a spec is whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.objective.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
     spec = {
         "format": FORMAT,
         "crystalmax": __version__,
@@ -62,12 +75,13 @@ def save(model: Model, folder: Path) -> None:
         "objective": describe(model.objective),
         "geometry": describe(model.geometry),
         "extra": dict(model.extra),
+        "files": {WEIGHTS: {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}},
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.objective.state_dict().items()}
-    partial = folder / "weights.partial"
-    save_file(weights, partial)
-    os.replace(partial, folder / "weights.safetensors")
-    write_json(folder / "spec.json", spec)
+    with at_once(folder / SPEC) as file:
+        file.write((json.dumps({**spec, "content_hash": hash_of(spec)}, indent=1) + "\n").encode())
+        file.flush()  # a disk that is full says so before the weights are replaced
+        with at_once(folder / WEIGHTS) as file_of_weights:
+            file_of_weights.write(weights)
 
 
 def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
@@ -78,41 +92,66 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
         trusted: Packages, besides crystalmax, that parts of the model may come from.
 
     Raises:
-        ValueError: The folder holds no model, one of another format, one made with another element table, or weights
-            that do not fit its spec.
+        ValueError: The folder holds no model, one of another format, one that was damaged or changed, one made with
+            another element table, or weights that do not fit its spec.
     """
-    spec = _read_spec(folder)
+    spec = read_spec(folder)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
     if not isinstance(objective, nn.Module) or not isinstance(geometry, Geometry):
-        raise ValueError(f"{folder}/spec.json names parts that are not an objective and a geometry")
+        raise ValueError(f"{folder}/{SPEC} names parts that are not an objective and a geometry")
     try:
-        objective.load_state_dict(load_file(folder / "weights.safetensors"))
+        objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from None
     return Model(objective.eval(), geometry, spec["extra"])
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data so that a reader sees all of it or nothing."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=1) + "\n")
-    os.replace(partial, path)
+def read_spec(folder: Path) -> dict[str, Any]:
+    """What a model consists of, as `save` wrote it.
 
-
-def _read_spec(folder: Path) -> dict[str, Any]:
-    path = folder / "spec.json"
+    Raises:
+        ValueError: The folder holds no model, or one that this version cannot read.
+    """
+    path = folder / SPEC
     try:
-        spec = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise ValueError(f"{SPEC} is larger than {MAX_SPEC_BYTES >> 20} MiB")
+        spec = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no trained model ({error}); make one with `crystalmax pretrain`") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         found = spec.get("format") if isinstance(spec, dict) else None
         raise ValueError(f"{path} has format {found}, but this version of crystalmax reads format {FORMAT}")
+    needed = {"crystalmax": str, "element_table": str, "objective": dict, "geometry": dict, "extra": dict}
+    for name, kind in needed.items():
+        if not isinstance(spec.get(name), kind):
+            raise ValueError(f"{path} has no sound entry {name!r}; {_AGAIN}")
+    if not is_listing(spec.get("files", {})):
+        raise ValueError(f"{path} lists files in a way that {WEIGHTS} cannot be compared with; {_AGAIN}")
     if spec["element_table"] != elements.features_hash():
         raise ValueError(
             f"the model in {folder} was trained with another element table ({spec['element_table']}) than this "
             f"version has ({elements.features_hash()}); install crystalmax {spec['crystalmax']} or train it again"
         )
+    # Models from before there were checksums have none.
+    if (
+        "content_hash" in spec
+        and hash_of({name: spec[name] for name in spec if name != "content_hash"}) != spec["content_hash"]
+    ):
+        raise ValueError(f"{path} is not as it was saved; {_AGAIN}")
     return spec
+
+
+def _read_weights(path: Path, listed: Mapping[str, Any], objective: nn.Module) -> dict[str, torch.Tensor]:
+    most = sum(tensor.nbytes for tensor in objective.state_dict().values()) + MAX_HEADER_BYTES
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the parts in {SPEC} can need; {_AGAIN}")
+    content = path.read_bytes()
+    if WEIGHTS in listed and hashlib.sha256(content).hexdigest() != listed[WEIGHTS]["sha256"]:
+        raise ValueError(
+            f"{path} is not as it was saved: it has {len(content):,} bytes and had {listed[WEIGHTS]['bytes']:,}, "
+            f"or others; {_AGAIN}"
+        )
+    return safetensors.torch.load(content)

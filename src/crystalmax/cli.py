@@ -274,6 +274,18 @@ def study(
         raise ArithmeticError(f"{n_failed} cells failed, see {out / 'failed.csv'}; the same command tries them again")
 
 
+@app.command
+def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model or study.")], /) -> None:
+    """Read every file of data sets, runs, models and studies; name each that is damaged, missing or too many."""
+    from crystalmax.integrity import verify as run
+
+    found = [run(folder) for folder in folders]
+    for folder, each in zip(folders, found, strict=True):
+        print("\n".join((*each.faults, *each.notes, f"{folder}: {each.summary}")))
+    if n_faults := sum(len(each.faults) for each in found):
+        raise ValueError(f"faults found: {n_faults}; they are named above")
+
+
 def _by_name(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
     """NAME=FILE, several times a name if need be."""
     found: dict[str, list[Path]] = {}

@@ -1,8 +1,8 @@
 """Many crystals as flat arrays, in memory or mapped from disk.
 
 What is stored is structures (lattice, positions, species of the canonical cell), not pairs: one data set serves every
-geometry. On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their types,
-counts and hash:
+geometry. On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their counts,
+sizes and hashes; opening compares sizes and counts, `integrity.verify` every byte:
 
     lattice.f8    3 x 3 numbers a crystal, rows are the cell vectors in angstrom
     site_end.i8   where the sites of each crystal end
@@ -13,8 +13,6 @@ counts and hash:
     key_end.i8    where each name ends
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,11 +26,11 @@ import torch
 from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
+from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
+from crystalmax.writing import checksums, hash_of, settle, write_json
 
-FORMAT = 1
 _CHUNK = 512  # crystals that are turned into arrays at once
-_ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,14 @@ class CrystalDataset:
         """Map a data set from disk; takes milliseconds whatever its size.
 
         Raises:
-            ValueError: The folder holds no data set, a newer format, or arrays of another size than the manifest says.
+            ValueError: The folder holds no data set, a newer format, a manifest that contradicts itself, or arrays of
+                another size than the manifest says.
         """
-        manifest = _read_manifest(path)
-        arrays = {name: _mapped(path / name, manifest["bytes"][name]) for name in _ARRAYS}
+        manifest = read_manifest(path)
+        arrays = {name: _mapped(path / name, manifest["bytes"][name]) for name in ARRAYS}
+        for name, total in (("site_end.i8", manifest["n_sites"]), ("key_end.i8", manifest["bytes"]["key.u1"])):
+            if len(arrays[name]) and arrays[name][-1] != total:
+                raise ValueError(f"{path / name} ends with {arrays[name][-1]}, not with {total}; {AGAIN}")
         kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
         names = tuple(manifest["target_names"])
         return cls._of(arrays, kinds, names, manifest["provenance"], manifest["content_hash"])
@@ -83,7 +85,7 @@ class CrystalDataset:
         names: tuple[str, ...],
         *origin: Any,  # noqa: ANN401  # provenance and hash
     ) -> "CrystalDataset":
-        lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in _ARRAYS)
+        lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in ARRAYS)
         target = target.reshape(len(site_end), len(names))
         lattice, position = lattice.reshape(-1, 3, 3), position.reshape(-1, 3)
         return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, *origin)
@@ -96,13 +98,13 @@ class CrystalDataset:
         if not -len(self) <= row < len(self):
             raise IndexError(f"this data set has {len(self)} crystals; there is no crystal {row}")
         row %= len(self)
-        begin, end = (int(self.site_end[row - 1]) if row else 0), int(self.site_end[row])
+        ((begin, end),) = self._ends(np.array([row])).tolist()
         used, species = np.unique(self.species[begin:end], return_inverse=True)
         return Crystal(
             lattice=np.array(self.lattice[row]),
             positions=np.array(self.position[begin:end], dtype=np.float64),
             species=species.astype(np.int64),
-            kinds=tuple(self.kinds[kind] for kind in used),
+            kinds=self._kinds(used),
             key=self.key_of(row),
             targets=dict(zip(self.target_names, map(float, self.target[row]), strict=True)),
         )
@@ -119,17 +121,30 @@ class CrystalDataset:
         """Number of sites of each crystal."""
         return np.diff(self.site_end, prepend=0)
 
+    def _ends(self, rows: Int[np.ndarray, " batch"]) -> Int[np.ndarray, "batch 2"]:
+        """Where the sites of these crystals begin and end; a data set from a stranger may say anything."""
+        ends = np.stack([np.where(rows > 0, self.site_end[rows - 1], 0), self.site_end[rows]], axis=1)
+        if np.any((ends < 0) | (ends > len(self.species))) or np.any(ends[:, 0] > ends[:, 1]):
+            raise ValueError(f"site_end.i8 points outside the {len(self.species)} sites of the data set; {AGAIN}")
+        return ends
+
+    def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
+        """These rows, sorted, of the species table."""
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self.kinds):
+            raise ValueError(f"species.i4 points outside the {len(self.kinds)} species of the data set; {AGAIN}")
+        return tuple(self.kinds[row] for row in rows)
+
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch; its species table holds only species that occur in it."""
-        begins = torch.from_numpy(np.where(rows > 0, self.site_end[rows - 1], 0))
-        sizes = torch.from_numpy(self.site_end[rows]) - begins
+        begins, ends = torch.from_numpy(self._ends(rows)).unbind(1)
+        sizes = ends - begins
         sites = ranges(begins, sizes).numpy()
         used, species = np.unique(self.species[sites], return_inverse=True)
         return CrystalBatch(
             lattice=torch.from_numpy(self.lattice[rows]),
             positions=torch.from_numpy(self.position[sites].astype(np.float64)),
             species=torch.from_numpy(species.astype(np.int64)),
-            kinds=torch.from_numpy(kind_table([self.kinds[kind] for kind in used])),
+            kinds=torch.from_numpy(kind_table(self._kinds(used))),
             crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes),
             targets={name: torch.from_numpy(self.target[rows, i]) for i, name in enumerate(self.target_names)},
             keys=tuple(map(self.key_of, rows.tolist())),
@@ -182,18 +197,22 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self._files = {name: self._stack.enter_context((self.folder / name).open("wb")) for name in _ARRAYS}
+        self._files = {name: self._stack.enter_context((self.folder / name).open("wb")) for name in ARRAYS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        with self._stack:
-            self._write_waiting()
-        if kind is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        self._square_targets()
-        (self.folder / "manifest.json").write_text(json.dumps(self._manifest(), indent=1))
-        self.folder.rename(self.path)
+        try:
+            with self._stack:
+                if kind is None:
+                    self._write_waiting()
+            if kind is None:
+                self._square_targets()
+                write_json(self.folder / "manifest.json", self._manifest())
+                settle(*self.folder.iterdir(), self.folder)
+                self.folder.rename(self.path)
+                settle(self.path.parent)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)  # there only if something went wrong
 
     def add(self, crystal: Crystal) -> None:
         """Append one crystal; a property that was not there before is unknown for those before it."""
@@ -223,40 +242,25 @@ class DatasetWriter:
         square.tofile(self.folder / "target.f8")
 
     def _manifest(self) -> dict[str, Any]:
-        paths = {name: self.folder / name for name in _ARRAYS}
+        arrays = checksums(self.folder / name for name in ARRAYS)
         content = {
             "format": FORMAT,
             "n_crystals": self.n_crystals,
             "n_sites": self._ends["site_end.i8"],
             "target_names": list(self._targets),
             "kinds": list(self._kinds),
-            "bytes": {name: path.stat().st_size for name, path in paths.items()},
-            "sha256": {name: _sha256(path) for name, path in paths.items()},
+            "bytes": {name: arrays[name]["bytes"] for name in ARRAYS},
+            "sha256": {name: arrays[name]["sha256"] for name in ARRAYS},
         }
-        content_hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return {**content, "content_hash": content_hash, "provenance": dict(self.provenance)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a crystalmax data set ({error}); make one with `crystalmax ingest`") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ValueError(f"{path} has format {found}, but this version reads format {FORMAT}; ingest the source again")
-    return manifest
+        beside = checksums(path for path in self.folder.iterdir() if path.name not in ARRAYS)
+        provenance = dict(self.provenance)
+        return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": provenance}
 
 
 def _mapped(path: Path, n_bytes: int) -> np.ndarray:
     found = path.stat().st_size if path.exists() else None
     if found != n_bytes:
-        raise ValueError(f"{path} has {found} bytes where its manifest says {n_bytes}; ingest the source again")
+        raise ValueError(f"{path} has {found} bytes where its manifest says {n_bytes}; {AGAIN}")
     dtype = np.dtype("<" + path.suffix[1:])
     # As a plain array over the map: each look into a memmap costs microseconds.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if n_bytes else np.empty(0, dtype=dtype)

@@ -8,11 +8,22 @@ spec may come from a stranger. The one rule for a component: `__init__` stores e
 import functools
 import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+import torch
+from torch import nn
+from torch.nn.modules import module as registry
+
+MAX_WEIGHTS = 10**8
+"""Numbers that all parts of a spec may hold together; a spec that asks for more is refused before they are made."""
+MAX_TENSORS = 10**4
+"""Arrays, likewise."""
+MAX_RECIPE_BYTES = 2**20
+"""A larger recipe is refused unread."""
 _PARTS = (
     "encoding geometry neighbors transforms alterations corruptions augmentations estimators critics regularizers "
     "negatives encoders encoders.layers objectives contrasts intrinsic"
@@ -47,8 +58,20 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     """Make the component that a spec describes; lists become tuples, and a mapping without `use` stays a mapping.
 
     The spec may import from crystalmax, torch.optim and the packages that are `trusted` besides.
+
+    Raises:
+        ValueError: The spec names a part that there is not or that may not be used, gives it arguments that it does not
+            take, nests parts too deeply, or asks for more weights than `MAX_WEIGHTS`.
     """
-    return _build(spec, (*_TRUSTED, *trusted), "")
+    packages = (*_TRUSTED, *trusted)
+    try:
+        # Once without memory, to see how much it would take; some parts can only be made in earnest.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
+            _build(spec, packages, "")
+        with _limited():
+            return _build(spec, packages, "")
+    except RecursionError:
+        raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
 
 
 def read_recipe(recipe: str | Path) -> dict[str, object]:
@@ -59,9 +82,11 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
         raise FileNotFoundError(
             f"no file and no shipped recipe is called {recipe}{_did_you_mean(str(recipe), shipped)}"
         )
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise ValueError(f"{recipe} is larger than {MAX_RECIPE_BYTES >> 20} MiB, which no recipe is")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of the syntax, or of the encoding
         raise ValueError(f"{recipe} is not valid TOML: {error}") from error
 
 
@@ -108,7 +133,44 @@ def _build(spec: object, trusted: tuple[str, ...], where: str) -> object:
         raise ValueError(f"at {where}: {error}" if where else str(error)) from error
     if later:
         return functools.partial(component, **arguments) if arguments else component
-    return component(**arguments)
+    try:
+        return component(**arguments)
+    except (RecursionError, _TooLarge):
+        raise
+    except Exception as error:  # whatever a part raises on arguments that it cannot take, it means the same
+        at = f"at {where}: " if where else ""
+        raise _Unmade(f"{at}{component.__name__} cannot be made with these arguments: {error}") from error
+
+
+class _TooLarge(ValueError):
+    """A spec asks for more than the limits."""
+
+
+class _Unmade(ValueError):
+    """A part did not take its arguments."""
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Modules made inside may not hold more than the limits."""
+    n_weights = n_tensors = 0
+
+    def count(owner: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
+        nonlocal n_weights, n_tensors
+        n_weights, n_tensors = n_weights + (0 if tensor is None else tensor.numel()), n_tensors + 1
+        if n_weights > MAX_WEIGHTS or n_tensors > MAX_TENSORS:
+            found = f"{n_weights:,} weights in {n_tensors:,} arrays"
+            raise _TooLarge(f"these are at least {found}, more than {MAX_WEIGHTS:,} in {MAX_TENSORS:,}; ask for less")
+
+    hooks = (
+        registry.register_module_parameter_registration_hook(count),
+        registry.register_module_buffer_registration_hook(count),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _find(name: str, trusted: tuple[str, ...]) -> type:

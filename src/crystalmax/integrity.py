@@ -1,0 +1,188 @@
+"""Whether data sets, runs, models and studies are still what was written: every byte is read.
+
+Files that are listed with a checksum are compared with it. The others, such as the results of a study's cells, have
+checksums of their own inside, or are read as what their ending says.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crystalmax.checkpoint import SPEC, WEIGHTS, read_spec
+from crystalmax.dataset import CrystalDataset
+from crystalmax.manifest import ARRAYS, read_manifest
+from crystalmax.writing import PARTIAL, checksum
+
+_CHUNK = 2**20  # numbers of an array that are looked at together
+_AGAIN = "make it again, or get another copy"
+
+
+class Verified(NamedTuple):
+    """What came of reading a folder.
+
+    Attributes:
+        n_compared: Files that are what their checksum says.
+        n_read: Files without a checksum that could be read.
+        faults: A sentence for each file that is damaged, missing or too many.
+        notes: A sentence for whatever could not be verified.
+    """
+
+    n_compared: int = 0
+    n_read: int = 0
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How much was read."""
+        return f"{self.n_compared} files are as they were written; {self.n_read} more carry no checksum and can be read"
+
+
+def verify(path: Path) -> Verified:
+    """Read every file of a data set, a run, a model or a study.
+
+    Raises:
+        ValueError: The folder is none of these.
+    """
+    for mark, look in _KINDS.items():
+        if (path / mark).is_file():
+            return look(path)
+    what = "a file, not a folder" if path.is_file() else "no data set, run, model or study"
+    raise ValueError(f"{path} is {what}; give a folder as ingest, pretrain, finetune or study write it")
+
+
+def _of_dataset(path: Path) -> Verified:
+    try:
+        manifest = read_manifest(path)
+    except ValueError as error:
+        return Verified(faults=(f"{error}.",))
+    hashes = manifest.get("sha256", {})
+    arrays = {name: {"bytes": manifest["bytes"][name], "sha256": hashes.get(name)} for name in ARRAYS}
+    beside = manifest.get("beside")
+    found = _compared(path, {**arrays, **(beside or {})})
+    notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
+    unlisted = [file for file in _files(path) if file.name not in {"manifest.json", *arrays, *(beside or {})}]
+    if beside is None:
+        others = ", ".join(file.name for file in unlisted)
+        notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
+        unlisted = []
+    faults = [f"{file} is not in the manifest of the data set; remove it." for file in unlisted]
+    if not found.faults:
+        faults += _misfits(path)
+    return Verified(found.n_compared, 0, (*found.faults, *faults), tuple(notes))
+
+
+def _misfits(path: Path) -> Iterator[str]:
+    """What the arrays of a data set say that cannot be, whoever wrote its checksums."""
+    try:
+        data = CrystalDataset.open(path)
+    except ValueError as error:
+        yield f"{error}."
+        return
+    for name, ends in (("site_end.i8", data.site_end), ("key_end.i8", data.key_end)):
+        if not all(chunk[0] >= 0 and np.all(np.diff(chunk) >= 0) for chunk in _chunks(ends)):
+            yield f"{path / name} does not rise from crystal to crystal; {_AGAIN}."
+    if not all(0 <= chunk.min() <= chunk.max() < len(data.kinds) for chunk in _chunks(data.species)):
+        yield f"{path / 'species.i4'} names species beyond the {len(data.kinds)} of the manifest; {_AGAIN}."
+    for name, numbers in (("lattice.f8", data.lattice), ("position.f4", data.position)):
+        if not all(np.isfinite(chunk).all() for chunk in _chunks(numbers)):
+            yield f"{path / name} holds numbers that are not finite; {_AGAIN}."
+
+
+def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts of an array that overlap by one row."""
+    return (array[max(begin - 1, 0) : begin + _CHUNK] for begin in range(0, len(array), _CHUNK))
+
+
+def _of_run(path: Path) -> Verified:
+    others = [file for file in _files(path) if file.name not in (SPEC, WEIGHTS)]
+    if not (path / SPEC).exists():
+        note = f"{path} holds no weights yet: its training was not finished; go on with it by --resume."
+        return _together([_read(others), Verified(notes=(note,))])
+    try:
+        spec = read_spec(path)
+    except ValueError as error:
+        return Verified(faults=(f"{error}.",))
+    if "files" in spec:
+        return _together([_compared(path, spec["files"]), _read(others)])
+    note = f"{path} carries no checksums: nothing can be said of its weights."
+    return _together([_read(others), Verified(notes=(note,))])
+
+
+def _of_study(path: Path) -> Verified:
+    parts = [folder for folder in sorted(path.rglob("*")) if any((folder / mark).is_file() for mark in _KINDS)]
+    others = [file for file in _files(path) if not any(file.is_relative_to(part) for part in parts)]
+    return _together([*map(verify, parts), _read(others)])
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _compared(path: Path, listed: Mapping[str, Mapping[str, Any]]) -> Verified:
+    faults = []
+    for name, written in listed.items():
+        file = path / name
+        if not file.is_file():
+            faults.append(f"{file} is missing; {_AGAIN}.")
+            continue
+        found = checksum(file)
+        if found["bytes"] != written["bytes"]:
+            faults.append(f"{file} has {found['bytes']:,} bytes and had {written['bytes']:,}; {_AGAIN}.")
+        elif written["sha256"] is not None and found["sha256"] != written["sha256"]:
+            faults.append(f"{file} is damaged: its bytes are not those that were written; {_AGAIN}.")
+    return Verified(len(listed) - len(faults), 0, tuple(faults))
+
+
+def _read(files: Iterable[Path]) -> Verified:
+    """Files without a checksum of ours, read as what their ending says."""
+    n_read, faults = 0, []
+    for file in files:
+        if file.suffix == PARTIAL:
+            faults.append(f"{file} is left over from a write that was cut off; remove it.")
+            continue
+        try:
+            _READERS.get(file.suffix, Path.read_bytes)(file)
+            n_read += 1
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+            faults.append(f"{file} is damaged ({' '.join(str(error).split())}); {_AGAIN}.")
+    return Verified(0, n_read, tuple(faults))
+
+
+def _together(parts: Iterable[Verified]) -> Verified:
+    n_compared, n_read, faults, notes = zip(*parts, strict=True)
+    return Verified(sum(n_compared), sum(n_read), sum(faults, ()), sum(notes, ()))
+
+
+def _read_packed(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the sum of {damaged} is wrong")
+
+
+def _read_table(file: Path) -> None:
+    with pq.ParquetFile(file) as table:
+        for _ in table.iter_batches():
+            pass
+
+
+_KINDS: dict[str, Callable[[Path], Verified]] = {
+    "manifest.json": _of_dataset,
+    "study.json": _of_study,
+    SPEC: _of_run,
+    "run.json": _of_run,
+}
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".json": lambda file: json.loads(file.read_bytes()),
+    ".jsonl": lambda file: [json.loads(line) for line in file.read_bytes().splitlines()],
+    ".npy": lambda file: np.load(file, mmap_mode="r", allow_pickle=False),
+    ".npz": _read_packed,
+    ".ckpt": _read_packed,
+    ".parquet": _read_table,
+}

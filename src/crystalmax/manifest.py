@@ -1,0 +1,72 @@
+"""The manifest of a data set: what lies in its folder, of what size and with which checksums."""
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from crystalmax.crystal import N_KIND_COLUMNS
+from crystalmax.writing import hash_of, is_listing
+
+FORMAT = 1
+ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
+CONTENT = ("format", "n_crystals", "n_sites", "target_names", "kinds", "bytes", "sha256")
+"""What of the manifest the hash of the content is of."""
+AGAIN = "ingest the source again"
+MAX_MANIFEST_BYTES = 2**28
+"""A larger manifest is refused unread."""
+_TYPES = {"n_crystals": int, "n_sites": int, "target_names": list, "kinds": list, "bytes": dict, "provenance": dict}
+_TYPES |= {"content_hash": str}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a data set, if it is one and agrees with itself.
+
+    Raises:
+        ValueError: It is missing, of another format, incomplete, or its numbers contradict each other.
+    """
+    file = path / "manifest.json"
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError(f"manifest.json is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+        manifest = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a crystalmax data set ({error}); make one with `crystalmax ingest`") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ValueError(f"{path} has format {found}, but this version reads format {FORMAT}; ingest the source again")
+    try:
+        contradiction = _contradiction(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        contradiction = f"it is incomplete ({type(error).__name__}: {error})"
+    if contradiction:
+        raise ValueError(f"{file} contradicts itself: {contradiction}; {AGAIN}")
+    return manifest
+
+
+def _contradiction(manifest: Mapping[str, Any]) -> str:
+    """What in a manifest cannot be; nothing if it is sound."""
+    for name, kind in _TYPES.items():
+        if type(manifest[name]) is not kind:
+            return f"{name} is {manifest[name]!r:.60}, no {kind.__name__}"
+    n_crystals, n_sites, n_targets = manifest["n_crystals"], manifest["n_sites"], len(manifest["target_names"])
+    counts = {"lattice.f8": 9 * n_crystals, "site_end.i8": n_crystals, "key_end.i8": n_crystals}
+    counts |= {"position.f4": 3 * n_sites, "species.i4": n_sites, "target.f8": n_crystals * n_targets}
+    for name, count in counts.items():
+        if manifest["bytes"][name] != count * int(name[-1]):
+            return f"{name} should have {count * int(name[-1])} bytes, not {manifest['bytes'][name]}"
+    if not all(isinstance(name, str) for name in manifest["target_names"]):
+        return "a name of a property is no text"
+    for number, occupancy, charge in chain.from_iterable(manifest["kinds"]):
+        if not (type(number) is int and 1 <= number <= N_KIND_COLUMNS - 2 and 0.0 < occupancy <= 1.0):
+            return f"a species has atomic number {number} and occupancy {occupancy}"
+        if charge is not None and not math.isfinite(charge):
+            return f"a species has the charge {charge}"
+    if not is_listing(manifest.get("beside", {})):
+        return "the list of files beside the arrays is none"
+    # Without checksums there is nothing to compare: `integrity.verify` says so.
+    if "sha256" in manifest and hash_of({name: manifest[name] for name in CONTENT}) != manifest["content_hash"]:
+        return "its content_hash is not that of its content"
+    return ""

@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all, and checksums that tell whether they are still what was written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
+
+PARTIAL = ".partial"
+"""How the name of a file ends until it is whole."""
+
+
+@contextmanager
+def at_once(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which replaces `path` when the block ends, and leaves nothing behind if it fails."""
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            # Else a crash of the machine could keep the new name and lose what it stands for.
+            os.fsync(file.fileno())
+        partial.replace(path)
+        settle(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data so that a reader sees all of it or nothing."""
+    with at_once(path) as file:
+        file.write((json.dumps(data, indent=1) + "\n").encode())
+
+
+def settle(*paths: Path) -> None:
+    """Wait until these files and folders are on the disk, where the system can tell."""
+    for path in paths:
+        if os.name == "posix" or path.is_file():  # elsewhere folders cannot be opened
+            number = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+
+
+def checksum(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file, as they are stored beside it."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def checksums(paths: Iterable[Path]) -> dict[str, dict[str, int | str]]:
+    """Size and SHA-256 of several files, by name."""
+    return {path.name: checksum(path) for path in sorted(paths)}
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, the same before they were written as JSON and after they were read."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_listing(listed: object) -> bool:
+    """Whether this is what `checksums` makes, of names that stay in their folder on every system."""
+    return isinstance(listed, dict) and all(
+        _stays(name)
+        and isinstance(entry, dict)
+        and type(entry.get("bytes")) is int
+        and isinstance(entry.get("sha256"), str)
+        for name, entry in listed.items()
+    )
+
+
+def _stays(name: str) -> bool:
+    return name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
