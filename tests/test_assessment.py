@@ -10,7 +10,16 @@ from sklearn.linear_model import Ridge
 from sklearn.tree import ExtraTreeRegressor
 
 from crystalmax import evaluation
-from crystalmax.assessment import TWIN_SEEDS, VECTORS, Assessment, assess, feature_sets, formula, report_assessment
+from crystalmax.assessment import (
+    SMALL_DATA,
+    TWIN_SEEDS,
+    VECTORS,
+    Assessment,
+    assess,
+    feature_sets,
+    formula,
+    report_assessment,
+)
 from crystalmax.demo import overall
 from crystalmax.encoders import SiteNet
 from crystalmax.evaluation import RepeatedFolds
@@ -62,8 +71,8 @@ def test_feature_sets_hold_ours_its_twins_and_plain_rivals():
     assert all(len(each.values) == len(CRYSTALS) and np.isfinite(each.values).all() for each in found.values())
     twins = [each.values for each in found.values() if each.kind in ("pretrained", "untrained")]
     assert len({values.tobytes() for values in twins}) == 4
-    parts = [found[name].values for name in (VECTORS, "composition statistics", "structure statistics")]
-    np.testing.assert_array_equal(found["vectors and statistics"].values, np.concatenate(parts, axis=1))
+    parts = [found[name].values for name in (VECTORS, "all statistics")]
+    np.testing.assert_array_equal(found["vectors and all statistics"].values, np.concatenate(parts, axis=1))
 
 
 def test_one_formula_for_all_cells_and_polymorphs():
@@ -83,7 +92,9 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     assert found.verdict.sentence in page
     assert "Band gap: every method at " in page
     table = pd.read_parquet(tmp_path / "a" / "results.parquet")
-    assert len(table) == (9 * 2 + 1) * 2
+    assert len(table) == (9 * 2 + 2 + 1) * 2
+    ours = table[table.model == SMALL_DATA]
+    assert set(ours.features) == {"all statistics", "vectors and all statistics"}
     assert set(found.scores.tested) == set(range(11))
 
 

@@ -26,6 +26,7 @@ OWNERS = {
         "featurizer.py",
         "regressor.py",
         "evaluation.py",
+        "small_data.py",
         "plots.py",
         "study/material.py",
         "study/matbench.py",

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crystalmax.featurizer import CrystalFeaturizer as CrystalFeaturizer
     from crystalmax.regressor import CrystalRegressor as CrystalRegressor
+    from crystalmax.small_data import SmallDataRegressor as SmallDataRegressor
 
 __version__ = "0.1.0"
-__all__ = ["CrystalFeaturizer", "CrystalRegressor"]
+__all__ = ["CrystalFeaturizer", "CrystalRegressor", "SmallDataRegressor"]
 
 # Loaded on first use (PEP 562), so that `import crystalmax` and `--help` never wait for torch.
-_HOME = {"CrystalFeaturizer": "crystalmax.featurizer", "CrystalRegressor": "crystalmax.regressor"}
+_HOME = {
+    "CrystalFeaturizer": "crystalmax.featurizer",
+    "CrystalRegressor": "crystalmax.regressor",
+    "SmallDataRegressor": "crystalmax.small_data",
+}
 
 
 def __getattr__(name: str) -> object:

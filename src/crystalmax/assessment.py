@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,17 @@ from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
-from crystalmax.featurizer import CrystalFeaturizer, encode
+from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.report import Drawing, Table, comparison_table, ranking_table, write_report
+from crystalmax.small_data import SmallDataRegressor
 from crystalmax.verdict import Verdict, verdict
 
 log = logging.getLogger(__name__)
 
 VECTORS = "pre-trained vectors"
+SMALL_DATA = "forest and Gaussian processes"
+"""What tables call `SmallDataRegressor`."""
+
 TWIN_SEEDS = (1001, 1002, 1003)
 """Seeds of the untrained twins; far from those that runs are usually trained with."""
 
@@ -39,22 +43,26 @@ class Assessment:
 
 
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
-    """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together."""
+    """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together.
+
+    The regressor for small data is tried on all statistics, without and with vectors.
+    """
     data = CrystalDataset.from_crystals(crystals)
-    vectors = encode(featurizer.encoder, featurizer.geometry, data)
+    vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
     fractions, _ = baselines.element_fractions(crystals)
     composition, _ = baselines.composition_statistics(crystals)
     structure, _ = baselines.structure_statistics(crystals)
-    statistics = np.concatenate([composition, structure], axis=1)
+    statistics = np.concatenate([fractions, composition, structure], axis=1)
+    ours = {SMALL_DATA: SmallDataRegressor()}
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
-        **{name: FeatureSet(encode(twin.encoder, twin.geometry, data), "untrained") for name, twin in twins.items()},
+        **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
         "element fractions": FeatureSet(fractions, "baseline"),
         "composition statistics": FeatureSet(composition, "baseline"),
         "structure statistics": FeatureSet(structure, "baseline"),
-        "composition and structure statistics": FeatureSet(statistics, "baseline"),
-        "vectors and statistics": FeatureSet(np.concatenate([vectors, statistics], axis=1), "joint"),
+        "all statistics": FeatureSet(statistics, "baseline", ours),
+        "vectors and all statistics": FeatureSet(np.concatenate([vectors, statistics], axis=1), "joint", ours),
     }
 
 
@@ -75,7 +83,7 @@ def assess(
     """
     values = np.array([crystal.targets.get(target, np.nan) for crystal in crystals])
     known = np.flatnonzero(np.isfinite(values)).tolist()
-    labelled = {name: FeatureSet(each.values[known], each.kind) for name, each in features.items()}
+    labelled = {name: replace(each, values=each.values[known]) for name, each in features.items()}
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
     scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs)

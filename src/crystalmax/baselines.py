@@ -1,7 +1,8 @@
 """Plain numbers of a crystal that no network made: the rivals that any learnt vector has to beat.
 
-Each of `element_fractions`, `composition_statistics` and `structure_statistics` returns one row a crystal and the names
-of the columns. All count atoms by occupancy, and none depends on which cell describes the crystal.
+`element_fractions`, `composition_statistics`, `structure_statistics` and all of them together, `statistics`, return one
+row a crystal and the names of the columns. All count atoms by occupancy, and none depends on which cell describes the
+crystal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
@@ -27,6 +28,9 @@ SHELL_WIDTH = 0.4
 
 ORDERS = (1, 2, 4, 6)
 """Degrees of the Legendre polynomials that describe the angles between bonds."""
+
+_POLONIUM = Crystal(3.36 * np.eye(3), np.zeros((1, 3)), np.zeros(1, dtype=np.int64), ((Occupant(84, 1.0),),))
+"""The simplest crystal there is; it tells what the columns are called."""
 
 GRAMS_PER_CUBIC_CENTIMETRE = 1.66053907
 """One unified atomic mass unit per cubic angstrom."""
@@ -72,8 +76,14 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     the atoms on them. Bonds follow the rule of `surroundings`.
     """
     rows = [_structure_statistics(crystal) for crystal in crystals]
-    names = tuple(rows[0]) if rows else ()
+    names = tuple(_structure_statistics(_POLONIUM))
     return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
+
+
+def statistics(crystals: Sequence[Crystal]) -> Features:
+    """All of the above side by side: what is known of a crystal without any learning."""
+    found = [make(crystals) for make in (element_fractions, composition_statistics, structure_statistics)]
+    return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 
 def _structure_statistics(crystal: Crystal) -> dict[str, float]:

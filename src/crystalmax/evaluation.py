@@ -5,7 +5,7 @@ mean is said by `verdict`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -33,10 +33,11 @@ FEW_LABELS = 150
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Numbers that describe the rows of a data set, and their role in the comparison."""
+    """Numbers that describe the rows of a data set, their role, and models that are tried on them alone, by name."""
 
     values: Float[np.ndarray, "crystals columns"]
     kind: Kind
+    models: Mapping[str, BaseEstimator] = field(default_factory=dict)
 
 
 class Draw(NamedTuple):
@@ -170,26 +171,31 @@ def evaluate(
     groups: Sequence[str] | None = None,
     n_jobs: int = 1,
 ) -> Scores:
-    """Score each model on each feature set with the labels of each draw, and the median of those labels beside them.
+    """Score models on feature sets with the labels of each draw, and the median of those labels beside them.
 
     Args:
         features: Feature sets by name, all with one row a value of `y`.
         y: The property, without gaps.
-        models: scikit-learn regressors by name; extra trees and ridge unless given.
+        models: scikit-learn regressors by name for every feature set; extra trees and ridge unless given.
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
         groups: A name for each row; rows of one name never stand on both sides of a split.
         n_jobs: Processes to spread the draws over. The scores do not depend on it.
     """
     _check(features, y)
-    models = default_models() if models is None else models
+    common = default_models() if models is None else models
+    methods = [
+        _Scored(name, each, model, estimator)
+        for name, each in features.items()
+        for model, estimator in {**common, **each.models}.items()
+    ]
     plan = plan_for(len(y)) if plan is None else plan
     draws = plan.draws(np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1])
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
-    predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, features, models, y) for draw in reversed(draws))[::-1]
+    predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, methods, y) for draw in reversed(draws))[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
-    methods = [(name, each.kind, model) for (name, each), model in product(features.items(), models)]
-    rows = [(*method, *draw[:4]) for method, draw in product([*methods, (TRIVIAL, "trivial", "median")], draws)]
+    named = [*((each.name, each.features.kind, each.model) for each in methods), (TRIVIAL, "trivial", "median")]
+    rows = [(*method, *draw[:4]) for method, draw in product(named, draws)]
     table = pd.DataFrame(rows, columns=["features", "kind", "model", "labels", "draw", "seed", "pool"])
     table["mae"] = np.abs(predictions - y[tested]).mean(axis=1)
     return Scores(table, predictions, tested, y[tested])
@@ -212,19 +218,28 @@ def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) ->
             )
 
 
+class _Scored(NamedTuple):
+    """A model on a feature set, and the names of both."""
+
+    name: str
+    features: FeatureSet
+    model: str
+    estimator: BaseEstimator
+
+
 def _predict(
-    draw: Draw, features: Mapping[str, FeatureSet], models: Mapping[str, BaseEstimator], y: Float[np.ndarray, " rows"]
-) -> Float[np.ndarray, "methods rows"]:
+    draw: Draw, methods: Sequence[_Scored], y: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, "predictors rows"]:
     """Predictions of every method, last of the median; NaN in rows that are not tested."""
-    predictions = np.full((len(features) * len(models) + 1, len(y)), np.nan)
+    predictions = np.full((len(methods) + 1, len(y)), np.nan)
     seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
     with threadpool_limits(1):  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
-            for row, (feature_set, model) in enumerate(product(features.values(), models.values())):
-                seeded = clone(model)
+            for row, method in enumerate(methods):
+                seeded = clone(method.estimator)
                 if "random_state" in seeded.get_params():
                     seeded.set_params(random_state=seed)
-                estimator = make_pipeline(StandardScaler(), seeded).fit(feature_set.values[train], y[train])
-                predictions[row, test] = estimator.predict(feature_set.values[test])
+                estimator = make_pipeline(StandardScaler(), seeded).fit(method.features.values[train], y[train])
+                predictions[row, test] = estimator.predict(method.features.values[test])
             predictions[-1, test] = np.median(y[train])
     return predictions

@@ -11,7 +11,7 @@ from crystalmax import checkpoint
 from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.featurizer import CrystalFeaturizer, encode
+from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.objectives.supervised import Regression
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
@@ -19,9 +19,9 @@ from crystalmax.sources import Record
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
-    """A row a record: `key`, the vector, and in `refusal` the reason where there is none."""
+    """A row a record: `key`, its numbers, and in `refusal` the reason where there are none."""
     names = [str(name) for name in featurizer.get_feature_names_out()]
-    return _table(records, names, lambda data: encode(featurizer.encoder, featurizer.geometry, data))
+    return _table(records, names, featurizer.numbers)
 
 
 def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: Path) -> tuple[float, float]:

@@ -1,0 +1,290 @@
+"""Regression from few labels: a forest and Gaussian processes, mixed as the labels themselves advise, with intervals.
+
+Every member predicts a distribution, which is kept as its quantiles at `LEVELS`, so that a mixture of them is a set of
+weighted points whatever they are.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.linalg import cho_solve
+from scipy.stats import norm
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
+"""Probabilities at which members say their quantiles; the middle one is the median."""
+
+FOLDS = 5
+"""Parts of the labels, at most, that are left out in turn, to see how well each member predicts them."""
+
+STEPS = 4
+"""Shares of members are multiples of one over this."""
+
+FEW = 300
+"""So many labels at most decide the hyperparameters of a kernel, whose search costs the cube of their number."""
+
+FARTHEST = 4.0
+"""Deviations from the mean at which a column is cut off before a Gaussian process sees it."""
+
+Columns = Float[np.ndarray, "rows columns"]
+Labels = Float[np.ndarray, " labels"]
+Parts = Sequence[Int[np.ndarray, " _"]]
+Quantiles = Float[np.ndarray, "_ levels"]
+
+
+class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """Predicts from 50 to some thousand labels, with intervals.
+
+    Three members say a distribution each: a quantile forest of extremely randomised trees (Meinshausen 2006), a
+    Gaussian process, and one on labels made normal by a power transform, which suits what is positive and skewed. Their
+    mixture has the shares with which its median comes nearest to labels that were left out. The prediction is the
+    median of the mixture, where the mean absolute error is least. Intervals are its quantiles, moved outwards or
+    inwards as the labels left out demand (conformalised quantile regression, DOI 10.48550/arXiv.1905.03222).
+
+    Columns need no scaling, and may be more than labels.
+
+    Args:
+        trees: Of the forest.
+        random_state: Seed of the forest, of the parts that are left out and of the labels that decide hyperparameters.
+
+    Attributes:
+        shares_: Share of each member: forest, process, process on transformed labels.
+        error_: Mean absolute error over the labels, each left out in turn; a little too good, as it chose the shares.
+    """
+
+    def __init__(self, trees: int = 100, *, random_state: int | None = 0) -> None:
+        self.trees, self.random_state = trees, random_state
+
+    def fit(
+        self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"] | None = None
+    ) -> "SmallDataRegressor":  # sklearn's names
+        """Fit all members, then choose their shares.
+
+        Args:
+            X: A row for each label.
+            y: The labels.
+            groups: A number for each label; labels of one number, such as polymorphs, are left out together.
+
+        Raises:
+            ValueError: There are fewer than two labels or groups, or values that are not finite.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        rng = np.random.default_rng(self.random_state)
+        seed, few = int(rng.integers(2**31)), rng.permutation(len(y))[:FEW]
+        parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
+        processes = [Process.fit(X, y, few), Process.fit(X, y, few, PowerTransformer())]
+        self.members_: tuple[Member, ...] = (Forest.fit(X, y, self.trees, seed), *processes)
+        self.left_out_ = (
+            _left_out(X, y, parts, -(-self.trees // FOLDS), seed),
+            *(process.left_out(parts) for process in processes),
+        )
+        self.labels_ = y
+        errors = {shares: self._error(shares) for shares in _all_shares(len(self.members_))}
+        self.shares_ = min(errors, key=lambda shares: errors[shares])
+        self.error_ = errors[self.shares_]
+        return self
+
+    def predict(self, X: Columns) -> Float[np.ndarray, " rows"]:
+        """The median of the mixture for each row."""
+        median: Float[np.ndarray, " rows"] = self.predict_quantiles(X, [0.5])[:, 0]
+        return median
+
+    def predict_quantiles(self, X: Columns, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
+        """Quantiles of the mixture at these probabilities, as they are."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return mixture([member.quantiles(X) for member in self.members_], self.shares_, levels)
+
+    def predict_interval(self, X: Columns, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
+        """Ends of an interval for each row that holds the measured value with this probability.
+
+        Raises:
+            ValueError: The coverage is not between 0 and 1.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
+        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
+        low, high = mixture(self.left_out_, self.shares_, ends).T
+        beyond = np.maximum(low - self.labels_, self.labels_ - high)
+        level = min(1.0, coverage * (1 + 1 / len(beyond)))
+        margin = np.quantile(beyond, level, method="higher") * np.array([-1.0, 1.0])
+        found: Float[np.ndarray, "rows 2"] = self.predict_quantiles(X, ends) + margin
+        # Moved inwards by more than its half, an interval shrinks to its middle.
+        crossed = found[:, 0] > found[:, 1]
+        found[crossed] = found[crossed].mean(axis=1, keepdims=True)
+        return found
+
+    def _error(self, shares: tuple[float, ...]) -> float:
+        return float(np.abs(mixture(self.left_out_, shares, [0.5])[:, 0] - self.labels_).mean())
+
+
+@runtime_checkable
+class Member(Protocol):
+    """A fitted model that predicts distributions."""
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles of the distribution of each row at `LEVELS`."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A forest whose leaves say which labels a row resembles, and how much.
+
+    Attributes:
+        forest: The trees.
+        ascending: The labels.
+        leaf_of_label: The leaf of each tree that holds the label.
+    """
+
+    forest: ExtraTreesRegressor
+    ascending: Labels
+    leaf_of_label: Int[np.ndarray, "labels trees"]
+
+    @classmethod
+    def fit(cls, X: Columns, y: Labels, trees: int, seed: int) -> "Forest":
+        """Grow trees until each leaf holds one value."""
+        order = np.argsort(y, kind="stable")
+        forest = ExtraTreesRegressor(trees, max_features=1 / 3, n_jobs=1, random_state=seed).fit(X[order], y[order])
+        return cls(forest, y[order], forest.apply(X[order]))
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of the labels that share a leaf with each row, weighted by how often they do."""
+        weights = np.zeros((len(X), len(self.ascending)))
+        for leaf, leaf_of_label in zip(self.forest.apply(X).T, self.leaf_of_label.T, strict=True):
+            together = leaf[:, None] == leaf_of_label
+            weights += together / together.sum(axis=1, keepdims=True)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return _quantiles(np.broadcast_to(self.ascending, weights.shape), weights, LEVELS)
+
+
+def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise ValueError(
+            f"all {len(groups)} labels are of one group, and none can be left out; give other groups, or none"
+        )
+    split = GroupKFold(min(FOLDS, n_groups), shuffle=True, random_state=seed)
+    return [held for _, held in split.split(groups, groups=groups)]
+
+
+def _left_out(X: Columns, y: Labels, parts: Parts, trees: int, seed: int) -> Quantiles:
+    """What a forest says of each label that it was not grown on."""
+    found = np.empty((len(y), len(LEVELS)))
+    for held in parts:
+        kept = np.setdiff1d(np.arange(len(y)), held)
+        found[held] = Forest.fit(X[kept], y[kept], trees, seed).quantiles(X[held])
+    return found
+
+
+@dataclass(frozen=True)
+class Process:
+    """A Gaussian process on scaled columns and labels, with a Matern kernel that all columns share.
+
+    Attributes:
+        scaler: Of the columns.
+        process: On labels of mean 0 and deviation 1.
+        transform: Made the labels normal before that, if it was wanted.
+        middle: Mean of the labels, after the transform.
+        spread: Their deviation.
+    """
+
+    scaler: StandardScaler
+    process: GaussianProcessRegressor
+    transform: PowerTransformer | None
+    middle: float
+    spread: float
+
+    @classmethod
+    def fit(
+        cls, X: Columns, y: Labels, few: Int[np.ndarray, " few"], transform: PowerTransformer | None = None
+    ) -> "Process":
+        """Find hyperparameters by the likelihood of a few of the labels, then condition on all."""
+        scaler = StandardScaler().fit(X)
+        inputs = _scaled(scaler, X)
+        labels = y if transform is None else transform.fit_transform(y[:, None])[:, 0]
+        middle, spread = float(labels.mean()), float(labels.std()) or 1.0
+        labels = (labels - middle) / spread
+        kernel = ConstantKernel() * Matern(X.shape[1] ** 0.5, nu=1.5) + WhiteKernel(0.1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
+            found = GaussianProcessRegressor(kernel, alpha=1e-6).fit(inputs[few], labels[few]).kernel_
+        process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
+        return cls(scaler, process, transform, middle, spread)
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of a measurement at each row, noise included."""
+        return self._said(*self.process.predict(_scaled(self.scaler, X), return_std=True))
+
+    def left_out(self, parts: Parts) -> Quantiles:
+        """What the process would say of each label without its part, in closed form.
+
+        After Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 5.12, for parts, not single labels.
+        """
+        labels = self.process.y_train_
+        precision = cho_solve((self.process.L_, True), np.eye(len(labels)))
+        mean, variance = np.empty_like(labels), np.empty_like(labels)
+        for held in parts:
+            covariance = np.linalg.inv(precision[np.ix_(held, held)])
+            mean[held] = labels[held] - covariance @ (precision[held] @ labels)
+            variance[held] = np.diag(covariance)
+        return self._said(mean, np.sqrt(variance))
+
+    def _said(self, mean: Float[np.ndarray, " rows"], deviation: Float[np.ndarray, " rows"]) -> Quantiles:
+        """From normal distributions of scaled labels to quantiles in units of the labels."""
+        values = mean[:, None] + deviation[:, None] * norm.ppf(LEVELS)
+        if self.transform is None:
+            plain: Quantiles = self.middle + self.spread * values
+            return plain
+        # Beyond the labels, the inverse of a power transform grows without bound, or ends.
+        inside = np.clip(values, self.process.y_train_.min(), self.process.y_train_.max())
+        units = (self.middle + self.spread * inside).reshape(-1, 1)
+        found: Quantiles = self.transform.inverse_transform(units).reshape(values.shape)
+        return found
+
+
+def mixture(
+    members: Sequence[Quantiles], shares: Sequence[float], levels: Sequence[float]
+) -> Float[np.ndarray, "rows asked"]:
+    """Quantiles at these levels of a mixture of distributions, each given by its quantiles at `LEVELS`."""
+    used = [(member, share) for member, share in zip(members, shares, strict=True) if share]
+    values = np.concatenate([member for member, _ in used], axis=1)
+    weights = np.repeat([share for _, share in used], len(LEVELS)) / len(LEVELS)
+    order = np.argsort(values, axis=1, kind="stable")
+    return _quantiles(np.take_along_axis(values, order, axis=1), weights[order], np.asarray(levels, dtype=float))
+
+
+def _quantiles(
+    values: Float[np.ndarray, "rows points"],
+    weights: Float[np.ndarray, "rows points"],
+    levels: Float[np.ndarray, " asked"],
+) -> Float[np.ndarray, "rows asked"]:
+    """Quantiles of weighted points, ascending in each row; weights of a row sum to 1."""
+    row = np.arange(len(values))[:, None]
+    reached = np.minimum(np.cumsum(weights, axis=1), 1)
+    reached[:, -1] = 1
+    # One search serves all rows: each has a stretch of its own on one line. Rounding must not skip a point.
+    place = np.searchsorted((reached + 2 * row).ravel(), (levels - 1e-9 + 2 * row).ravel())
+    return np.take_along_axis(values, place.reshape(len(values), -1) - row * values.shape[1], axis=1)
+
+
+def _all_shares(n_members: int) -> list[tuple[float, ...]]:
+    """All shares in steps, the most even first, which therefore win ties."""
+    steps = [each for each in product(range(STEPS + 1), repeat=n_members) if sum(each) == STEPS]
+    return [tuple(step / STEPS for step in each) for each in sorted(steps, key=max)]
+
+
+def _scaled(scaler: StandardScaler, X: Columns) -> Columns:
+    scaled: Columns = np.clip(scaler.transform(X), -FARTHEST, FARTHEST)
+    return scaled
