@@ -85,14 +85,14 @@ def test_the_table_has_a_row_for_each_draw(done):
         ["part", "method", "model", "labels", "draw", "split", "level", "epoch", "crystals"]
     ).any()
     frozen = rows[rows.part == "representation"]
-    # 13 methods and 5 models, with 3 draws of 8 labels and 2 of 16; and always the median.
-    assert len(frozen) == (13 * 5 + 1) * 5
+    # 15 methods and 5 models, one more model on two, with 3 draws of 8 labels and 2 of 16; and always the median.
+    assert len(frozen) == (15 * 5 + 2 + 1) * 5
     assert frozen.mae.notna().all()
     assert set(frozen.commit) == {"abc"}
     assert frozen.formulas_in_labels.eq(0).all()
     official = rows[rows.part == "official"]
     assert set(official.labels) == {20}
-    assert len(official) == (13 * 5 + 1) * 2
+    assert len(official) == (15 * 6 + 1) * 2
     assert set(rows.part) == {"curves", "leakage", "official", "representation"}
 
 

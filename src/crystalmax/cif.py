@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -16,13 +17,28 @@ from jaxtyping import Float
 
 from crystalmax import symbols
 from crystalmax.crystal import Crystal, Occupant
+from crystalmax.limits import (
+    MAX_ATOMS,
+    MAX_FILE_BYTES,
+    MAX_IMAGES,
+    MAX_OPERATIONS,
+    MAX_SLOW_BYTES,
+    MAX_SLOW_IMAGES,
+    MAX_SLOW_LINE,
+    MAX_STRUCTURES,
+    refuse_above,
+    refuse_crowds,
+)
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
 from crystalmax.symmetry import operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _AXES = ("fract_x", "fract_y", "fract_z")
 _MAGNETIC = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_operation.xyz")
+_OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _FORMULA_SLACK = 0.02
+_LONGEST_FORMULA = 2048
+_LESS = "give a smaller cell, or fewer operations"
 
 
 def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> list[Reading | Refused]:
@@ -30,6 +46,8 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
 
     Cells are kept as the file has them, filled by symmetry. Where several blocks have atoms, keys end in their names.
     """
+    if len(text) > MAX_FILE_BYTES:
+        return [Refused(key, f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files")]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     # CIF is ASCII; what is beyond stands in names and comments.
@@ -49,6 +67,8 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         return [
             Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal structure")
         ]
+    if len(blocks) > MAX_STRUCTURES:
+        return [Refused(key, f"it has {len(blocks):,} data blocks, more than {MAX_STRUCTURES:,}", "split it")]
     return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]
 
 
@@ -65,16 +85,21 @@ def _read_block(block: cif.Block, key: str, max_sites: int) -> Reading | Refused
 
 def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     cell = _cell(block, key)
-    stated = cif.as_string(block.find_value("_chemical_formula_sum") or "?")
+    stated = cif.as_string(block.find_value("_chemical_formula_sum") or "?")[:_LONGEST_FORMULA]
     formula = symbols.sum_formula(stated)
+    n_operations = max(len(block.find_values(tag)) for tag in _OPERATIONS)
+    refuse_above(n_operations, MAX_OPERATIONS, "symmetry operations", key, "give those of the space group")
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
     if guess and any(block.find_values(tag) for tag in _MAGNETIC):
         remedy = "add the operations without time reversal, as _space_group_symop_operation_xyz"
         raise Refused(key, "its symmetry is given as magnetic operations only", remedy)
     if len(operations.rotations) > 1:
+        n_images = crystal.n_sites * len(operations.rotations)
+        refuse_above(n_images, MAX_IMAGES, "atoms by symmetry", key, _LESS)
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
         crystal = replace(crystal, positions=positions, species=crystal.species[atoms])
+    refuse_crowds(crystal.positions @ crystal.lattice, key, max_sites)
     reading = checked(crystal, filter(None, (guess, *notes)), max_sites=max_sites)
     if _disagrees(reading.crystal.composition(), formula):
         note = f"the stated formula {stated!r} disagrees with the atoms"
@@ -85,11 +110,15 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
 def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Reading | Refused:
     from pymatgen.io.cif import CifParser
 
+    if len(text) > MAX_SLOW_BYTES or max(map(len, text.splitlines())) > MAX_SLOW_LINE:
+        reason = f"gemmi cannot read it ({cause}), and it is too large, or a line of it too long, for another parser"
+        return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Occupancies are for our policies to judge, hence the tolerance.
             parser = CifParser.from_str(text, occupancy_tolerance=1e6)
+            _refuse_slow(parser, key)
             (structure,) = parser.parse_structures(primitive=False, on_error="raise")
         if problem := parser.check(structure):
             raise ValueError(problem)
@@ -100,6 +129,17 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
         reason = " ".join(f"neither gemmi ({cause}) nor pymatgen ({error}) can read it".split())
         return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
     return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *reading.notes))
+
+
+def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser, whose package is imported late
+    """Refuse what pymatgen would take minutes for: it compares every image of every atom with every other."""
+    for block in parser._cif.data.values():
+        n_atoms = len(block.data.get("_atom_site_fract_x", ()))
+        n_listed = max((len(block.data[tag]) for tag in block.data if tag.startswith(_OPERATIONS)), default=0)
+        refuse_above(n_listed, MAX_OPERATIONS, "symmetry operations", key, _LESS)
+        if n_atoms:
+            n_images = n_atoms * len(parser.get_symops(block))
+            refuse_above(n_images, MAX_SLOW_IMAGES, "atoms by symmetry, and gemmi cannot read it", key, _LESS)
 
 
 def _cell(block: cif.Block, key: str) -> gemmi.UnitCell:
@@ -122,6 +162,7 @@ def _listed_atoms(
     """The atoms as they are listed, before symmetry, and what was reinterpreted."""
     loop = _atom_loop(block)
     assert loop is not None  # blocks without one are passed over
+    refuse_above(loop.length(), MAX_ATOMS, "atoms", key, "give a smaller cell")
     values, names_of_columns = loop.values, (tag.lower().removeprefix("_atom_site_") for tag in loop.tags)
     columns = {name: values[column :: loop.width()] for column, name in enumerate(names_of_columns)}
     labels = columns.get("label")

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from os import PathLike
 from pathlib import Path, PurePath
 
@@ -19,13 +19,13 @@ from joblib import Parallel, delayed
 
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
-from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_poscar, read_with_ase
+from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
+from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, shortened
 from crystalmax.structures import MAX_SITES, Refused, origin_of
 from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of
 
-MAX_FILE_BYTES = 2**28
-"""Size above which a file, or an entry of an archive once unpacked, is refused."""
-CHUNK = 128
+CHUNK, CHUNK_BYTES = 128, 2**24
+"""Structures, and bytes of what holds them, that one worker is given at once."""
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
@@ -51,6 +51,7 @@ class _Piece:
     source: str
     opened: Callable[[str, int], Outcomes]
     targets: Mapping[str, float] = field(default_factory=dict)
+    n_bytes: int = 0
 
 
 def read(
@@ -71,9 +72,8 @@ def read(
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
     pieces = chain.from_iterable(map(_pieces, sources, positions))
-    chunks = iter(lambda: list(islice(pieces, CHUNK)), [])
     opened = delayed(partial(_open, max_sites=max_sites, cell=cell))
-    records = chain.from_iterable(Parallel(n_jobs=n_jobs, return_as="generator")(map(opened, chunks)))
+    records = chain.from_iterable(Parallel(n_jobs=n_jobs, return_as="generator")(map(opened, _chunks(pieces))))
     return _unique(records if labels is None else _labelled(records, read_labels(labels)))
 
 
@@ -90,6 +90,18 @@ def write_notes(path: str | PathLike[str], records: Iterable[Record]) -> int:
     rows = [(record.key, record.source, note) for record in records for note in record.notes]
     Table(rows, columns=["key", "source", "note"]).to_csv(path, index=False)
     return len(rows)
+
+
+def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces by the hundred, or fewer where they are large: several chunks wait in memory for a worker."""
+    chunk: list[_Piece] = []
+    for piece in pieces:
+        chunk.append(piece)
+        if len(chunk) == CHUNK or sum(one.n_bytes for one in chunk) > CHUNK_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def _pieces(source: object, position: str) -> Iterator[_Piece]:
@@ -142,8 +154,9 @@ def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
             wanted = [entry for entry in archive.infolist() if _is_wanted(PurePath(entry.filename))]
             for entry in sorted(wanted, key=lambda entry: entry.filename):
                 opened = _unpacked(archive, entry)
-                yield _Piece(_key_of(PurePath(entry.filename)), f"{path}!{entry.filename}", opened)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+                name, source = _key_of(PurePath(entry.filename)), f"{path}!{entry.filename}"
+                yield _Piece(name, source, opened, n_bytes=entry.file_size)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         yield _refusal(key, str(path), f"it is no readable zip archive ({error})", "pack it anew")
     else:
         if not wanted:
@@ -156,9 +169,14 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[str
         return partial(_refuse, "it is an archive within an archive", "unpack it first")
     if entry.file_size > MAX_FILE_BYTES:
         return partial(_refuse, *_TOO_LARGE)
+    if entry.file_size > 2**20 and entry.file_size > MAX_RATIO * entry.compress_size:
+        found = f"it is {entry.file_size / max(entry.compress_size, 1):,.0f} times larger than it is packed"
+        return partial(_refuse, f"{found}, more than the {MAX_RATIO} that a structure can be", "check where it is from")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return partial(_refuse, f"it is packed by method {entry.compress_type}", "pack it by the usual one, deflate")
     try:
-        return partial(reader, archive.read(entry))
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
+        return partial(reader, archive.read(entry))  # never more than the size that was looked at
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError) as error:
         return partial(_refuse, f"this entry cannot be unpacked ({error})", "pack it anew, without a password")
 
 
@@ -166,8 +184,11 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
     for number, row in enumerate(rows):
         if isinstance(row, Refused):
             yield _refusal(row.key, source, row.reason, row.remedy)
+        elif len(row.cif) > MAX_FILE_BYTES:
+            yield _refusal(row.key, f"{source} row {number}", *_TOO_LARGE)
         else:
-            yield _Piece(row.key, f"{source} row {number}", partial(read_cif, row.cif), row.targets)
+            opened = partial(read_cif, row.cif)
+            yield _Piece(row.key, f"{source} row {number}", opened, row.targets, len(row.cif))
 
 
 def _is_wanted(name: PurePath) -> bool:
@@ -192,11 +213,13 @@ def _open(pieces: list[_Piece], max_sites: int, cell: Callable[[Crystal], Crysta
     for piece in pieces:
         for outcome in piece.opened(piece.key, max_sites):
             if isinstance(outcome, Refused):
-                record = Record(outcome.key, piece.source, targets=piece.targets, refusal=outcome)
+                refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
+                record = Record(refusal.key, piece.source, targets=piece.targets, refusal=refusal)
             else:
                 targets = {**outcome.crystal.targets, **piece.targets}
-                crystal = replace(cell(outcome.crystal) if cell else outcome.crystal, targets=targets)
-                record = Record(crystal.key, piece.source, crystal, targets, outcome.notes)
+                crystal = cell(outcome.crystal) if cell else outcome.crystal
+                crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
+                record = Record(crystal.key, piece.source, crystal, targets, tuple(map(shortened, outcome.notes)))
             records.append(record)
     return records
 
@@ -247,7 +270,7 @@ def _read_file(path: Path, key: str, max_sites: int) -> Outcomes:
         if path.stat().st_size > MAX_FILE_BYTES:
             return _refuse(*_TOO_LARGE, key, max_sites)
         reader = reader_of(path)
-        return reader(path.read_bytes(), key, max_sites) if reader else read_with_ase(path, key, max_sites)
+        return reader(path.read_bytes(), key, max_sites) if reader else read_other(path, key, max_sites)
     except OSError as error:
         return [Refused(key, f"it cannot be opened ({error.strerror})", "check the file and its permissions")]
 
@@ -258,6 +281,6 @@ FORMATS: dict[str, Reader] = {
     ".vasp": read_poscar,
     ".poscar": read_poscar,
     ".json": read_json,
-    ".xyz": partial(read_with_ase, form="extxyz"),
-    ".extxyz": partial(read_with_ase, form="extxyz"),
+    ".xyz": read_xyz,
+    ".extxyz": read_xyz,
 }

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from crystalmax import __version__, plots
+from crystalmax.assessment import SMALL_DATA
 from crystalmax.report import Drawing, Section, Table, comparison_table, write_report
 from crystalmax.study import figures, runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.official import LEADERBOARD
-from crystalmax.study.representation import RECIPES
+from crystalmax.study.representation import ALL_STATISTICS, JOINED, RECIPES
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
 from crystalmax.study.transfer import STARTS
@@ -23,8 +24,9 @@ SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining
 SHOWN = (
     *(f"{recipe} recipe" for recipe in RECIPES),
     f"{RECIPES[0]} recipe and statistics",
+    JOINED,
     "element fractions",
-    "composition and structure statistics",
+    ALL_STATISTICS,
 )
 """Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
 
@@ -32,7 +34,7 @@ ANSWERING = (f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
 """Methods whose verdicts begin the report: frozen, and fine-tuned."""
 
 CURVES, PAIRS, BOXES = (
-    ("ridge", "extra trees"),
+    ("ridge", "extra trees", SMALL_DATA),
     ("ridge", "extra trees", "hidden layer"),
     ("least squares", "hidden layer"),
 )

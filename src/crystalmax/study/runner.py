@@ -190,7 +190,7 @@ def _seconds(folder: Path, name: str) -> float:
 
 
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
-    """Cost of what remains, times what a unit of cost took: in the same part of the study where it is known."""
+    """Cost of what remains, times what a unit of cost took in its part; before that is known, as long as other cells."""
     ended = {outcome.name for outcome in outcomes}
     spent = pd.DataFrame(
         [(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"]
@@ -198,10 +198,10 @@ def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -
     left = [(_part(cell.name), cell.cost) for cell in cells if cell.name not in ended]
     seconds = None
     if len(spent):
-        overall = spent.s.sum() / spent.cost.sum()
         of_part = spent.groupby("part")[["s", "cost"]].sum()
         rates = (of_part.s / of_part.cost).to_dict()
-        seconds = sum(cost * rates.get(part, overall) for part, cost in left) / n_jobs
+        usual = spent.s.mean()
+        seconds = sum(cost * rates[part] if part in rates else usual for part, cost in left) / n_jobs
     return Forecast(len(outcomes), len(cells), seconds, sum(bool(each.error) for each in outcomes))
 
 

@@ -11,7 +11,17 @@ from crystalmax.study import leakage
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.representation import RECIPES, Features, Method, drawn, methods, network_cell, score
+from crystalmax.study.representation import (
+    ALL_STATISTICS,
+    JOINED,
+    RECIPES,
+    Features,
+    Method,
+    drawn,
+    methods,
+    network_cell,
+    score,
+)
 from crystalmax.study.settings import Study
 from crystalmax.study.transfer import fine_tunings
 
@@ -26,7 +36,7 @@ OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, 
 }
 """What two data sets can have in common, from little to much."""
 
-BESIDE = (TRIVIAL, "composition and structure statistics", f"{RECIPE} recipe and statistics")
+BESIDE = (TRIVIAL, "composition and structure statistics", f"{RECIPE} recipe and statistics", ALL_STATISTICS, JOINED)
 """What is shown beside networks; part 2 has more."""
 
 MODELS = ("ridge", "extra trees", "hidden layer")
