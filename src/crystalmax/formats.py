@@ -65,7 +65,7 @@ def read_other(path: Path, key: str, max_sites: int) -> Outcomes:
     from ase.io.formats import filetype
 
     try:
-        form = filetype(path)
+        form = filetype(str(path))
     except Exception as error:  # whatever it fails with, it means the same
         return [Refused(key, f"it cannot be read ({type(error).__name__}: {error})", _REMEDY)]
     if form not in ASE_FORMATS:

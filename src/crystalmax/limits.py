@@ -1,0 +1,52 @@
+"""How much one entry of a source may ask for; structures come from strangers, who may ask for anything.
+
+What is beyond a limit is refused before it is made, in a sentence, and spoils nothing else.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+MAX_FILE_BYTES = 2**26
+"""Size above which a file, an entry of an archive once unpacked, or a cell of a table is refused."""
+MAX_RATIO = 200
+"""How much smaller packing may have made an entry of an archive; CIF files become some ten times smaller."""
+MAX_STRUCTURES = 10**5
+"""Structures that one file or entry may hold; tables, folders and archives may hold any number."""
+MAX_ATOMS = 10**5
+"""Atoms that one structure may list."""
+MAX_OPERATIONS = 1024
+"""Symmetry operations that one structure may list; no space group has more than 192."""
+MAX_IMAGES = 10**6
+"""Atoms times operations."""
+MAX_SLOW_BYTES, MAX_SLOW_LINE, MAX_SLOW_IMAGES = 2**21, 2048, 6000
+"""The same for what pymatgen reads, which is slow: bytes, characters a line (as CIF has it), atoms times operations."""
+SITES_A_PLACE = 10
+"""Atoms may be listed this many times as often as there may be sites, since several can share one."""
+MAX_TOGETHER = 100
+"""Atoms that one cube of 1 angstrom may hold."""
+MAX_WORDS = 300
+"""Letters of a name, a reason or a note; the rest is cut off."""
+
+
+def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> None:
+    """Refuse an entry that has more of something than the limit."""
+    if found > limit:
+        from crystalmax.structures import Refused  # here, so that limits stand below all that has them
+
+        raise Refused(key, f"it has {found:,} {what}, more than the {limit:,} that one entry may have", remedy)
+
+
+def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int) -> None:
+    """Refuse atoms, at places in angstrom, that are far too many, or so close that all would be compared with all."""
+    if len(places) <= MAX_TOGETHER:
+        return
+    refuse_above(len(places), SITES_A_PLACE * max_sites, "atoms", key, "give a smaller cell, or allow more sites")
+    finite = places[np.isfinite(places).all(axis=1)]
+    _, together = np.unique(np.floor(np.clip(finite, -(2.0**60), 2.0**60)), axis=0, return_counts=True)
+    most = int(together.max(initial=0))
+    refuse_above(most, MAX_TOGETHER, "atoms within 1 angstrom", key, "list each atom once")
+
+
+def shortened(text: str) -> str:
+    """A text of a stranger, for a table that people read."""
+    return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}..."
