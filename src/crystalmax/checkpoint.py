@@ -32,7 +32,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.spec import build, describe
-from crystalmax.writing import at_once, hash_of, is_listing
+from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing
 from crystalmax.writing import write_json as write_json
 
 FORMAT = 1
@@ -64,8 +64,15 @@ class Model:
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write a model to a folder; the weights appear first, so that a folder with a spec is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model to a folder, which appears at once; one that is there already gets the weights before the spec."""
+    if not folder.exists():
+        with folder_at_once(folder) as partial:
+            _save_into(model, partial)
+    else:
+        _save_into(model, folder)
+
+
+def _save_into(model: Model, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.objective.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     spec = {

@@ -13,7 +13,6 @@ sizes and hashes; opening compares sizes and counts, `integrity.verify` every by
     key_end.i8    where each name ends
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from jaxtyping import Float, Int
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
-from crystalmax.writing import checksums, hash_of, settle, write_json
+from crystalmax.writing import checksums, folder_at_once, hash_of, write_json
 
 _CHUNK = 512  # crystals that are turned into arrays at once
 
@@ -184,7 +183,7 @@ class DatasetWriter:
         if path.exists():
             raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
         self.path, self.provenance = path, provenance
-        self.folder = path.with_name(f".{path.name}.partial")
+        self.folder = path
         self.n_crystals = 0
         self._ends = {"site_end.i8": 0, "key_end.i8": 0}
         self._kinds: dict[Species, int] = {}
@@ -192,27 +191,21 @@ class DatasetWriter:
         self._target_widths: list[int] = []
         self._waiting: list[Crystal] = []
         self._files: dict[str, IO[bytes]] = {}
-        self._stack = ExitStack()
+        self._whole, self._stack = ExitStack(), ExitStack()
 
     def __enter__(self) -> "DatasetWriter":
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder = self._whole.enter_context(folder_at_once(self.path))
         self._files = {name: self._stack.enter_context((self.folder / name).open("wb")) for name in ARRAYS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        try:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._whole:
             with self._stack:
-                if kind is None:
-                    self._write_waiting()
-            if kind is None:
-                self._square_targets()
-                write_json(self.folder / "manifest.json", self._manifest())
-                settle(*self.folder.iterdir(), self.folder)
-                self.folder.rename(self.path)
-                settle(self.path.parent)
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)  # there only if something went wrong
+                if error is not None:
+                    raise error
+                self._write_waiting()
+            self._square_targets()
+            write_json(self.folder / "manifest.json", self._manifest())
 
     def add(self, crystal: Crystal) -> None:
         """Append one crystal; a property that was not there before is unknown for those before it."""

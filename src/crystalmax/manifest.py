@@ -66,6 +66,9 @@ def _contradiction(manifest: Mapping[str, Any]) -> str:
             return f"a species has the charge {charge}"
     if not is_listing(manifest.get("beside", {})):
         return "the list of files beside the arrays is none"
+    hashes = manifest.get("sha256", {})
+    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+        return "its checksums are no texts by name"
     # Without checksums there is nothing to compare: `integrity.verify` says so.
     if "sha256" in manifest and hash_of({name: manifest[name] for name in CONTENT}) != manifest["content_hash"]:
         return "its content_hash is not that of its content"

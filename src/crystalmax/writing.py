@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -26,6 +27,25 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
         settle(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_at_once(path: Path) -> Iterator[Path]:
+    """A hidden folder to write to, which becomes `path` when the block ends, and vanishes if it fails.
+
+    What an earlier process left of such a folder, because it was killed, is cleared away.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        settle(*partial.iterdir(), partial)
+        partial.rename(path)
+        settle(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
