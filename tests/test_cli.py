@@ -176,6 +176,24 @@ def test_predictions_are_close_to_labels_in_scale_and_damaged_files_have_a_reaso
     assert table.prediction.dropna().between(0, 10).all()
 
 
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_fit_predicts_with_intervals(home, good_and_broken, tmp_path, vectors):
+    with_vectors = ("--model", home.path / "run") if vectors else ()
+    done = crystalmax("fit", *home.labelled, "--target", "band_gap", *with_vectors, "--out", tmp_path / "fit")
+    assert done.code == 0, done.err
+    assert "model for band_gap from 26 labels" in done.out
+    out = tmp_path / "predictions.csv"
+    asked = ("--model", tmp_path / "fit", "--coverage", 0.8, "--out", out, "--jobs", 1)
+    assert crystalmax("predict", good_and_broken, *asked).code == 0
+    table = pd.read_csv(out, keep_default_na=False, na_values={name: [""] for name in ("prediction", "low", "high")})
+    table = table.set_index("key")
+    assert set(table.index[table.prediction.isna()]) == set(BROKEN)
+    found = table[table.refusal == ""]
+    assert found.prediction.between(found.low, found.high).all()
+    assert found.prediction["MgO-rocksalt"] > found.prediction["NaCl-rocksalt"] - 5
+    assert (tmp_path / "fit" / "encoder").exists() == vectors
+
+
 def test_damaged_files_are_listed_and_the_good_ones_come_out(good_and_broken, tmp_path):
     done = crystalmax("ingest", good_and_broken, "--out", tmp_path / "data", "--jobs", 1)
     assert done.code == 0
@@ -225,6 +243,7 @@ def test_what_exists_is_not_overwritten(home):
     assert "go on with it by --resume" in refusal("pretrain", home.path / "data", "--out", home.path / "run")
     options = ("--target", "band_gap", "--model", home.path / "run", "--out", home.path / "model")
     assert "model exists already" in refusal("finetune", *home.labelled, *options)
+    assert "model exists already" in refusal("fit", *home.labelled, *options)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "finetune"])

@@ -193,17 +193,43 @@ def finetune(
 
 
 @app.command
-def predict(sources: Sources, /, *, model: Path, out: TableFile, options: Options = GIVEN) -> None:
+def fit(
+    sources: Sources, /, *, target: Target, out: Path, model: Run | None = None, seed: int = 0, options: Options = GIVEN
+) -> None:
+    """Learn a property from few labels: statistics of composition and structure, forest and Gaussian processes.
+
+    Args:
+        out: The model folder to write.
+        model: A run folder, whose vectors stand beside the statistics; `evaluate` tells whether they help.
+        seed: Of the forest and of the labels that are left out to choose between members.
+    """
+    from crystalmax import checkpoint, fitted
+
+    crystals = _labelled(_read(sources, options), target)
+    loaded = None if model is None else checkpoint.load(model, trusted=options.trust)
+    found = fitted.fit(crystals, target, model=loaded, seed=seed)
+    fitted.save(found, out)
+    print(f"model for {target} from {len(crystals):,} labels in {out}")
+    print(f"mean absolute error on labels left out in turn: {found.regressor.error_:.4g}")
+
+
+@app.command
+def predict(
+    sources: Sources, /, *, model: Path, out: TableFile, coverage: float = 0.9, options: Options = GIVEN
+) -> None:
     """Write a prediction for every structure, and the reason where there is none.
 
     Args:
-        model: A model folder, as `finetune` writes it.
+        model: A model folder, as `fit` or `finetune` writes it; what `fit` writes also gives intervals.
+        coverage: How likely a measurement lies within the interval.
     """
-    from crystalmax.checkpoint import load
-    from crystalmax.prediction import predict as run
+    from crystalmax import checkpoint, fitted, prediction
 
-    loaded = load(model, trusted=options.trust)
-    _write(run(_read(sources, options), loaded), out)
+    records = _read(sources, options)
+    if fitted.holds_fit(model):
+        _write(fitted.predict(records, fitted.load(model, trusted=options.trust), coverage=coverage), out)
+    else:
+        _write(prediction.predict(records, checkpoint.load(model, trusted=options.trust)), out)
 
 
 @app.command

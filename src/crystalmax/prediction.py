@@ -21,7 +21,7 @@ from crystalmax.sources import Record
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
     """A row a record: `key`, its numbers, and in `refusal` the reason where there are none."""
     names = [str(name) for name in featurizer.get_feature_names_out()]
-    return _table(records, names, featurizer.numbers)
+    return table_of(records, names, featurizer.numbers)
 
 
 def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: Path) -> tuple[float, float]:
@@ -52,14 +52,15 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     objective = model.objective
     if not isinstance(objective, Regression):
         raise ValueError("this model predicts nothing yet; fine-tune it with `crystalmax finetune`")
-    return _table(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
+    return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 
 
-def _table(
+def table_of(
     records: Iterable[Record],
     columns: Sequence[str],
     compute: Callable[[CrystalDataset], Float[np.ndarray, "crystals columns"]],
 ) -> pd.DataFrame:
+    """A row a record: `key`, what is computed for its crystal, and in `refusal` the reason where there is none."""
     everything = list(records)
     crystals = {row: record.crystal for row, record in enumerate(everything) if record.crystal is not None}
     values = np.full((len(everything), len(columns)), np.nan)

@@ -119,12 +119,10 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         low, high = mixture(self.left_out_, self.shares_, ends).T
         beyond = np.maximum(low - self.labels_, self.labels_ - high)
         level = min(1.0, coverage * (1 + 1 / len(beyond)))
-        margin = np.quantile(beyond, level, method="higher") * np.array([-1.0, 1.0])
-        found: Float[np.ndarray, "rows 2"] = self.predict_quantiles(X, ends) + margin
-        # Moved inwards by more than its half, an interval shrinks to its middle.
-        crossed = found[:, 0] > found[:, 1]
-        found[crossed] = found[crossed].mean(axis=1, keepdims=True)
-        return found
+        margin = float(np.quantile(beyond, level, method="higher"))
+        low, median, high = self.predict_quantiles(X, [ends[0], 0.5, ends[1]]).T
+        # Moved inwards, neither end passes the prediction.
+        return np.stack([np.minimum(low - margin, median), np.maximum(high + margin, median)], axis=1)
 
     def _error(self, shares: tuple[float, ...]) -> float:
         return float(np.abs(mixture(self.left_out_, shares, [0.5])[:, 0] - self.labels_).mean())

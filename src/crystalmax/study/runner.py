@@ -190,7 +190,7 @@ def _seconds(folder: Path, name: str) -> float:
 
 
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
-    """Cost of what remains, times what a unit of cost took in its part; before that is known, as long as other cells."""
+    """Cost of what remains, times what a unit of cost took in its part; as long as other cells before that is known."""
     ended = {outcome.name for outcome in outcomes}
     spent = pd.DataFrame(
         [(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"]

@@ -1,0 +1,170 @@
+"""A model from few labels on disk: what it was fitted to, from which it is fitted again in seconds. Never a pickle.
+
+A folder holds
+
+    fit.json              the property, the columns, settings, and a checksum of the numbers
+    labels.safetensors    numbers, value and group of each labelled crystal
+    encoder/              a model folder, if vectors are among the columns
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+
+from crystalmax import __version__, checkpoint
+from crystalmax.baselines import formula
+from crystalmax.checkpoint import Model
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.prediction import table_of
+from crystalmax.small_data import SmallDataRegressor
+from crystalmax.sources import Record
+from crystalmax.writing import at_once, write_json
+
+FORMAT = 1
+SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
+SHAPES = {"numbers": 2, "values": 1, "groups": 1}
+"""What the file of numbers holds, and how many axes each has."""
+
+_AGAIN = "fit it again with `crystalmax fit`, or get another copy of it"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A property, learnt from these crystals.
+
+    Attributes:
+        target: Name of the property.
+        numbers: What describes each labelled crystal.
+        values: Its value.
+        groups: Crystals of one formula share a number.
+        model: The network whose vectors are the first columns, if there are any.
+        seed: Of the regressor.
+    """
+
+    target: str
+    numbers: Float[np.ndarray, "labels columns"]
+    values: Float[np.ndarray, " labels"]
+    groups: Int[np.ndarray, " labels"]
+    model: Model | None = None
+    seed: int = 0
+
+    @property
+    def featurizer(self) -> CrystalFeaturizer:
+        """Makes the columns."""
+        return featurizer_of(self.model)
+
+    @cached_property
+    def regressor(self) -> SmallDataRegressor:
+        """Fitted when first asked for; the same numbers and versions give the same."""
+        groups = self.groups if len(np.unique(self.groups)) > 1 else None
+        return SmallDataRegressor(random_state=self.seed).fit(self.numbers.astype(np.float64), self.values, groups)
+
+
+def featurizer_of(model: Model | None) -> CrystalFeaturizer:
+    """Statistics alone, or behind the vectors of a network."""
+    if model is None:
+        return CrystalFeaturizer()
+    return CrystalFeaturizer(model.encoder, geometry=model.geometry, statistics=True)
+
+
+def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None, seed: int = 0) -> Fitted:
+    """Learn a property that canonical crystals carry, each of them."""
+    numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
+    values = np.array([crystal.targets[target] for crystal in crystals])
+    groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]
+    return Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
+
+
+def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
+    """A row a record: `key`, `prediction`, `low` and `high` of its interval, and `refusal` where there is none."""
+
+    def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
+        numbers = fitted.featurizer.numbers(data).astype(np.float64)
+        interval = fitted.regressor.predict_interval(numbers, coverage)
+        return np.concatenate([fitted.regressor.predict(numbers)[:, None], interval], axis=1)
+
+    return table_of(records, ["prediction", "low", "high"], ends)
+
+
+def holds_fit(folder: Path) -> bool:
+    """Whether `save` wrote this folder."""
+    return (folder / SPEC).is_file()
+
+
+def save(fitted: Fitted, folder: Path) -> None:
+    """Write a folder; its description comes last, so that a folder with one is whole.
+
+    Raises:
+        FileExistsError: The folder exists already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
+    folder.mkdir(parents=True, exist_ok=True)
+    if fitted.model is not None:
+        checkpoint.save(fitted.model, folder / ENCODER)
+    content = safetensors.numpy.save({name: np.ascontiguousarray(getattr(fitted, name)) for name in SHAPES})
+    with at_once(folder / NUMBERS) as file:
+        file.write(content)
+    write_json(
+        folder / SPEC,
+        {
+            "format": FORMAT,
+            "crystalmax": __version__,
+            "target": fitted.target,
+            "columns": fitted.featurizer.get_feature_names_out().tolist(),
+            "encoder": fitted.model is not None,
+            "seed": fitted.seed,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+    )
+
+
+def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
+    """Read what `save` wrote.
+
+    Raises:
+        ValueError: The folder holds no such model, a damaged one, or one whose columns this version does not make.
+    """
+    spec = _read_spec(folder / SPEC)
+    content = (folder / NUMBERS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != spec["sha256"]:
+        raise ValueError(f"{folder / NUMBERS} is not as it was saved; {_AGAIN}")
+    try:
+        arrays = safetensors.numpy.load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / NUMBERS} cannot be read ({error}); {_AGAIN}") from None
+    if {name: array.ndim for name, array in arrays.items()} != SHAPES:
+        raise ValueError(f"{folder / NUMBERS} does not hold {', '.join(SHAPES)}; {_AGAIN}")
+    model = checkpoint.load(folder / ENCODER, trusted=trusted) if spec["encoder"] else None
+    if featurizer_of(model).get_feature_names_out().tolist() != spec["columns"]:
+        raise ValueError(
+            f"the model in {folder} was fitted by crystalmax {spec['crystalmax']} to columns that this version "
+            f"does not make; {_AGAIN}"
+        )
+    return Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"])
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    try:
+        spec = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path.parent} holds no fitted model ({error}); make one with `crystalmax fit`") from None
+    texts, others = ("crystalmax", "target", "sha256"), {"format": int, "columns": list, "encoder": bool, "seed": int}
+    kinds = dict.fromkeys(texts, str) | others
+    if not isinstance(spec, dict) or any(not isinstance(spec.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(f"{path} does not describe a fitted model; {_AGAIN}")
+    if spec["format"] != FORMAT:
+        raise ValueError(f"{path} has format {spec['format']}, but this version of crystalmax reads format {FORMAT}")
+    return spec

@@ -1,0 +1,110 @@
+"""A model from few labels on disk: read back it is the same, and what was changed or is not one is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crystalmax import CrystalFeaturizer, SmallDataRegressor
+from crystalmax.checkpoint import Model
+from crystalmax.encoders import SiteNet
+from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
+from crystalmax.geometry import AllPairs
+from crystalmax.objectives import Regression
+from crystalmax.sources import Record
+from crystalmax.structures import Refused
+from crystals import perovskite, pure, rock_salt
+
+
+def labelled():
+    """Salts whose value is their edge, two of them polymorphs of one formula."""
+    kinds = [("Na", "Cl"), ("K", "Cl"), ("Mg", "O"), ("Li", "F"), ("Pb", "S"), ("Ca", "O"), ("Na", "Cl")]
+    edges = [5.64, 6.29, 4.21, 4.03, 5.99, 4.81, 5.1]
+    salts = [rock_salt(edge, pair, key=f"salt {edge}") for edge, pair in zip(edges, kinds, strict=True)]
+    return [replace(salt, targets={"edge": edge}) for salt, edge in zip(salts, edges, strict=True)]
+
+
+def network():
+    encoder = SiteNet(site_width=3, crystal_width=4, hidden=4)
+    return Model(Regression(encoder, target="edge").eval(), AllPairs(max_sites=8), {})
+
+
+def records():
+    good = perovskite(4.0, pure("Sr", "Ti", "O"), key="perovskite")
+    refused = Refused("broken", "it is empty", "fill it")
+    return [Record("perovskite", "", good), Record("broken", "", refusal=refused)]
+
+
+@pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
+def test_what_is_read_back_predicts_the_same(tmp_path, model):
+    found = fit(labelled(), "edge", model=model, seed=3)
+    save(found, tmp_path / "fit")
+    assert holds_fit(tmp_path / "fit")
+    again = load(tmp_path / "fit")
+    assert again.target == "edge"
+    table = predict(records(), found, coverage=0.5)
+    assert table.equals(predict(records(), again, coverage=0.5))
+    assert table.key.tolist() == ["perovskite", "broken"]
+    assert table[["prediction", "low", "high"]].notna().all(axis=1).tolist() == [True, False]
+    assert "it is empty" in table.refusal[1]
+
+
+def test_it_is_the_regressor_on_what_the_featurizer_makes():
+    crystals = labelled()
+    found = fit(crystals, "edge")
+    numbers = found.numbers.astype(float)
+    np.testing.assert_allclose(CrystalFeaturizer().transform(crystals), numbers, rtol=1e-5, atol=1e-5)
+    values = np.array([crystal.targets["edge"] for crystal in crystals])
+    direct = SmallDataRegressor().fit(numbers, values, found.groups)
+    np.testing.assert_array_equal(found.regressor.predict(numbers), direct.predict(numbers))
+
+
+def test_crystals_of_one_formula_are_left_out_together():
+    assert fit(labelled(), "edge").groups.tolist().count(fit(labelled(), "edge").groups[0]) == 2
+
+
+def test_one_formula_alone_is_left_out_crystal_by_crystal():
+    salts = [replace(rock_salt(edge), targets={"edge": edge}) for edge in (5.0, 5.2, 5.4, 5.6)]
+    assert np.isfinite(fit(salts, "edge").regressor.error_)
+
+
+def changed(folder, **entries):
+    path = folder / "fit.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "fit.json").write_text("{"), "holds no fitted model"),
+        (lambda folder: (folder / "fit.json").write_text("[]"), "does not describe a fitted model"),
+        (lambda folder: changed(folder, format=7), "has format 7"),
+        (lambda folder: changed(folder, target=None), "does not describe a fitted model"),
+        (lambda folder: changed(folder, columns=["another"]), "columns that this version does not make"),
+        (lambda folder: (folder / "labels.safetensors").write_bytes(b"else"), "is not as it was saved"),
+    ],
+)
+def test_what_was_changed_is_refused(tmp_path, break_it, message):
+    save(fit(labelled(), "edge"), tmp_path / "fit")
+    break_it(tmp_path / "fit")
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "fit")
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already"):
+        save(fit(labelled(), "edge"), tmp_path)
+    assert not holds_fit(tmp_path)
+
+
+def test_a_description_comes_last(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crystalmax.fitted.write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(fit(labelled(), "edge"), tmp_path / "fit")
+    assert not holds_fit(tmp_path / "fit")
+    assert isinstance(fit(labelled(), "edge"), Fitted)
