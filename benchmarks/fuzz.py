@@ -302,7 +302,8 @@ def watch(target: str, seed: int, begin: int, n_inputs: int, most_seconds: float
 
 def _note(found: dict[str, Any], number: int, said: dict[str, Any]) -> None:
     found["inputs"] += 1
-    found["slowest_s"] = round(max(found["slowest_s"], said["seconds"]), 3)
+    if said["seconds"] > found["slowest_s"]:
+        found |= {"slowest": number, "slowest_s": round(said["seconds"], 3)}
     if said["wrong"]:
         found["crashes"].append({"input": number, "error": said["wrong"]})
     if said["seconds"] > MOST_SECONDS:

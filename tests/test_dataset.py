@@ -192,6 +192,9 @@ DAMAGES = {
     "a number that is none": (change(n_sites="many"), "n_sites is 'many', no int"),
     "an impossible element": (change(kinds=[[[200, 1.0, None]]]), "a species has atomic number 200 and occupancy 1.0"),
     "an impossible charge": (change(kinds=[[[20, 1.0, "x"]]]), "contradicts itself: it is incomplete"),
+    "a species of nothing": (change(kinds=[[]]), "a species has no elements"),
+    "sizes of other files": (change(bytes={"a": 1}), "it should have the sizes of lattice.f8, site_end.i8"),
+    "checksums that are none": (change(sha256=3), "its checksums are no texts by name"),
     "an infinite charge": (change(kinds=[[[20, 1.0, float("inf")]]]), "a species has the charge inf"),
     "a file beside that is elsewhere": (
         change(beside={"../x": {"bytes": 1, "sha256": ""}}),

@@ -57,6 +57,11 @@ GREEDY = {
         r"has 17,280,000 atoms by symmetry, more than the 1,000,000",
     ),
     "a crowd": (lambda: cif(atoms(crowd(9000))), r"has 9,000 atoms within 1 angstrom, more than the 100"),
+    "a place far away": (lambda: cif(atoms(["Cs 1e308 0 0"])), "or a place measures 1e.308 angstrom, more than 1e.06"),
+    "a cell without end": (
+        lambda: cif(atoms(["Cs 0 0 0"]), cell=(1e300, 5, 5, 90, 90, 90)),
+        "measures 1e.300 angstrom",
+    ),
     "slow for pymatgen": (lambda: broken(500, 100), r"has 50,500 atoms by symmetry, and gemmi cannot read it"),
     "many operations for pymatgen": (lambda: broken(1, 2000), "has 2,001 symmetry operations"),
     "large and broken": (lambda: "data_x\n_a 'x\n_atom_site_fract_x\n" + "y z\n" * 10**6, "too large, or a line"),
@@ -96,6 +101,7 @@ def test_too_many_blocks_are_refused(monkeypatch):
     assert "has 3 data blocks, more than 2" in refused.reason
 
 
+FRAME = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa 0 0 0\n'
 GREEDY_FILES = {
     "POSCAR of 10^12 atoms": (read_poscar, POSCAR.replace("1 1\n", f"1 {10**12}\n"), "states 1,000,000,000,001 atoms"),
     "frame of 10^12 atoms": (read_xyz, f'{10**12}\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\n', "a frame states 10000"),
@@ -106,6 +112,7 @@ GREEDY_FILES = {
         "columns of thousands of numbers",
     ),
     "JSON of many sites": (read_json, json.dumps({"sites": [0] * 10**5 + [1], "lattice": {}}), "has 100,001 atoms"),
+    "a frame without end": (read_xyz, FRAME.replace("4", "1e200"), "measures 1e+200 angstrom"),
     "bottomless JSON": (read_json, "[" * 10**6, "no valid JSON"),
 }
 
@@ -122,9 +129,8 @@ def test_a_greedy_file_of_another_format_is_refused_quickly(name):
 
 def test_too_many_frames_are_refused(monkeypatch):
     monkeypatch.setattr("crystalmax.formats.MAX_STRUCTURES", 2)
-    frame = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa 0 0 0\n'
-    assert len(read_xyz(frame.encode() * 2, "it", 10)) == 2
-    (refused,) = read_xyz(frame.encode() * 3, "it", 10)
+    assert len(read_xyz(FRAME.encode() * 2, "it", 10)) == 2
+    (refused,) = read_xyz(FRAME.encode() * 3, "it", 10)
     assert "has 3 frames, more than the 2" in refused.reason
 
 

@@ -28,6 +28,7 @@ from crystalmax.limits import (
     MAX_STRUCTURES,
     refuse_above,
     refuse_crowds,
+    refuse_far,
 )
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
 from crystalmax.symmetry import operations_of, orbits
@@ -90,6 +91,7 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     n_operations = max(len(block.find_values(tag)) for tag in _OPERATIONS)
     refuse_above(n_operations, MAX_OPERATIONS, "symmetry operations", key, "give those of the space group")
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
+    refuse_far(np.vstack([crystal.lattice, crystal.positions]), key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
     if guess and any(block.find_values(tag) for tag in _MAGNETIC):
         remedy = "add the operations without time reversal, as _space_group_symop_operation_xyz"
@@ -137,7 +139,7 @@ def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser,
         n_atoms = len(block.data.get("_atom_site_fract_x", ()))
         n_listed = max((len(block.data[tag]) for tag in block.data if tag.startswith(_OPERATIONS)), default=0)
         refuse_above(n_listed, MAX_OPERATIONS, "symmetry operations", key, _LESS)
-        if n_atoms:
+        if n_atoms * max(n_listed, 192) > MAX_SLOW_IMAGES:  # else even the largest group is no matter
             n_images = n_atoms * len(parser.get_symops(block))
             refuse_above(n_images, MAX_SLOW_IMAGES, "atoms by symmetry, and gemmi cannot read it", key, _LESS)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalmax.limits import MAX_ATOMS, MAX_STRUCTURES, refuse_above, refuse_crowds
+from crystalmax.limits import MAX_ATOMS, MAX_STRUCTURES, refuse_above, refuse_crowds, refuse_far
 from crystalmax.structures import Reading, Refused, convert, origin_of
 
 Outcomes = list[Reading | Refused]
@@ -132,7 +132,9 @@ def _parsed(parse: Callable[[], object], key: str, max_sites: int, remedy: str) 
 
 def _taken(frame: Any, key: str, max_sites: int) -> Reading | Refused:  # noqa: ANN401  # of pymatgen or ASE
     try:
-        places = frame.positions if origin_of(frame) == "ase" else frame.cart_coords
+        of_ase = origin_of(frame) == "ase"
+        places, cell = (frame.positions, frame.cell) if of_ase else (frame.cart_coords, frame.lattice.matrix)
+        refuse_far(np.array(cell), key)
         refuse_crowds(np.asarray(places, dtype=np.float64).reshape(-1, 3), key, max_sites)
         return convert(frame, key, max_sites=max_sites)
     except Refused as refused:

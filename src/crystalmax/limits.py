@@ -18,12 +18,14 @@ MAX_OPERATIONS = 1024
 """Symmetry operations that one structure may list; no space group has more than 192."""
 MAX_IMAGES = 10**6
 """Atoms times operations."""
-MAX_SLOW_BYTES, MAX_SLOW_LINE, MAX_SLOW_IMAGES = 2**21, 2048, 6000
+MAX_SLOW_BYTES, MAX_SLOW_LINE, MAX_SLOW_IMAGES = 2**21, 2048, 3000
 """The same for what pymatgen reads, which is slow: bytes, characters a line (as CIF has it), atoms times operations."""
 SITES_A_PLACE = 10
 """Atoms may be listed this many times as often as there may be sites, since several can share one."""
 MAX_TOGETHER = 100
 """Atoms that one cube of 1 angstrom may hold."""
+MAX_LENGTH = 1e6
+"""Angstrom that a cell or a place may measure; far beyond, squares are no numbers any more."""
 MAX_WORDS = 300
 """Letters of a name, a reason or a note; the rest is cut off."""
 
@@ -38,13 +40,24 @@ def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> No
 
 def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int) -> None:
     """Refuse atoms, at places in angstrom, that are far too many, or so close that all would be compared with all."""
+    refuse_far(places, key)
     if len(places) <= MAX_TOGETHER:
         return
     refuse_above(len(places), SITES_A_PLACE * max_sites, "atoms", key, "give a smaller cell, or allow more sites")
     finite = places[np.isfinite(places).all(axis=1)]
-    _, together = np.unique(np.floor(np.clip(finite, -(2.0**60), 2.0**60)), axis=0, return_counts=True)
+    _, together = np.unique(np.floor(finite), axis=0, return_counts=True)
     most = int(together.max(initial=0))
     refuse_above(most, MAX_TOGETHER, "atoms within 1 angstrom", key, "list each atom once")
+
+
+def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
+    """Refuse cell vectors and places, in angstrom, that no crystal has; what is no number is for others to judge."""
+    far = float(np.abs(lengths).max(initial=0.0))
+    if far > MAX_LENGTH:
+        from crystalmax.structures import Refused
+
+        remedy = "lengths are in angstrom, coordinates are fractions of the cell"
+        raise Refused(key, f"a cell vector or a place measures {far:.3g} angstrom, more than {MAX_LENGTH:g}", remedy)
 
 
 def shortened(text: str) -> str:

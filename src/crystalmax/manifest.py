@@ -54,11 +54,15 @@ def _contradiction(manifest: Mapping[str, Any]) -> str:
     n_crystals, n_sites, n_targets = manifest["n_crystals"], manifest["n_sites"], len(manifest["target_names"])
     counts = {"lattice.f8": 9 * n_crystals, "site_end.i8": n_crystals, "key_end.i8": n_crystals}
     counts |= {"position.f4": 3 * n_sites, "species.i4": n_sites, "target.f8": n_crystals * n_targets}
+    if set(manifest["bytes"]) != set(ARRAYS) or type(manifest["bytes"]["key.u1"]) is not int:
+        return f"it should have the sizes of {', '.join(ARRAYS)}"
     for name, count in counts.items():
         if manifest["bytes"][name] != count * int(name[-1]):
             return f"{name} should have {count * int(name[-1])} bytes, not {manifest['bytes'][name]}"
     if not all(isinstance(name, str) for name in manifest["target_names"]):
         return "a name of a property is no text"
+    if not all(manifest["kinds"]):
+        return "a species has no elements"
     for number, occupancy, charge in chain.from_iterable(manifest["kinds"]):
         if not (type(number) is int and 1 <= number <= N_KIND_COLUMNS - 2 and 0.0 < occupancy <= 1.0):
             return f"a species has atomic number {number} and occupancy {occupancy}"

@@ -85,7 +85,7 @@ def hash_of(content: Mapping[str, Any]) -> str:
 def is_listing(listed: object) -> bool:
     """Whether this is what `checksums` makes, of names that stay in their folder on every system."""
     return isinstance(listed, dict) and all(
-        _stays(name)
+        stays(name)
         and isinstance(entry, dict)
         and type(entry.get("bytes")) is int
         and isinstance(entry.get("sha256"), str)
@@ -93,5 +93,6 @@ def is_listing(listed: object) -> bool:
     )
 
 
-def _stays(name: str) -> bool:
+def stays(name: str) -> bool:
+    """Whether a name is that of a file or folder right here, on every system."""
     return name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
