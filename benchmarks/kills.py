@@ -133,7 +133,8 @@ def call(name: str, command: Command, out: Path, after: float | None = None, num
 def files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     """Whole files that match, without those that a write was cut off from."""
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return (path for path in sorted(found) if path.suffix != ".partial" and path.name != "times.parquet")
+    hidden = {path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    return (path for path in sorted(found - hidden) if path.suffix != ".partial")
 
 
 def content(folder: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
@@ -162,8 +163,11 @@ def disturbed(
         lost += [f"{path} was written again" for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
         if epochs(out)[: len(before)] != before:
             lost.append(f"{out}: finished epochs were done again")
-        if code == 0:
+        if code == 0 and (out.exists() or not command.at_once):
             return kills, lost
+        if code == 0:
+            kills["ended with 0 before the output was there"] += 1
+            continue
         if after is None:
             return kills, [*lost, f"{out} did not end (exit code {code})"]
         kills[signal.Signals(number).name] += 1
@@ -190,10 +194,10 @@ def main() -> None:
             if code != 0:
                 sys.exit(f"{name} failed undisturbed: {(home / f'{name}.log').read_text()[-2000:]}")
             result[name] = {"seconds": round(seconds, 1), "kills": Counter(), "runs": 0, "lost": [], "different": []}
-        while sum(found["kills"].total() for found in result.values()) < options.kills and time.monotonic() < until:
+        while _total(result) < options.kills and time.monotonic() < until:
             name = min(result, key=lambda each: result[each]["kills"].total())
             found, out = result[name], home / f"{name}-killed"
-            left = options.kills - sum(each["kills"].total() for each in result.values())
+            left = options.kills - _total(result)
             kills, lost = disturbed(name, todo[name], out, found["seconds"], rng, left)
             expected, made = content(home / name, todo[name].same), content(out, todo[name].same)
             different = [each for each in expected.keys() | made.keys() if expected.get(each) != made.get(each)]
@@ -204,11 +208,12 @@ def main() -> None:
             print(json.dumps({name: {**found, "log": _tail(out) if lost else ""}}), file=sys.stderr, flush=True)
             shutil.rmtree(out, ignore_errors=True)
     counts = {each: sum(len(found[each]) for found in result.values()) for each in ("lost", "different")}
-    total = sum(found["kills"].total() for found in result.values())
-    publish(
-        {"benchmark": "kills", "seed": options.seed, **about(), "kills": total, **counts, "commands": result},
-        options.out,
-    )
+    facts = {"benchmark": "kills", "seed": options.seed, **about(), "kills": _total(result), **counts}
+    publish({**facts, "commands": result}, options.out)
+
+
+def _total(result: dict[str, Any]) -> int:
+    return sum(found["kills"].total() for found in result.values())
 
 
 def _tail(out: Path) -> str:
