@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import sys
 import time
 import zipfile
@@ -11,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pymatgen.core import Lattice, Structure
 
 import crystalmax
-from crystalmax import limits, sources
+from crystalmax import limits, sources, spec
 from crystalmax.cif import read_cif
 from crystalmax.formats import read_json, read_poscar, read_xyz
 from crystalmax.sources import read
 from crystalmax.structures import Refused
+from crystalmax.training import seeded_weights
 from test_cif import XYZ, cif, named
 from test_sources import CESIUM, POSCAR, SALT, zipped
 
@@ -296,3 +299,44 @@ def test_nothing_is_unpickled_evaluated_or_imported_by_name():
 def test_a_planted_danger_is_found(planted):
     assert [*dangers(ast.parse(planted), "toy.py")]
     assert not [*dangers(ast.parse("import torch\ntorch.load('x', weights_only=True)"), "toy.py")]
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper", "fast", "cgcnn", "megnet", "alignn"])
+def test_the_size_of_every_shipped_recipe_is_known_before_it_is_made(recipe, monkeypatch):
+    objective = spec.read_recipe(recipe)["objective"]
+    made = []
+    monkeypatch.setattr(spec, "MAX_WEIGHTS", 5000)
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, *_, **__: made.append(self.device.type) or self)
+    with pytest.raises(ValueError, match=r"these are at least [\d,]+ weights in \d+ arrays, more than 5,000 in 10,000"):
+        spec.build(objective)
+    assert set(made) <= {"meta"}
+
+
+def test_recipes_are_small_text(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"a = '" + b"x" * 2**20 + b"'")
+    with pytest.raises(ValueError, match="larger than 1 MiB, which no recipe is"):
+        spec.read_recipe(path)
+    path.write_bytes(b"a = '\xff'")
+    with pytest.raises(ValueError, match="is not valid TOML"):
+        spec.read_recipe(path)
+
+
+def test_looking_at_the_size_first_draws_no_random_numbers():
+    recipe = spec.read_recipe("fast")["objective"]
+    with seeded_weights(3):
+        looked_at = spec.build(recipe).state_dict()
+    with seeded_weights(3):
+        alone = spec._build(recipe, ("crystalmax",), "").state_dict()
+    assert all(torch.equal(looked_at[name], alone[name]) for name in alone)
+
+
+def test_the_page_on_security_names_tests_that_there_are():
+    root = Path(__file__).parent
+    page = (root.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:(test_\w+\.py)(?:::)?)?(test_\w+)?`", page)
+    assert len(named) > 25
+    file = ""
+    for where, name in named:
+        file = where or file
+        assert f"def {name}" in (root / file).read_text(encoding="utf-8"), (file, name)
