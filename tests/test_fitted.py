@@ -11,6 +11,7 @@ from crystalmax.checkpoint import Model
 from crystalmax.encoders import SiteNet
 from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
+from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
 from crystalmax.sources import Record
 from crystalmax.structures import Refused
@@ -90,6 +91,18 @@ def test_what_was_changed_is_refused(tmp_path, break_it, message):
     break_it(tmp_path / "fit")
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "fit")
+
+
+@pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
+def test_damage_is_found(tmp_path, model):
+    save(fit(labelled(), "edge", model=model), tmp_path / "fit")
+    sound = verify(tmp_path / "fit")
+    assert (sound.n_compared, sound.faults) == (1 if model is None else 2, ())
+    path = tmp_path / "fit" / "labels.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert "labels.safetensors is damaged" in verify(tmp_path / "fit").faults[0]
+    changed(tmp_path / "fit", target=None)
+    assert "does not describe a fitted model" in verify(tmp_path / "fit").faults[0]
 
 
 def test_nothing_is_overwritten(tmp_path):

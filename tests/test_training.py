@@ -213,6 +213,14 @@ def test_a_signal_stops_between_steps_and_resuming_loses_nothing(call, asked, tm
     assert counting.calls + resumed.calls == HOW.epochs * (STEPS + 1)
 
 
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_without_a_folder_stops_too_instead_of_passing_for_the_end(asked):
+    counting = Counting(objective(), at=2, act=lambda: os.kill(os.getpid(), asked))
+    with pytest.raises(Interrupted):
+        run(made=counting)
+    assert counting.calls <= STEPS + 1
+
+
 class Died(BaseException):
     """Stands for a process that is gone from one moment to the next."""
 

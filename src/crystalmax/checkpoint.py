@@ -33,7 +33,6 @@ from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.spec import build, describe
 from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing
-from crystalmax.writing import write_json as write_json
 
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"

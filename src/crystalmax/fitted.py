@@ -30,7 +30,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.sources import Record
-from crystalmax.writing import at_once, write_json
+from crystalmax.writing import at_once, is_listing, write_json
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -126,7 +126,7 @@ def save(fitted: Fitted, folder: Path) -> None:
             "columns": fitted.featurizer.get_feature_names_out().tolist(),
             "encoder": fitted.model is not None,
             "seed": fitted.seed,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "files": {NUMBERS: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
         },
     )
 
@@ -137,9 +137,9 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     Raises:
         ValueError: The folder holds no such model, a damaged one, or one whose columns this version does not make.
     """
-    spec = _read_spec(folder / SPEC)
+    spec = read_spec(folder)
     content = (folder / NUMBERS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != spec["sha256"]:
+    if hashlib.sha256(content).hexdigest() != spec["files"][NUMBERS]["sha256"]:
         raise ValueError(f"{folder / NUMBERS} is not as it was saved; {_AGAIN}")
     try:
         arrays = safetensors.numpy.load(content)
@@ -156,14 +156,24 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     return Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"])
 
 
-def _read_spec(path: Path) -> dict[str, Any]:
+def read_spec(folder: Path) -> dict[str, Any]:
+    """What a folder consists of, as `save` wrote it.
+
+    Raises:
+        ValueError: The folder holds no fitted model, or one that this version cannot read.
+    """
+    path = folder / SPEC
     try:
         spec = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path.parent} holds no fitted model ({error}); make one with `crystalmax fit`") from None
-    texts, others = ("crystalmax", "target", "sha256"), {"format": int, "columns": list, "encoder": bool, "seed": int}
-    kinds = dict.fromkeys(texts, str) | others
-    if not isinstance(spec, dict) or any(not isinstance(spec.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(f"{folder} holds no fitted model ({error}); make one with `crystalmax fit`") from None
+    kinds = {"format": int, "crystalmax": str, "target": str, "columns": list, "encoder": bool, "seed": int}
+    if (
+        not isinstance(spec, dict)
+        or any(not isinstance(spec.get(name), kind) for name, kind in kinds.items())
+        or not is_listing(spec.get("files"))
+        or NUMBERS not in spec["files"]
+    ):
         raise ValueError(f"{path} does not describe a fitted model; {_AGAIN}")
     if spec["format"] != FORMAT:
         raise ValueError(f"{path} has format {spec['format']}, but this version of crystalmax reads format {FORMAT}")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crystalmax import fitted
 from crystalmax.checkpoint import SPEC, WEIGHTS, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.manifest import ARRAYS, read_manifest
@@ -54,7 +55,7 @@ def verify(path: Path) -> Verified:
         if (path / mark).is_file():
             return look(path)
     what = "a file, not a folder" if path.is_file() else "no data set, run, model or study"
-    raise ValueError(f"{path} is {what}; give a folder as ingest, pretrain, finetune or study write it")
+    raise ValueError(f"{path} is {what}; give a folder as ingest, pretrain, fit, finetune or study write it")
 
 
 def _of_dataset(path: Path) -> Verified:
@@ -113,6 +114,14 @@ def _of_run(path: Path) -> Verified:
         return _together([_compared(path, spec["files"]), _read(others)])
     note = f"{path} carries no checksums: nothing can be said of its weights."
     return _together([_read(others), Verified(notes=(note,))])
+
+
+def _of_fit(path: Path) -> Verified:
+    try:
+        spec = fitted.read_spec(path)
+    except ValueError as error:
+        return Verified(faults=(f"{error}.",))
+    return _together([_compared(path, spec["files"]), *([_of_run(path / fitted.ENCODER)] if spec["encoder"] else [])])
 
 
 def _of_study(path: Path) -> Verified:
@@ -175,6 +184,7 @@ def _read_table(file: Path) -> None:
 _KINDS: dict[str, Callable[[Path], Verified]] = {
     "manifest.json": _of_dataset,
     "study.json": _of_study,
+    fitted.SPEC: _of_fit,
     SPEC: _of_run,
     "run.json": _of_run,
 }

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from crystalmax import __version__, plots
-from crystalmax.checkpoint import Model, save, write_json
+from crystalmax.checkpoint import Model, save
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
+from crystalmax.writing import PARTIAL, at_once, write_json
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def pretrain(
         save(Model(objective, geometry, {**extra, "finished": False}), run)
         raise
     save(Model(objective, geometry, {**extra, "finished": True}), run)
-    plots.training_curves(losses(history), chance=objective.chance).savefig(run / "losses.svg")
+    with at_once(run / "losses.svg") as file:
+        file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
     return history
 
 
@@ -102,7 +104,8 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _begun(run: Path, data: CrystalDataset, recipe: str | Path | Mapping[str, object], seed: int) -> dict[str, Any]:
-    if run.exists() and any(run.iterdir()):
+    # A run that was killed before its plan was whole has not begun.
+    if run.exists() and any(path.suffix != PARTIAL for path in run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if not isinstance(parts.get("objective"), dict):

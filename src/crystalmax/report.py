@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from crystalmax.plots import INK, svg
 from crystalmax.verdict import Verdict
+from crystalmax.writing import at_once
 
 Table = tuple[str, pd.DataFrame]
 """What a table shows, in a sentence, and the table without its index."""
@@ -66,7 +67,8 @@ def write_report(
         facts=facts or {},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with at_once(path) as file:
+        file.write(text.encode())
     return path
 
 

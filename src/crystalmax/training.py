@@ -29,6 +29,7 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import Geometry
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
+from crystalmax.writing import PARTIAL, at_once, settle
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def train(
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
-    callbacks: list[Callback] = [] if saved is None else [_Saver(saved, module)]
+    callbacks: list[Callback] = [_Saver(saved, module)]
     loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
     with _quiet():
         trainer = pl.Trainer(
@@ -139,7 +140,6 @@ def train(
             log_every_n_steps=10,
             callbacks=[*callbacks, TQDMProgressBar(leave=False)] if progress else callbacks,
             enable_progress_bar=progress,
-            enable_checkpointing=folder is not None,
             enable_model_summary=False,
             default_root_dir=folder,
         )
@@ -278,10 +278,11 @@ class _Module(pl.LightningModule):
 class _Saver(Checkpoint):
     """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
 
-    A signal never cuts a step in two: what is saved is always the state between steps.
+    A signal never cuts a step in two: what is saved is always the state between steps. Without a path it only stops, as
+    Lightning would pass what is half trained for trained.
     """
 
-    def __init__(self, path: Path, module: _Module) -> None:
+    def __init__(self, path: Path | None, module: _Module) -> None:
         self.path, self.module = path, module
         self.saved = time.perf_counter()
         self.asked_to_stop = False
@@ -307,14 +308,19 @@ class _Saver(Checkpoint):
         log.info("stopping after this step; what has been learnt so far is kept")
 
     def _save(self, trainer: pl.Trainer) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        partial.replace(self.path)
-        self.saved = time.perf_counter()
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.module.history))
-        partial.replace(self.path.with_name("history.jsonl"))
+        if self.path is not None:
+            self._write(trainer, self.path)
         if self.asked_to_stop:
             raise Interrupted
+
+    def _write(self, trainer: pl.Trainer, path: Path) -> None:
+        partial = path.with_name(f"{path.name}{PARTIAL}")  # Lightning writes by name
+        trainer.save_checkpoint(partial)
+        settle(partial)
+        partial.replace(path)
+        self.saved = time.perf_counter()
+        with at_once(path.with_name("history.jsonl")) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in self.module.history).encode())
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:

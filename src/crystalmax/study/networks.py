@@ -19,6 +19,7 @@ from crystalmax.geometry import Geometry
 from crystalmax.pretraining import pretrain
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import Split, seeded_weights
+from crystalmax.writing import at_once
 
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
@@ -86,9 +87,8 @@ def kept(path: Path, make: Callable[[], Float[np.ndarray, "crystals width"]]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            partial = path.with_name(f"partial-{path.name}")
-            np.save(partial, make())
-            partial.replace(path)
+            with at_once(path) as file:
+                np.save(file, make())
     found: Float[np.ndarray, "crystals width"] = np.load(path)
     return found
 

@@ -17,6 +17,7 @@ from crystalmax.study.representation import ALL_STATISTICS, JOINED, RECIPES
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
 from crystalmax.study.transfer import STARTS
+from crystalmax.writing import at_once
 
 SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining": "formulas seen"}
 """Columns of overlap that stand beside errors, and what tables call them."""
@@ -62,7 +63,8 @@ def write(study: Study) -> Written:
     """
     rows = runner.rows_of(study.folder / "cells")
     found = findings(study)
-    differences(rows).to_csv(study.folder / "comparison.csv", index=False)
+    with at_once(study.folder / "comparison.csv") as file:
+        differences(rows).to_csv(file, index=False)
     sections = [section for section in _sections(study, rows, found) if section.figures or section.tables]
     for section in sections:
         _save(section, study.folder / "figures")
@@ -312,8 +314,10 @@ def _save(section: Section, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, (_, figure) in enumerate(section.figures, 1):
         name = "".join(letter if letter.isalnum() else "_" for letter in f"{section.title} {number}")
-        (folder / f"{name}.svg").write_text(plots.svg(figure, name), encoding="utf-8")
-        figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+        with at_once(folder / f"{name}.svg") as file:
+            file.write(plots.svg(figure, name).encode())
+        with at_once(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=150, facecolor="white")
 
 
 def _words(name: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from crystalmax.checkpoint import write_json
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell
 from crystalmax.study.material import SplitBy
@@ -19,6 +18,7 @@ from crystalmax.study.preparation import MATBENCH, Source, matbench_source, prep
 from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
 from crystalmax.study.vectors import Vectors
+from crystalmax.writing import at_once, write_json
 
 PARTS = {
     "leakage": "official",
@@ -118,9 +118,11 @@ def go_on(
     cells = study.folder / "cells"
     outcomes = runner.run(cells_of(study, parts), cells, n_jobs=n_jobs, report=report)
     failed = [(outcome.name, outcome.error) for outcome in outcomes if outcome.error]
-    pd.DataFrame(failed, columns=["cell", "error"]).to_csv(study.folder / "failed.csv", index=False)
-    runner.rows_of(cells).to_parquet(study.folder / "results.parquet", index=False)
-    runner.times_in(cells).to_parquet(study.folder / "times.parquet", index=False)
+    with at_once(study.folder / "failed.csv") as file:
+        pd.DataFrame(failed, columns=["cell", "error"]).to_csv(file, index=False)
+    for name, table in (("results.parquet", runner.rows_of(cells)), ("times.parquet", runner.times_in(cells))):
+        with at_once(study.folder / name) as file:
+            table.to_parquet(file, index=False)
     return outcomes
 
 

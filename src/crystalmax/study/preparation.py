@@ -22,6 +22,7 @@ from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
 from crystalmax.tables import IDENTIFIERS
+from crystalmax.writing import stays
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,10 @@ def prepare(
     """
     found = []
     for source in sources:
+        if not stays(source.name):
+            raise ValueError(
+                f"the data set {source.name!r} cannot be a folder of this name; choose one without / and \\"
+            )
         path = folder / source.name
         if not path.exists():
             table = _find(data, source)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from crystalmax import __version__
 from crystalmax.study.cell import COLUMNS, Cell, Result
 from crystalmax.training import Interrupted
+from crystalmax.writing import at_once
 
 log = logging.getLogger(__name__)
 
@@ -166,18 +167,12 @@ def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
     rows = result.rows.assign(commit=commit()) if len(result.rows) else result.rows
     _path(folder, name, "parquet").parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = dict(result.arrays)
-    _at_once(_path(folder, name, "npz"), lambda file: np.savez_compressed(file, **arrays))
-    spent = json.dumps({"seconds": round(seconds, 3)}).encode()
-    _at_once(_path(folder, name, "json"), lambda file: file.write(spent))
-    _at_once(_path(folder, name, "parquet"), lambda file: rows.to_parquet(file, index=False))
-
-
-def _at_once(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        write(file)
-    partial.replace(path)
+    with at_once(_path(folder, name, "npz")) as file:
+        np.savez_compressed(file, **arrays)
+    with at_once(_path(folder, name, "json")) as file:
+        file.write(json.dumps({"seconds": round(seconds, 3)}).encode())
+    with at_once(_path(folder, name, "parquet")) as file:
+        rows.to_parquet(file, index=False)
 
 
 def _earlier(cell: Cell, folder: Path) -> Outcome:
