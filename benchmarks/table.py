@@ -168,7 +168,30 @@ def threads() -> str:
     return table(("threads", "wall seconds of a step, median", "worst"), rows)
 
 
-TABLES = {"claims": claims, "stages": stages, "featurisers": featurisers, "pairs": pairs, "threads": threads}
+def few_labels() -> str:
+    """The regressor for few labels against the best plain rival, a row for each property."""
+    (found,) = results("few_labels.json").values()
+    rows = [
+        (
+            name.partition(", ")[2],
+            _joined(f"{row['mae_of_rival']:.3g}" for row in budgets),
+            _joined(f"{row['mae']:.3g}" for row in budgets),
+            _joined(f"{row['ratio']:.2f}" for row in budgets),
+            _joined(f"{row['covered']:.2f}" for row in budgets),
+        )
+        for name, budgets in found["properties"].items()
+    ]
+    return table(("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours", "ratio", "held"), rows)
+
+
+TABLES = {
+    "claims": claims,
+    "stages": stages,
+    "featurisers": featurisers,
+    "pairs": pairs,
+    "threads": threads,
+    "few_labels": few_labels,
+}
 
 
 def refreshed(text: str) -> str:

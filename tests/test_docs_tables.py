@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "table.py"
-NAMES = {"claims", "stages", "featurisers", "pairs", "threads"}
+NAMES = {"claims", "stages", "featurisers", "pairs", "threads", "few_labels"}
 
 
 @pytest.fixture

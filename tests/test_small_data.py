@@ -170,6 +170,14 @@ def test_labels_of_one_group_are_left_out_together():
     assert apart.error_ < 0.6 * together.error_  # each label was told by its copy
 
 
+def test_lists_and_whole_numbers_are_taken_too():
+    X, y = steps(40)
+    found = SmallDataRegressor(10).fit(
+        X.tolist(), y.astype(int).tolist(), groups=[f"group {n // 2}" for n in range(40)]
+    )
+    assert np.isfinite(found.predict(X.tolist())).all()
+
+
 def test_the_same_seed_gives_the_same_predictions():
     X, y = steps(50)
     first, again = (SmallDataRegressor(10, random_state=4).fit(X, y) for _ in range(2))

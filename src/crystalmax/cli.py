@@ -269,7 +269,7 @@ def study(
         data: Folder with the data sets, or one of Matbench by its name, such as matbench:mp_gap.
         out: Folder for all results; give it again, or a copy of it elsewhere, to go on.
         budget: How much of everything.
-        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps and shift.
+        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps, shift and encoders.
         split: What stays on one side of every split; the formula unless given, or Matbench's own fold 0.
         vectors: NAME=FILE, a table of vectors from elsewhere, as `represent` writes it.
         untrained: NAME=FILE, the same network's vectors before it was trained.

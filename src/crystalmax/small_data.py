@@ -11,7 +11,8 @@ from itertools import product
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
+from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -67,20 +68,21 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     def __init__(self, trees: int = 100, *, random_state: int | None = 0) -> None:
         self.trees, self.random_state = trees, random_state
 
-    def fit(
-        self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"] | None = None
-    ) -> "SmallDataRegressor":  # sklearn's names
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> "SmallDataRegressor":
         """Fit all members, then choose their shares.
 
         Args:
             X: A row for each label.
             y: The labels.
-            groups: A number for each label; labels of one number, such as polymorphs, are left out together.
+            groups: A name for each label; labels of one name, such as polymorphs, are left out together.
 
         Raises:
             ValueError: There are fewer than two labels or groups, or values that are not finite.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        found = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        return self._fit(found[0], found[1].astype(np.float64), None if groups is None else np.asarray(groups))
+
+    def _fit(self, X: Columns, y: Labels, groups: Shaped[np.ndarray, " labels"] | None) -> "SmallDataRegressor":
         rng = np.random.default_rng(self.random_state)
         seed, few = int(rng.integers(2**31)), rng.permutation(len(y))[:FEW]
         parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
@@ -96,18 +98,18 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         self.error_ = errors[self.shares_]
         return self
 
-    def predict(self, X: Columns) -> Float[np.ndarray, " rows"]:
+    def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
         """The median of the mixture for each row."""
         median: Float[np.ndarray, " rows"] = self.predict_quantiles(X, [0.5])[:, 0]
         return median
 
-    def predict_quantiles(self, X: Columns, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
+    def predict_quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
         """Quantiles of the mixture at these probabilities, as they are."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return mixture([member.quantiles(X) for member in self.members_], self.shares_, levels)
+        columns: Columns = validate_data(self, X, dtype=np.float64, reset=False)
+        return mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
 
-    def predict_interval(self, X: Columns, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
+    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
         """Ends of an interval for each row that holds the measured value with this probability.
 
         Raises:
@@ -167,7 +169,7 @@ class Forest:
         return _quantiles(np.broadcast_to(self.ascending, weights.shape), weights, LEVELS)
 
 
-def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
+def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise ValueError(
