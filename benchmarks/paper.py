@@ -129,8 +129,7 @@ def ranking(rows: pd.DataFrame, name: str) -> Iterator[tuple[str, ...]]:
     """Method, its best model, and its median errors, best method first."""
     part = "shift" if name == PHONONS else "representation"
     found = rows[(rows.part == part) & (rows.property == name) & (rows.model != "fine-tuned")]
-    twins = found.kind == "untrained"
-    named = found.assign(method=found.method.mask(twins, "untrained " + found.family.replace("default", "Site-Net")))
+    named = twins_together(found)
     table = named.groupby(["method", "model", "labels"]).mae.median().unstack("labels")[list(LABELS)]
     order = np.log(table).mean(axis=1).sort_values(kind="stable").index
     for method, model in order.drop_duplicates()[~order.get_level_values("method").duplicated()]:
@@ -140,11 +139,16 @@ def ranking(rows: pd.DataFrame, name: str) -> Iterator[tuple[str, ...]]:
 def official(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Method, its best model and its mean error over the official folds, best first."""
     found = rows[rows.part == "official"]
-    twins = found.kind == "untrained"
-    named = found.assign(method=found.method.mask(twins, "untrained " + found.family.replace("default", "Site-Net")))
+    named = twins_together(found)
     means = named.groupby(["method", "model"]).mae.mean().sort_values(kind="stable")
     for method, model in means.index[~means.index.get_level_values("method").duplicated()]:
         yield method, model, f"{means[method, model]:.1f}"
+
+
+def twins_together(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, with one name for all untrained networks of a kind."""
+    family = rows.family.replace("default", "Site-Net")
+    return rows.assign(method=rows.method.mask(rows.kind == "untrained", "untrained " + family))
 
 
 def medians(rows: pd.DataFrame) -> tuple[float, ...]:

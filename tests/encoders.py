@@ -1,9 +1,11 @@
-"""What tests of encoders share: networks with given weights, float64, and the comparison with plain loops."""
+"""What tests of encoders share: networks with given weights, float64, comparisons with plain loops and of pairs."""
 
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from crystalmax.segments import weighted_sum
 from crystalmax.training import seeded_weights
 
 
@@ -32,3 +34,15 @@ def check_against_loops(net, batch, loops):
             found[owner].append(parts.values[row].tolist())
         for members, expected in zip(found, naive.members[level.name], strict=True):
             np.testing.assert_allclose(sorted(members), np.array(sorted(map(list, expected))), atol=1e-5)
+
+
+def check_merging(net, batch, merging, single):
+    """Pairs that a geometry merges give what a geometry that keeps them apart gives, in float64."""
+    merged, apart = in_double(merging(batch)), in_double(single(batch))
+    assert len(merged.pairs.center) < len(apart.pairs.center)
+    net = net.double()
+    for one, other in zip(net(merged).levels, net(apart).levels, strict=True):
+        torch.testing.assert_close(one.summaries, other.summaries, atol=1e-5, rtol=0)
+        members = (level.constituents for level in (one, other))
+        sums = [weighted_sum(m.values, m.row, m.weight, m.owner, len(one.summaries)) for m in members]
+        torch.testing.assert_close(*sums, atol=1e-4, rtol=0)

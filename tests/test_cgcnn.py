@@ -1,16 +1,14 @@
 """CGCNN against plain loops, and its own parts; what every encoder has to do is in test_encoders.py."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import CGCNN, GaussianBasis
 from crystalmax.neighbors import Neighbors
-from crystalmax.segments import weighted_sum
 from crystals import random_crystals, rock_salt
-from encoders import check_against_loops, in_double, made
+from encoders import check_against_loops, check_merging, made
 from reference import message_passing
 
 GEOMETRY = Neighbors(4.0, max_neighbors=6, merge=False)
@@ -28,15 +26,7 @@ def test_every_vector_equals_loops_over_sites_and_pairs(crystals):
 
 
 def test_merged_pairs_give_what_single_pairs_give(crystals):
-    batch = CrystalBatch.collate(crystals)
-    merged, single = in_double(Neighbors(4.0, max_neighbors=6)(batch)), in_double(GEOMETRY(batch))
-    assert len(merged.pairs.center) < len(single.pairs.center)
-    net = network().double()
-    for one, other in zip(net(merged).levels, net(single).levels, strict=True):
-        torch.testing.assert_close(one.summaries, other.summaries, atol=1e-5, rtol=0)
-        members = (level.constituents for level in (one, other))
-        sums = [weighted_sum(m.values, m.row, m.weight, m.owner, len(one.summaries)) for m in members]
-        torch.testing.assert_close(*sums, atol=1e-4, rtol=0)
+    check_merging(network(), CrystalBatch.collate(crystals), Neighbors(4.0, max_neighbors=6), GEOMETRY)
 
 
 def test_sites_must_hear_of_each_other():

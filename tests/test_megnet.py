@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import GaussianBasis, MEGNet
 from crystalmax.neighbors import Neighbors
-from crystalmax.segments import weighted_sum
 from crystals import perovskite, random_crystals, rock_salt, supercell
-from encoders import check_against_loops, in_double, made
+from encoders import check_against_loops, check_merging, made
 from reference import message_passing
 
 GEOMETRY = Neighbors(3.5, merge=False)
@@ -28,15 +27,7 @@ def test_every_vector_equals_loops_over_sites_and_pairs(crystals):
 
 
 def test_merged_pairs_give_what_single_pairs_give(crystals):
-    batch = CrystalBatch.collate(crystals)
-    merged, single = in_double(Neighbors(3.5)(batch)), in_double(GEOMETRY(batch))
-    assert len(merged.pairs.center) < len(single.pairs.center)
-    net = network().double()
-    for one, other in zip(net(merged).levels, net(single).levels, strict=True):
-        torch.testing.assert_close(one.summaries, other.summaries, atol=1e-5, rtol=0)
-        members = (level.constituents for level in (one, other))
-        sums = [weighted_sum(m.values, m.row, m.weight, m.owner, len(one.summaries)) for m in members]
-        torch.testing.assert_close(*sums, atol=1e-4, rtol=0)
+    check_merging(network(), CrystalBatch.collate(crystals), Neighbors(3.5), GEOMETRY)
 
 
 def test_thousands_of_pairs_lose_no_digit():

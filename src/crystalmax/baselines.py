@@ -76,7 +76,7 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     the atoms on them. Bonds follow the rule of `surroundings`.
     """
     rows = [_structure_statistics(crystal) for crystal in crystals]
-    names = tuple(_structure_statistics(_POLONIUM))
+    names = tuple(rows[0] if rows else _structure_statistics(_POLONIUM))
     return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
 
 

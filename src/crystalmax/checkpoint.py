@@ -32,7 +32,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.spec import build, describe
-from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing
+from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing, read_json
 
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
@@ -122,10 +122,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPEC
     try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            raise ValueError(f"{SPEC} is larger than {MAX_SPEC_BYTES >> 20} MiB")
-        spec = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        spec = read_json(path, MAX_SPEC_BYTES)
+    except ValueError as error:
         raise ValueError(f"{folder} holds no trained model ({error}); make one with `crystalmax pretrain`") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         found = spec.get("format") if isinstance(spec, dict) else None

@@ -8,7 +8,6 @@ A folder holds
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.sources import Record
-from crystalmax.writing import at_once, is_listing, write_json
+from crystalmax.writing import at_once, is_listing, read_json, write_json
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -164,8 +163,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPEC
     try:
-        spec = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        spec = read_json(path, checkpoint.MAX_SPEC_BYTES)
+    except ValueError as error:
         raise ValueError(f"{folder} holds no fitted model ({error}); make one with `crystalmax fit`") from None
     kinds = {"format": int, "crystalmax": str, "target": str, "columns": list, "encoder": bool, "seed": int}
     if (

@@ -1,6 +1,5 @@
 """The manifest of a data set: what lies in its folder, of what size and with which checksums."""
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import chain
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalmax.crystal import N_KIND_COLUMNS
-from crystalmax.writing import hash_of, is_listing
+from crystalmax.writing import hash_of, is_listing, read_json
 
 FORMAT = 1
 ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
@@ -29,10 +28,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ValueError(f"manifest.json is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
-        manifest = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = read_json(file, MAX_MANIFEST_BYTES)
+    except ValueError as error:
         raise ValueError(f"{path} is not a crystalmax data set ({error}); make one with `crystalmax ingest`") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None

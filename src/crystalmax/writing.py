@@ -55,6 +55,20 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         file.write((json.dumps(data, indent=1) + "\n").encode())
 
 
+def read_json(path: Path, most_bytes: int) -> Any:  # noqa: ANN401  # whatever the file says
+    """Plain data from a file that may be damaged, or not ours.
+
+    Raises:
+        ValueError: It is missing, too large to be what is looked for, or no JSON.
+    """
+    try:
+        if path.stat().st_size > most_bytes:
+            raise ValueError(f"{path.name} is larger than {most_bytes >> 20} MiB")
+        return json.loads(path.read_bytes())
+    except (OSError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
 def settle(*paths: Path) -> None:
     """Wait until these files and folders are on the disk, where the system can tell."""
     for path in paths:

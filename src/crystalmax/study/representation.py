@@ -120,8 +120,7 @@ def methods(study: Study, material: Material) -> list[Method]:
 
 def _best(study: Study, material: Material) -> Iterator[Method]:
     """What we recommend, without and with vectors, under the regressor that we recommend."""
-    names = ("element fractions", "composition statistics", "structure statistics")
-    parts = [partial(_baseline, study, material, name) for name in names]
+    parts = [partial(_baseline, study, material, name) for name in BASELINES]
     yield Method(ALL_STATISTICS, "baseline", partial(_together, *parts), models=small_data())
     donor, vectors = study.material(material.donor), partial(_vectors, study, material, RECIPES[0])
     seen = (donor, study.parts(donor).structures)
