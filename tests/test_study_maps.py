@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from crystalmax.study import maps
 from crystalmax.study.chemistry import HALOGENS, METALS, halogen, metal
@@ -97,12 +98,15 @@ def test_a_map_is_the_same_every_time():
     np.testing.assert_array_equal(first, second)
 
 
-def test_umap_is_drawn_where_it_is_installed(monkeypatch):
+def test_umap_is_drawn_where_it_is_installed_and_leaves_the_number_of_threads_alone(monkeypatch):
+    n_threads = torch.get_num_threads()
+
     class Plane:
         def __init__(self, *, random_state, n_jobs):
             self.seed = random_state
 
         def fit_transform(self, vectors):
+            torch.set_num_threads(n_threads + 1)  # as Numba does, below the real one
             return vectors[:, :2] + self.seed
 
     umap = ModuleType("umap")
@@ -113,3 +117,4 @@ def test_umap_is_drawn_where_it_is_installed(monkeypatch):
     monkeypatch.setattr(maps, "find_spec", lambda name: umap)
     points, _, _ = clusters()
     np.testing.assert_array_equal(projections(3)["UMAP"](points), points[:, :2] + 3)
+    assert torch.get_num_threads() == n_threads

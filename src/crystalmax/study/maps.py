@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE, trustworthiness
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.chemistry import halogen, metal
@@ -123,6 +124,8 @@ def _tsne(vectors: Points, *, seed: int) -> Plane:
 
 
 def _umap(vectors: Points, *, seed: int) -> Plane:
-    reducer = import_module("umap").UMAP(random_state=seed, n_jobs=1)
-    found: Plane = reducer.fit_transform(vectors).astype(np.float64)
+    # Numba, below it, sets the number of threads of PyTorch too; other sums would then have other last digits.
+    with threadpool_limits():
+        reducer = import_module("umap").UMAP(random_state=seed, n_jobs=1)
+        found: Plane = reducer.fit_transform(vectors).astype(np.float64)
     return found
