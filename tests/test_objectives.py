@@ -13,9 +13,18 @@ from crystalmax import baselines
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.contrasts import BarlowTwins, Contrast, NTXent, VICReg
 from crystalmax.crystal import CrystalBatch
+from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution, SpaceGroup
+from crystalmax.intrinsic import (
+    Composition,
+    Coordination,
+    Density,
+    Intrinsic,
+    RadialDistribution,
+    SpaceGroup,
+    Statistics,
+)
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe
@@ -168,6 +177,37 @@ def test_a_crystal_without_a_space_group_has_no_part_in_it():
         objective(some_batch(), rng())
 
 
+def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crystals_that_are_learnt_from():
+    crystals, rows = some_crystals(), np.array([0, 2, 3, 5])
+    objective = Reconstruction(encoder(), intrinsics=[Density(), Statistics(farthest=1.5)])
+    data = objective.prepared(CrystalDataset.from_crystals(crystals), rows)
+    values, names = baselines.statistics(crystals)
+    truth = Statistics().truth(data.batch(np.arange(len(crystals)))).numpy()
+    assert truth.shape == (len(crystals), Statistics().width) == values.shape
+    assert np.flatnonzero(np.isnan(truth).any(axis=1)).tolist() == [1, 4]
+    column = names.index("volume per atom")
+    of_rows = values[rows, column]
+    expected = ((of_rows - of_rows.mean()) / of_rows.std()).clip(-1.5, 1.5)
+    np.testing.assert_allclose(truth[rows, column], expected, rtol=1e-5)
+    assert 1.5 in expected, "nothing was far here"
+    assert not truth[rows, names.index("fraction of Xe")].any()  # which none of them has
+
+
+def test_statistics_that_were_not_prepared_are_refused():
+    with pytest.raises(ValueError, match=r"no statistics to reconstruct; `Reconstruction.prepared` adds them"):
+        Reconstruction(encoder(), intrinsics=[Statistics()])(some_batch(), rng())
+
+
+def test_without_a_hidden_layer_a_property_is_a_linear_map_of_the_vector():
+    with seeded_weights(4):
+        objective = Reconstruction(encoder(), intrinsics=[Coordination()], hidden=0)
+    batch = some_batch()
+    (head,) = objective.heads
+    expected = objective.encoder(batch).crystals @ head.weight.T + head.bias
+    loss = (expected - Coordination().truth(batch)).square().mean()
+    torch.testing.assert_close(objective(batch, rng())["Coordination"], loss)
+
+
 def mixture(**options):
     parts = (
         DeepInfoMax,
@@ -247,7 +287,7 @@ def test_losses_fall_in_a_few_steps(objective):
 def test_every_shipped_objective_survives_a_description():
     for module in (
         Contrastive(encoder(), views=Shaken(0.1)),
-        Reconstruction(encoder(), intrinsics=INTRINSICS),
+        Reconstruction(encoder(), intrinsics=(*INTRINSICS, Statistics()), hidden=0),
         mixture(),
     ):
         assert describe(build(describe(module), trusted=("test_objectives",))) == describe(module)

@@ -15,7 +15,7 @@ sizes and hashes; opening compares sizes and counts, `integrity.verify` every by
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
 from typing import IO, Any, SupportsIndex
@@ -132,6 +132,11 @@ class CrystalDataset:
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self.kinds):
             raise ValueError(f"species.i4 points outside the {len(self.kinds)} species of the data set; {AGAIN}")
         return tuple(self.kinds[row] for row in rows)
+
+    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "CrystalDataset":
+        """The same crystals with more columns of `target`, in memory; what it was made from is not known any more."""
+        target = np.concatenate([self.target, values], axis=1)
+        return replace(self, target=target, target_names=(*self.target_names, *names), provenance={}, content_hash="")
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch; its species table holds only species that occur in it."""

@@ -2,17 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from crystalmax import elements
+from crystalmax import baselines, elements
 from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
 from crystalmax.crystal import CrystalBatch, pairs_of
+from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
 
@@ -32,6 +34,14 @@ class Intrinsic(Protocol):
         self, predicted: Float[Tensor, "crystals width"], truth: Float[Tensor, "crystals _"]
     ) -> Float[Tensor, " crystals"]:
         """The loss of each crystal."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Something that training needs columns for, which are made once, before it begins."""
+
+    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+        """The data set with these columns; they count in these rows only."""
 
 
 class _Squared:
@@ -114,6 +124,49 @@ class Coordination(_Squared):
         bonded = (distance <= self.reach * gather(nearest, pairs.center)) * pairs.count
         number = segment_sum(bonded, pairs.center, batch.n_sites).clamp_min(1).log()
         return segment_mean(torch.stack([number, number.square()], 1), batch.crystal_of_site, batch.n_crystals)
+
+
+@dataclass(frozen=True)
+class Statistics(_Squared):
+    """All numbers of `baselines.statistics`, each with mean 0 and deviation 1 in the crystals that are learnt from.
+
+    They need shells that a supercell may cut off, so they are made once, before training. Numbers farther than
+    `farthest` deviations from the mean count as that far: an element that few crystals have is an outlier in all of
+    them.
+
+    Attributes:
+        farthest: In deviations.
+    """
+
+    farthest: float = 4.0
+
+    @property
+    def width(self) -> int:
+        """How many numbers there are."""
+        return len(_columns())
+
+    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+        """The data set with a column for each number, NaN in other rows."""
+        values, _ = baselines.statistics([data[row] for row in rows.tolist()])
+        deviation = values.std(axis=0)
+        found = np.full((len(data), self.width), np.nan)
+        scaled = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+        found[rows] = scaled.clip(-self.farthest, self.farthest)
+        return data.with_targets(_columns(), found)
+
+    def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:
+        """The columns that `prepared` made."""
+        if not batch.targets.keys() >= set(_columns()):
+            raise ValueError(
+                "the data set has no statistics to reconstruct; `Reconstruction.prepared` adds them, before training"
+            )
+        return torch.stack([batch.targets[name] for name in _columns()], dim=1).to(batch.kinds)
+
+
+@cache
+def _columns() -> tuple[str, ...]:
+    """Names of the statistics, as columns of a data set."""
+    return tuple(f"statistics: {name}" for name in baselines.statistics([])[1])
 
 
 @dataclass(frozen=True)

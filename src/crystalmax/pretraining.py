@@ -17,6 +17,7 @@ from crystalmax import __version__, plots
 from crystalmax.checkpoint import Model, save
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.intrinsic import Prepares
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
@@ -81,9 +82,13 @@ def pretrain(
         split = Split.random(rows, VALID_FRACTION, how.seed)
     else:
         split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
-    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(split.train) + len(split.valid)}
+    learnt = np.sort(np.concatenate([split.train, split.valid]))
+    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt)}
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / "run.json", plan)  # not before the recipe has proved sound
+    for part in objective.modules():
+        if isinstance(part, Prepares):
+            data = part.prepared(data, learnt)
     try:
         history = train(
             objective, data, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
+from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder, width_of
-from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution
+from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, Prepares, RadialDistribution
 from crystalmax.layers import Dense
 
 DEFAULT: tuple[Intrinsic, ...] = (Composition(), Density(), RadialDistribution(), Coordination())
@@ -20,7 +22,7 @@ class Reconstruction(nn.Module):
     Args:
         encoder: Trained along.
         intrinsics: What is to be told.
-        hidden: Width of the hidden layer of each head.
+        hidden: Width of the hidden layer of each head; 0 for linear heads, so that linear models can read it too.
     """
 
     chance = None
@@ -31,8 +33,17 @@ class Reconstruction(nn.Module):
         width = width_of(encoder)
         self.heads = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), Dense(width, hidden, norm=False), nn.Linear(hidden, intrinsic.width))
+            if hidden
+            else nn.Linear(width, intrinsic.width)
             for intrinsic in self.intrinsics
         )
+
+    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+        """The data set with the columns that its intrinsic properties need in these rows."""
+        for intrinsic in self.intrinsics:
+            if isinstance(intrinsic, Prepares):
+                data = intrinsic.prepared(data, rows)
+        return data
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """A term for each property, under the name of its class; a mean over the crystals where it is known."""
