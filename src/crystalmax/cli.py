@@ -269,7 +269,8 @@ def study(
         data: Folder with the data sets, or one of Matbench by its name, such as matbench:mp_gap.
         out: Folder for all results; give it again, or a copy of it elsewhere, to go on.
         budget: How much of everything.
-        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps, shift and encoders.
+        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps, shift and encoders; all
+            but encoders unless given.
         split: What stays on one side of every split; the formula unless given, or Matbench's own fold 0.
         vectors: NAME=FILE, a table of vectors from elsewhere, as `represent` writes it.
         untrained: NAME=FILE, the same network's vectors before it was trained.
@@ -292,7 +293,7 @@ def study(
         n_jobs=jobs,
     )
     with _progress() as report:
-        outcomes = paper.go_on(begun, parts or tuple(paper.PARTS), n_jobs=jobs, report=report)
+        outcomes = paper.go_on(begun, parts or paper.USUAL, n_jobs=jobs, report=report)
     answer = page.write(begun)
     print("\n".join(answer.sentences))
     print(f"results in {out / 'results.parquet'}; report in {answer.path}")

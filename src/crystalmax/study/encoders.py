@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
 from torch import nn
 
@@ -17,7 +18,7 @@ from crystalmax import checkpoint
 from crystalmax.evaluation import Kind
 from crystalmax.featurizer import encode
 from crystalmax.spec import read_recipe
-from crystalmax.study import networks
+from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
@@ -108,6 +109,21 @@ def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
     rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
     chosen: Int[np.ndarray, " rows"] = np.sort(rows[: study.budget.encoder_crystals])
     return chosen
+
+
+def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of each encoder, and the seconds that an epoch of 1,000 crystals took where it was trained, as text.
+
+    Args:
+        cells: Folder of the cells of a study.
+        rows: What they found; of the untrained networks of an encoder, which are named as one, any counts.
+    """
+    found = {}
+    for dataset, name, method in rows[["dataset", "property", "method"]].drop_duplicates().itertuples(index=False):
+        arrays = runner.arrays_in(cells, f"encoders/{dataset}/{name}/{method}")
+        seconds = f"{arrays['seconds']:.1f}" if "seconds" in arrays else ""
+        found[method.split(", seed")[0]] = {"parameters": int(arrays["parameters"]), "seconds per epoch": seconds}
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:

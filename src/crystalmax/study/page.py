@@ -10,7 +10,7 @@ import pandas as pd
 from crystalmax import __version__, plots
 from crystalmax.assessment import SMALL_DATA
 from crystalmax.report import Drawing, Section, Table, comparison_table, write_report
-from crystalmax.study import figures, runner
+from crystalmax.study import encoders, figures, runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.official import LEADERBOARD
 from crystalmax.study.representation import ALL_STATISTICS, JOINED, RECIPES
@@ -203,22 +203,12 @@ def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
     together = rows.assign(method=rows.method.str.split(", seed").str[0])  # the untrained of an encoder are one
     tables = []
     for each in material.properties:
-        costs = _costs(study, rows[rows.property == each.name])
+        costs = encoders.costs(study.folder / "cells", rows[rows.property == each.name])
         if len(costs):
             caption, table = _ranking(together[together.property == each.name], each.unit)
             table = table.join(costs, on="method").sort_values("parameters", kind="stable")  # encoder by encoder
             tables.append((f"{_words(each.name)}. {caption} {COSTS}", table))
     return Section(title, figures=[figures.encoders(rows)], tables=tables)
-
-
-def _costs(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of each encoder, and how long an epoch took where it was trained."""
-    found = {}
-    for dataset, name, method in rows[["dataset", "property", "method"]].drop_duplicates().itertuples(index=False):
-        arrays = runner.arrays_in(study.folder / "cells", f"encoders/{dataset}/{name}/{method}")
-        seconds = f"{arrays['seconds']:.1f}" if "seconds" in arrays else ""
-        found[method.split(", seed")[0]] = {"parameters": int(arrays["parameters"]), "seconds per epoch": seconds}
-    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:

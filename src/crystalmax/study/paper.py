@@ -26,6 +26,9 @@ PARTS = {
 }
 """Parts of the study, in the order in which they run, and the module of this package whose `cells` they are."""
 
+USUAL = tuple(part for part in PARTS if part != "encoders")
+"""What is done unless told otherwise: the paper's programme. Other encoders take as long as a third of it."""
+
 Files = Mapping[str, Sequence[Path]]
 """Files by the name of what made them."""
 
@@ -105,7 +108,7 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
 
 def go_on(
     study: Study,
-    parts: Sequence[str] = tuple(PARTS),
+    parts: Sequence[str] = USUAL,
     *,
     n_jobs: int = 1,
     report: Callable[[Forecast], None] = lambda _: None,
