@@ -7,7 +7,7 @@ import pandas as pd
 
 from crystalmax.cells import canonical
 from crystalmax.dataset import DatasetWriter
-from crystalmax.study.fingerprint import Fingerprint
+from crystalmax.fingerprint import Fingerprint
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import BUDGETS, Study
 from crystals import crystal, perovskite, pure, rock_salt

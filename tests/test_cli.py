@@ -218,6 +218,7 @@ def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp
     assert done.code == 0, done.err
     assert done.out.startswith("Pre-training ")
     assert "1 structures refused" in done.out
+    assert "crystals were among the structures that the vectors were learnt from" in done.out
     table = pd.read_parquet(out / "results.parquet")
     assert set(table.kind) == {"pretrained", "untrained", "baseline", "joint", "trivial"}
     assert table.features[table.kind == "untrained"].nunique() == 3

@@ -7,6 +7,7 @@ A run folder holds
     history.jsonl         one line an epoch and part of the split
     run.json              recipe, seed, data and versions that it began with
     losses.svg            the same as a picture
+    seen.npz              which structures it has learnt from (see `seen`)
     last.ckpt             what a resumed run needs; csv and tensorboard are logs
 
 The spec has the size and the SHA-256 of the weights and a hash of itself: weights that are not those that were saved

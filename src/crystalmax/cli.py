@@ -90,7 +90,7 @@ def pretrain(
 
     Args:
         data: A data set made by `ingest`.
-        recipe: `default`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
+        recipe: `default`, `intrinsic`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
@@ -148,6 +148,7 @@ def evaluate(
     from crystalmax.assessment import assess, feature_sets, report_assessment
     from crystalmax.evaluation import plan_for
     from crystalmax.featurizer import CrystalFeaturizer
+    from crystalmax.seen import seen_before
     from crystalmax.sources import write_skipped
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
@@ -157,9 +158,11 @@ def evaluate(
     plan = plan_for(len(crystals), seed=seed)
     found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs)
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
+    facts["seen before"] = seen_before(model, crystals)
     path = report_assessment(found, out, unit=unit, facts=facts)
     n_skipped = write_skipped(out / "skipped.csv", records)
     print(f"{found.verdict.sentence}\n{found.verdict.advice}")
+    print(facts["seen before"])
     print(f"report in {path}; {n_skipped:,} structures refused, see {out / 'skipped.csv'}")
 
 
@@ -279,6 +282,7 @@ def study(
         jobs: Processes; -1 for one a core.
     """
     from crystalmax.study import page, paper
+    from crystalmax.study.vectors import files_by_name
 
     begun = paper.begin(
         settings,
@@ -286,8 +290,8 @@ def study(
         out,
         budget=budget,
         split=split,
-        vectors=_by_name(vectors),
-        untrained=_by_name(untrained),
+        vectors=files_by_name(vectors),
+        untrained=files_by_name(untrained),
         seed=seed,
         accelerator=accelerator,
         n_jobs=jobs,
@@ -311,19 +315,6 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
         print("\n".join((*each.faults, *each.notes, f"{folder}: {each.summary}")))
     if n_faults := sum(len(each.faults) for each in found):
         raise ValueError(f"faults found: {n_faults}; they are named above")
-
-
-def _by_name(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
-    """NAME=FILE, several times a name if need be."""
-    found: dict[str, list[Path]] = {}
-    for pair in pairs:
-        name, equals, file = pair.partition("=")
-        if not (name and equals and file):
-            raise ValueError(
-                f"{pair!r} is no NAME=FILE; name the vectors that the file holds, as in chgnet=vectors.parquet"
-            )
-        found.setdefault(name, []).append(Path(file))
-    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from crystalmax import __version__, plots
+from crystalmax import __version__, plots, seen
 from crystalmax.checkpoint import Model, save
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
@@ -97,6 +97,10 @@ def pretrain(
         save(Model(objective, geometry, {**extra, "finished": False}), run)
         raise
     save(Model(objective, geometry, {**extra, "finished": True}), run)
+    if len(learnt) > seen.MOST:
+        log.info("no list of the %d structures is kept: they are more than %d", len(learnt), seen.MOST)
+    elif not (run / seen.FILE).exists():  # a run that goes on has the same structures
+        seen.Seen.of(data[row] for row in learnt.tolist()).save(run)
     with at_once(run / "losses.svg") as file:
         file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
     return history

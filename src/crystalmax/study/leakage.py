@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from crystalmax.study.fingerprint import occur_in
+from crystalmax.fingerprint import occur_in
 from crystalmax.study.material import Material
 
 Rows = Int[np.ndarray, " _"]

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.study.fingerprint import Fingerprint
+from crystalmax.fingerprint import Fingerprint
 
 SplitBy = Literal["formula", "row", "fold"]
 """What stays on one side of a split: crystals of one formula, each crystal for itself, or the official test fold 0."""

@@ -107,11 +107,7 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
 
 
 def go_on(
-    study: Study,
-    parts: Sequence[str] = USUAL,
-    *,
-    n_jobs: int = 1,
-    report: Callable[[Forecast], None] = lambda _: None,
+    study: Study, parts: Sequence[str] = USUAL, *, n_jobs: int = 1, report: Callable[[Forecast], None] = lambda _: None
 ) -> list[Outcome]:
     """Do what is left of these parts, and write the tables of everything that is done.
 

@@ -15,9 +15,9 @@ from joblib import Parallel, delayed
 from crystalmax import __version__
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, DatasetWriter
+from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
 from crystalmax.sources import Record, write_skipped
-from crystalmax.study.fingerprint import Fingerprint
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget

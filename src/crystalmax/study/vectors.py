@@ -1,6 +1,6 @@
 """Vectors that something else made, read back from tables as `crystalmax represent` writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -53,3 +53,20 @@ def _of_table(path: Path) -> pd.DataFrame:
     if table.key.duplicated().any():
         raise ValueError(f"{path} names {table.key[table.key.duplicated()].iloc[0]!r} twice; keep one row a crystal")
     return table.assign(key=table.key.astype(str)).set_index("key").select_dtypes("number")
+
+
+def files_by_name(pairs: Iterable[str]) -> dict[str, list[Path]]:
+    """Files from NAME=FILE, several times a name if need be.
+
+    Raises:
+        ValueError: A name or a file is missing.
+    """
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise ValueError(
+                f"{pair!r} is no NAME=FILE; name the vectors that the file holds, as in chgnet=vectors.parquet"
+            )
+        found.setdefault(name, []).append(Path(file))
+    return found

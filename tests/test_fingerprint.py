@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.study.fingerprint import TOLERANCE, Fingerprint, occur_in
+from crystalmax.fingerprint import TOLERANCE, Fingerprint, occur_in
 from crystals import crystal, oblique, perovskite, pure, quartz, rewritten, rock_salt, some_crystals
 
 

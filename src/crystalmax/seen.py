@@ -1,0 +1,122 @@
+"""Which structures a model has learnt from, so that it can be said of others whether they were among them.
+
+A run folder keeps them as arrays in `seen.npz`: a hash of each formula, and the distances of each fingerprint in
+hundredths of their unit.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt
+
+from crystalmax.crystal import Crystal
+from crystalmax.fingerprint import TOLERANCE, Fingerprint
+from crystalmax.writing import at_once
+
+FILE = "seen.npz"
+MOST = 200_000
+"""Of more structures no such list is kept."""
+MAX_BYTES = 2**28
+"""A larger list is refused unread."""
+
+_STEPS = 100  # in the unit of distances, so that the largest, `fingerprint.REACH`, fits into a byte
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Structures, in no order that means anything.
+
+    Attributes:
+        formula: Hash of the formula of each.
+        end: Where the distances of each end.
+        distance: Distances of their fingerprints, one after another, in hundredths.
+    """
+
+    formula: UInt[np.ndarray, " structures"]
+    end: Int[np.ndarray, " structures"]
+    distance: UInt[np.ndarray, " distances"]
+
+    @classmethod
+    def of(cls, crystals: Iterable[Crystal]) -> "Seen":
+        """The list of these crystals."""
+        found = [Fingerprint.of(crystal) for crystal in crystals]
+        distances = [_rounded(each) for each in found]
+        formulas = np.array([_hash(each.formula) for each in found], dtype=np.uint64)
+        ends = np.cumsum([len(each) for each in distances], dtype=np.int64)
+        return cls(formulas, ends, np.concatenate([np.empty(0, dtype=np.uint8), *distances]))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Seen | None":
+        """The list of a run folder; none where it keeps none.
+
+        Raises:
+            ValueError: It is damaged, or too large to be such a list.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                n_bytes = sum(part.file_size for part in archive.infolist())
+            if n_bytes > MAX_BYTES:
+                raise ValueError(f"{n_bytes:,} bytes are more than {MAX_BYTES:,}")
+            with np.load(path, allow_pickle=False) as arrays:
+                formula = arrays["formula"].astype(np.uint64)
+                end, distance = arrays["end"].astype(np.int64), arrays["distance"].astype(np.uint8)
+            fits = formula.ndim == end.ndim == distance.ndim == 1 and len(formula) == len(end)
+            if not fits or np.any(np.diff(end, prepend=0) < 0) or end.max(initial=0) != len(distance):
+                raise ValueError("its arrays do not fit together")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no list of structures ({error}); remove it, or get another copy") from None
+        return cls(formula, end, distance)
+
+    def save(self, folder: Path) -> None:
+        """Keep the list in a run folder."""
+        with at_once(folder / FILE) as file:
+            np.savez_compressed(file, **asdict(self))
+
+    def __len__(self) -> int:
+        return len(self.formula)
+
+    def knows(self, crystals: Sequence[Crystal]) -> tuple[Bool[np.ndarray, " crystals"], Bool[np.ndarray, " crystals"]]:
+        """For each crystal, whether its structure is on the list, and whether its formula is."""
+        rows: dict[int, list[int]] = {}
+        for row, formula in enumerate(self.formula.tolist()):
+            rows.setdefault(formula, []).append(row)
+        found = [Fingerprint.of(crystal) for crystal in crystals]
+        same_formula = [rows.get(_hash(each.formula), []) for each in found]
+        pairs = zip(found, same_formula, strict=True)
+        same_structure = [any(self._is(row, _rounded(each)) for row in known) for each, known in pairs]
+        return np.array(same_structure, dtype=bool), np.array([bool(known) for known in same_formula], dtype=bool)
+
+    def _is(self, row: int, distances: UInt[np.ndarray, " distances"]) -> bool:
+        begin = self.end[row - 1] if row else 0
+        own = self.distance[begin : self.end[row]].astype(np.int64)
+        return len(own) == len(distances) and bool((np.abs(own - distances) <= TOLERANCE * _STEPS).all())
+
+
+def seen_before(folder: Path, crystals: Sequence[Crystal]) -> str:
+    """How many of these crystals the model in a folder has learnt from, in words."""
+    seen = Seen.load(folder)
+    if seen is None:
+        return "which structures the vectors were learnt from is not known"
+    structures, formulas = (int(known.sum()) for known in seen.knows(crystals))
+    if not formulas:
+        return f"none of the {len(crystals):,} crystals, nor their formulas, was among the structures learnt from"
+    return (
+        f"{structures:,} of the {len(crystals):,} crystals were among the structures that the vectors were learnt from "
+        f"(without labels), and {formulas:,} share a formula with one"
+    )
+
+
+def _rounded(fingerprint: Fingerprint) -> UInt[np.ndarray, " distances"]:
+    steps: UInt[np.ndarray, " distances"] = np.rint(fingerprint.distances * _STEPS).astype(np.uint8)
+    return steps
+
+
+def _hash(formula: str) -> int:
+    return int.from_bytes(hashlib.blake2b(formula.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,99 @@
+"""The list of structures that a model has learnt from: what is on it is found again, and nothing else."""
+
+import io
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crystalmax import seen
+from crystalmax.dataset import CrystalDataset
+from crystalmax.pretraining import pretrain
+from crystalmax.seen import Seen, seen_before
+from crystals import perovskite, quartz, rock_salt, some_crystals
+
+
+def test_structures_are_found_again_whatever_the_cell_and_small_relaxations(tmp_path):
+    Seen.of([quartz(), rock_salt(), perovskite()]).save(tmp_path)
+    found = Seen.load(tmp_path)
+    assert len(found) == 3
+    salt = rock_salt(5.7)
+    doubled = replace(
+        salt,
+        lattice=salt.lattice * [[2], [1], [1]],
+        positions=np.concatenate([salt.positions / [2, 1, 1], salt.positions / [2, 1, 1] + [0.5, 0, 0]]),
+        species=np.tile(salt.species, 2),
+    )
+    asked = [doubled, rock_salt(kinds=("K", "Cl")), squeezed(rock_salt()), quartz()]
+    structures, formulas = found.knows(asked)
+    assert structures.tolist() == [True, False, False, True]
+    assert formulas.tolist() == [True, False, True, True]
+    assert seen_before(tmp_path, asked).startswith("2 of the 4 crystals were among the structures")
+    assert "3 share a formula" in seen_before(tmp_path, asked)
+    assert seen_before(tmp_path, [rock_salt(kinds=("K", "Cl"))]).startswith("none of the 1 crystals")
+    assert seen_before(tmp_path / "elsewhere", asked).endswith("is not known")
+
+
+def squeezed(crystal):
+    """Another structure of the same formula: twice as long in one direction."""
+    return replace(crystal, lattice=crystal.lattice @ np.diag([1, 1, 2.0]))
+
+
+def test_every_crystal_is_on_the_list_of_itself(tmp_path):
+    Seen.of(some_crystals()).save(tmp_path)
+    structures, formulas = Seen.load(tmp_path).knows(some_crystals())
+    assert structures.all()
+    assert formulas.all()
+
+
+def test_a_list_of_nothing_knows_nothing(tmp_path):
+    Seen.of([]).save(tmp_path)
+    structures, formulas = Seen.load(tmp_path).knows(some_crystals())
+    assert not structures.any()
+    assert not formulas.any()
+    assert Seen.load(tmp_path / "nothing") is None
+
+
+def packed(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+ONE = {"formula": np.zeros(1, np.uint64), "end": np.array([2]), "distance": np.zeros(2, np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a zip file"),
+        (packed(**ONE)[:-30], "zip file"),
+        (packed(formula=ONE["formula"]), "end"),
+        (packed(**{**ONE, "end": np.array([3])}), "do not fit together"),
+        (packed(**{**ONE, "end": np.array([-1])}), "do not fit together"),
+        (packed(**{**ONE, "formula": np.zeros(2, np.uint64)}), "do not fit together"),
+        (packed(**{**ONE, "formula": np.array([{}], dtype=object)}), "allow_pickle"),
+    ],
+)
+def test_damaged_lists_are_refused(tmp_path, content, reason):
+    (tmp_path / seen.FILE).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"seen.npz is no list of structures \(.*{reason}.*remove it"):
+        Seen.load(tmp_path)
+
+
+def test_a_list_that_would_unpack_to_more_than_allowed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "MAX_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / seen.FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("formula.npy", bytes(1001))
+    with pytest.raises(ValueError, match="1,001 bytes are more than 1,000"):
+        Seen.load(tmp_path)
+
+
+def test_a_run_keeps_a_list_of_what_it_has_learnt_from(tmp_path, monkeypatch):
+    crystals = [*some_crystals(), *some_crystals()]
+    pretrain(CrystalDataset.from_crystals(crystals), tmp_path / "run", epochs=1)
+    assert Seen.load(tmp_path / "run").knows(crystals)[0].all()
+    monkeypatch.setattr(seen, "MOST", 3)
+    pretrain(CrystalDataset.from_crystals(crystals), tmp_path / "more", epochs=1)
+    assert Seen.load(tmp_path / "more") is None
