@@ -1,4 +1,4 @@
-"""Any encoder, any objective: four networks untrained, by Deep InfoMax, and by mixtures of it with other objectives.
+"""Any encoder, any objective: four networks untrained, by Deep InfoMax, by reconstruction, and by mixtures.
 
 The paper says that Deep InfoMax is generic, and shows it on Site-Net alone.
 """
@@ -84,22 +84,21 @@ def ways(study: Study) -> list[Way]:
 
 
 def objectives(encoder: str) -> dict[str, dict[str, Any]]:
-    """The recipe of an encoder, and the same with mixtures for its objective."""
+    """The recipe of an encoder, the same with reconstruction instead, and with mixtures for its objective."""
     content: dict[str, Any] = read_recipe(ENCODERS[encoder])
     infomax = dict(content["objective"])
     network = infomax.pop("encoder")
     # The pairs of a view are made as those of the crystals that the encoder is given afterwards.
     views = {"use": "Rebuilt", "alterations": [{"use": "ThermalDisplacement"}], "geometry": content["geometry"]}
-    reconstruction, contrast = {"use": "Reconstruction"}, {"use": "Contrastive", "views": views}
-    mixed: dict[str, list[Mapping[str, object]]] = {
-        "reconstruction": [reconstruction],
-        "contrast": [contrast],
-        "reconstruction and contrast": [reconstruction, contrast],
+    reconstruction = {"use": "Reconstruction", "intrinsics": [{"use": "Statistics"}], "hidden": 0}
+    mixed: dict[str, tuple[Mapping[str, object], float]] = {
+        "reconstruction": (reconstruction, 10.0),
+        "contrast": ({"use": "Contrastive", "views": views}, 1.0),
     }
-    found = {DEEP_INFOMAX: content}
-    for name, partners in mixed.items():
-        parts = [{**part, "later": True} for part in (infomax, *partners)]
-        mixture = {"use": "Mixture", "encoder": network, "parts": parts, "automatic": True}
+    found = {DEEP_INFOMAX: content, "reconstruction": {**content, "objective": {**reconstruction, "encoder": network}}}
+    for name, (partner, weight) in mixed.items():
+        parts = [{**part, "later": True} for part in (infomax, partner)]
+        mixture = {"use": "Mixture", "encoder": network, "parts": parts, "weights": [1.0, weight], "automatic": True}
         found[f"{DEEP_INFOMAX}, with {name}"] = {**content, "objective": mixture}
     return found
 
