@@ -34,6 +34,13 @@ def test_networks_without_the_overlap_have_seen_none_of_it(study):
     assert (found["shared structures"].mae.to_numpy() != found["shared formulas"].mae.to_numpy()).any()
 
 
+def test_labels_of_a_borrower_come_from_all_that_is_not_tested(study):
+    parts = study.parts(study.material("others"))
+    assert len(parts.valid) == 0
+    assert sorted([*parts.train, *parts.test]) == list(range(38))
+    assert len(study.parts(study.material("salts")).valid) > 0
+
+
 def same_for_all():
     return np.random.default_rng(0).normal(size=(38, 4))
 

@@ -36,7 +36,10 @@ class Property(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Rows of a data set: pre-training and labels come from `train`, `valid` has no labels, `test` is unseen."""
+    """Rows of a data set: pre-training and labels come from `train`, `valid` has no labels, `test` is unseen.
+
+    A data set that borrows its networks has no `valid`.
+    """
 
     train: Int[np.ndarray, " train"]
     valid: Int[np.ndarray, " valid"]
@@ -112,6 +115,8 @@ class Material:
             rest, test = (rows[chosen] for chosen in (self.values(self.folds) != 0, self.values(self.folds) == 0))
         else:
             rest, test = _cut(rows, groups, TEST_FRACTION, seed)
+        if self.donor != self.name:
+            return Parts(rest, rest[:0], test)  # no loss is watched here
         train, valid = _cut(rest, groups, VALID_FRACTION, seed)
         return Parts(train, valid, test)
 
