@@ -262,11 +262,12 @@ def blocks(language):
 
 def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("cifs", "new_cifs"):
+    for name in ("cifs", "new_cifs", "structures"):
         shutil.copytree(home.cifs, name)
     shutil.copy(home.path / "labels.csv", "labels.csv")
-    (shell,) = (block for block in blocks("console") if "crystalmax" in block)
-    for line in shell.splitlines():
+    lines = [line for block in blocks("console") for line in block.splitlines() if "crystalmax" in line]
+    assert len(lines) == 6
+    for line in lines:
         prompt, command, *arguments = shlex.split(line, comments=True)
         assert (prompt, command) == ("$", "crystalmax")
         shorter = ["--epochs", 2] if arguments[0] in {"pretrain", "finetune"} else []
@@ -275,9 +276,7 @@ def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
     assert len(pd.read_csv("predictions.csv")) == len(pd.read_parquet("vectors.parquet")) == 30
 
     (python,) = blocks("python")
-    shorter = python.replace(
-        'Regressor.from_pretrained("run")', 'Regressor.from_pretrained("run", max_epochs=1, folds=2)'
-    )
+    shorter = python.replace("Regressor.from_pretrained()", "Regressor.from_pretrained(max_epochs=1, folds=2)")
     files = sorted(home.cifs.iterdir())
     names = {"structures": files[:20], "values": list(range(20)), "others": files[20:]}
     with redirect_stdout(io.StringIO()) as out:

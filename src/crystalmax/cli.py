@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from crystalmax import __version__
+from crystalmax.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +37,13 @@ def _check_ending(_: type, out: Path) -> None:
 
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
-Run = Annotated[Path, Parameter(help="A run folder, as `pretrain` writes it.")]
+Run = Annotated[
+    Path,
+    Parameter(
+        help="A run folder, as `pretrain` writes it.",
+        show_default=lambda model: "the weights that ship" if model else "none",
+    ),
+]
 TableFile = Annotated[Path, Parameter(help="A .parquet or .csv file.", validator=_check_ending)]
 
 
@@ -115,7 +122,7 @@ def pretrain(
 
 
 @app.command
-def represent(sources: Sources, /, *, model: Run, out: TableFile, options: Options = GIVEN) -> None:
+def represent(sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, options: Options = GIVEN) -> None:
     """Write a vector for every structure, and the reason where there is none."""
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.prediction import represent as run
@@ -130,8 +137,8 @@ def evaluate(
     /,
     *,
     target: Target,
-    model: Run,
     out: Path,
+    model: Run = SHIPPED,
     unit: str = "",
     split: Literal["formula", "row"] = "formula",
     seed: int = 0,
@@ -172,8 +179,8 @@ def finetune(
     /,
     *,
     target: Target,
-    model: Run,
     out: Path,
+    model: Run = SHIPPED,
     epochs: int = 60,
     seed: int = 0,
     options: Options = GIVEN,

@@ -18,6 +18,7 @@ from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
+from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
@@ -57,8 +58,14 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         self.sites_per_batch, self.on_error = sites_per_batch, on_error
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalFeaturizer":  # noqa: ANN401  # as __init__
-        """The encoder of a run folder, with the geometry that it was trained on."""
+    def from_pretrained(
+        cls,
+        run: str | Path = SHIPPED,
+        *,
+        trusted: tuple[str, ...] = (),
+        **options: Any,  # noqa: ANN401  # as __init__
+    ) -> "CrystalFeaturizer":
+        """The encoder of a run folder, or the one that comes with the package, with the geometry it was trained on."""
         model = checkpoint.load(Path(run), trusted=trusted)
         return cls(model.encoder, geometry=model.geometry, **options)
 

@@ -21,6 +21,7 @@ from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.supervised import Regression
+from crystalmax.shipped import SHIPPED
 from crystalmax.training import Split, Training, seeded_weights, train
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,14 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.folds, self.seed, self.accelerator = folds, seed, accelerator
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, *, trusted: tuple[str, ...] = (), **options: Any) -> "CrystalRegressor":  # noqa: ANN401  # as __init__
-        """Start from the encoder of a run folder."""
+    def from_pretrained(
+        cls,
+        run: str | Path = SHIPPED,
+        *,
+        trusted: tuple[str, ...] = (),
+        **options: Any,  # noqa: ANN401  # as __init__
+    ) -> "CrystalRegressor":
+        """Start from the encoder of a run folder, or from the one that comes with the package."""
         model = checkpoint.load(Path(run), trusted=trusted)
         return cls(model.encoder, geometry=model.geometry, **options)
 

@@ -1,0 +1,82 @@
+"""Claim: vectors of the weights that ship err less under ridge than those of the same network untrained, in every cell.
+
+    OMP_NUM_THREADS=1 python benchmarks/vectors.py --data DIR
+
+On crystals with at most 50 sites whose formulas the weights have not seen: tables that were left out as a whole, and of
+the Materials Project the formulas that `weights/train.py` reserved. A fifth of the formulas is tested; 20 paired draws
+of 50 / 100 / 250 / 1,000 labels from the rest; three untrained networks. About five minutes on one core.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from few_labels import PROPERTIES
+from machine import about, parser_of, publish
+
+from crystalmax.baselines import formula
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset
+from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.ingest import canonical_records
+from crystalmax.seen import Seen
+
+sys.path.append(str(Path(__file__).parent.parent / "weights"))
+from train import EVALUATED, MAX_SITES, SHIPPED, reserved
+
+TWINS = (1001, 1002, 1003)
+
+
+def main() -> None:
+    """Measure, print, write JSON."""
+    parser = parser_of(__doc__, crystals=4000)
+    parser.add_argument("--draws", type=int, default=20)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    featurizer, seen = CrystalFeaturizer.from_pretrained(), Seen.load(SHIPPED)
+    assert seen is not None  # the shipped weights carry their list
+    plan, found = LabelBudgets(n_draws=options.draws, seed=1), {}
+    for table, target, keep in PROPERTIES:
+        crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
+        n_known = int(seen.knows(crystals)[1].sum())
+        data = CrystalDataset.from_crystals(crystals)
+        values = np.array([crystal.targets[target] for crystal in crystals])
+        features = {"shipped": FeatureSet(featurizer.numbers(data), "pretrained")} | {
+            f"untrained {seed}": FeatureSet(featurizer.untrained_twin(seed).numbers(data), "untrained")
+            for seed in TWINS
+        }
+        ridge = {"ridge": default_models()["ridge"]}
+        scores = evaluate(features, values, models=ridge, plan=plan, groups=list(map(formula, crystals))).table
+        errors = scores[scores.model == "ridge"].groupby(["labels", "kind"]).mae.median().unstack()
+        found[f"{table}, {target}"] = {
+            "crystals": len(crystals),
+            "formulas_seen": n_known,
+            "budgets": [
+                {
+                    "labels": int(labels),
+                    "untrained": round(float(row.untrained), 4),
+                    "shipped": round(float(row.pretrained), 4),
+                    "ratio": round(float(row.pretrained / row.untrained), 3),
+                }
+                for labels, row in errors.iterrows()
+            ],
+        }
+        print(target, *found[f"{table}, {target}"]["budgets"], sep="\n", flush=True)
+    publish({"draws": options.draws, "properties": found, **about()}, options.out)
+
+
+def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
+    """Crystals that have a value of the property, and whose formulas the weights have not seen."""
+    table = pd.read_parquet(path)
+    table = table[(table.n_sites <= MAX_SITES) & table[target].notna() & (table[keep] == True if keep else True)]  # noqa: E712
+    read = [record.crystal for record in canonical_records(table) if record.crystal is not None]
+    chosen = [crystal for crystal in read if path.stem in EVALUATED or reserved(formula(crystal))]
+    rows = np.random.default_rng(2).permutation(len(chosen))[:most]
+    return [chosen[row] for row in sorted(rows.tolist())]
+
+
+if __name__ == "__main__":
+    main()

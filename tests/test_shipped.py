@@ -1,0 +1,56 @@
+"""The weights that come with the package are whole, small, and tell what they were taught."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crystalmax import CrystalFeaturizer, CrystalRegressor, baselines
+from crystalmax.checkpoint import load
+from crystalmax.dataset import CrystalDataset
+from crystalmax.integrity import verify
+from crystalmax.seen import Seen
+from crystalmax.shipped import SHIPPED
+from crystals import rock_salt, some_crystals
+
+
+@pytest.fixture(scope="module")
+def featurizer():
+    return CrystalFeaturizer.from_pretrained()
+
+
+def test_they_are_whole_and_take_less_than_five_megabytes():
+    assert verify(SHIPPED).faults == ()
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 5e6
+    assert {file.name for file in SHIPPED.iterdir()} == {
+        *("spec.json", "weights.safetensors", "seen.npz", "run.json", "history.jsonl", "losses.svg")
+    }
+
+
+def test_their_list_has_every_structure_that_they_learnt_from():
+    assert len(Seen.load(SHIPPED)) == load(SHIPPED).extra["crystals"]
+
+
+def test_vectors_tell_statistics_of_crystals_by_linear_maps(featurizer):
+    crystals = [*some_crystals(), *(rock_salt(a, ("K", "Cl")) for a in (5.6, 6.3, 7.0))]
+    vectors = featurizer.numbers(CrystalDataset.from_crystals(crystals))
+    assert vectors.shape == (len(crystals), 64)
+    (head,) = load(SHIPPED).objective.heads
+    told = vectors @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    values, names = baselines.statistics(crystals)
+    for name in ("density", "volume per atom", "fraction of O", "mean electronegativity step", "mean coordination"):
+        column = names.index(name)
+        assert np.corrcoef(told[:, column], values[:, column])[0, 1] > 0.8, name
+
+
+def test_vectors_are_those_of_the_crystal_and_not_of_its_cell(featurizer):
+    salt = rock_salt()
+    moved = replace(salt, positions=salt.positions + np.array([0.1, 0.2, 0.3]))
+    one, other = featurizer.numbers(CrystalDataset.from_crystals([salt, moved]))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_fine_tuning_starts_from_them():
+    regressor = CrystalRegressor.from_pretrained(max_epochs=1, folds=0)
+    weights = load(SHIPPED).encoder.state_dict()
+    assert all((regressor.encoder.state_dict()[name] == weights[name]).all() for name in weights)
