@@ -4,7 +4,7 @@
     python benchmarks/paper.py study          # keeps the results under benchmarks/results, figures under docs/images
     python benchmarks/table.py                # writes the tables anew
 
-Ratios are of median errors over draws, at 50 / 100 / 250 / 1,000 labels. DOI 10.1039/d4dd00202d.
+Ratios are of median errors over draws, at 50 / 100 / 250 / 1,000 labels. The paper: DOI 10.1039/d4dd00202d.
 """
 
 import argparse
@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+
+from crystalmax.study import encoders
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "results" / "study_medium"
@@ -92,6 +95,11 @@ def kept() -> pd.DataFrame:
     return pd.read_parquet(KEPT / "results.parquet")
 
 
+def kept_costs() -> pd.DataFrame:
+    """What the networks of the part `encoders` cost, by their names."""
+    return pd.read_csv(KEPT / "encoders.csv", index_col=0, dtype={"seconds per epoch": str}).fillna("")
+
+
 def figure_7(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Property, start, the paper's errors and ours."""
     tuned = rows[(rows.part == "transfer") & (rows.model == "fine-tuned")]
@@ -130,7 +138,7 @@ def ranking(rows: pd.DataFrame, name: str) -> Iterator[tuple[str, ...]]:
     part = "shift" if name == PHONONS else "representation"
     found = rows[(rows.part == part) & (rows.property == name) & (rows.model != "fine-tuned")]
     named = twins_together(found)
-    table = named.groupby(["method", "model", "labels"]).mae.median().unstack("labels")[list(LABELS)]
+    table = named.groupby(["method", "model", "labels"]).mae.median().unstack("labels").reindex(columns=list(LABELS))
     order = np.log(table).mean(axis=1).sort_values(kind="stable").index
     for method, model in order.drop_duplicates()[~order.get_level_values("method").duplicated()]:
         yield method, model, slashes(table.loc[(method, model)])
@@ -143,6 +151,55 @@ def official(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     means = named.groupby(["method", "model"]).mae.mean().sort_values(kind="stable")
     for method, model in means.index[~means.index.get_level_values("method").duplicated()]:
         yield method, model, f"{means[method, model]:.1f}"
+
+
+def grid(rows: pd.DataFrame, recipe: str) -> Iterator[tuple[str, ...]]:
+    """Each change of a recipe, and what it does to the error of each property in percent, with a 95 % interval.
+
+    The mean over numbers of labels and models of the logarithm of the ratio of errors; the interval is of a bootstrap
+    over draws, each with all its numbers of labels, so it speaks of these networks.
+    """
+    base = f"{recipe} recipe"
+    found = rows[rows.part == "ablation"]
+    errors = np.log(found.pivot_table(index=["property", "draw", "labels", "model"], columns="method", values="mae"))
+    twins = found.method[(found.kind == "untrained") & (found.family == "default")].unique()
+    errors["without training"] = errors[twins].mean(axis=1)
+    for method in [name for name in errors if name.startswith(f"{base}, ")] + ["without training"]:
+        change = errors[method] - errors[base]
+        yield method.removeprefix(f"{base}, "), *(percent(change[name].unstack("draw").dropna()) for name in WORDS)
+
+
+def percent(changes: pd.DataFrame) -> str:
+    """Mean logarithm of a ratio as a change in percent, with its interval over the columns."""
+    of_draw = changes.mean(axis=0).to_numpy()
+    drawn = np.random.default_rng(0).integers(len(of_draw), size=(2000, len(of_draw)))
+    low, high = np.quantile(of_draw[drawn].mean(axis=1), [0.025, 0.975])
+    middle, low, high = (100 * np.expm1(value) for value in (of_draw.mean(), low, high))
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def spread_of_seeds(rows: pd.DataFrame) -> tuple[str, ...]:
+    """How far untrained networks differ by seed alone: deviation of their mean logarithm of the error, in percent."""
+    found = rows[(rows.part == "ablation") & (rows.kind == "untrained") & (rows.family == "default")]
+    of_seed = found.assign(error=np.log(found.mae)).groupby(["property", "method"]).error.mean()
+    return tuple(f"{100 * of_seed[name].std():.1f}" for name in WORDS)
+
+
+def of_encoders(rows: pd.DataFrame, name: str, costs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Encoder and objective, its best model, its errors, their ratio to its untrained networks, parameters, seconds."""
+    found = rows[(rows.part == "encoders") & (rows.property == name)]
+    named = found.assign(method=found.method.str.split(", seed").str[0])
+    table = named.groupby(["method", "model", "labels"]).mae.median().unstack("labels").reindex(columns=list(LABELS))
+    order = np.log(table).mean(axis=1).sort_values(kind="stable").index
+    best = {method: (method, model) for method, model in reversed(order)}
+    for method in costs.index:
+        twin = f"{method.partition(' ')[0]} untrained"
+        ratio = "" if method == twin else slashes(table.loc[best[method]] / table.loc[best[twin]], 2)
+        cost = costs.loc[method]
+        yield (
+            method, best[method][1], slashes(table.loc[best[method]]), ratio,
+            f"{cost.parameters:,}", cost["seconds per epoch"],
+        )  # fmt: skip
 
 
 def twins_together(rows: pd.DataFrame) -> pd.DataFrame:
@@ -168,9 +225,14 @@ def keep(study: Path) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     for name in ("results.parquet", "times.parquet", "comparison.csv", "study.json"):
         shutil.copyfile(study / name, KEPT / name)
+    rows = pd.read_parquet(study / "results.parquet")
+    encoders.costs(study / "cells", rows[rows.part == "encoders"]).to_csv(KEPT / "encoders.csv")
     IMAGES.mkdir(parents=True, exist_ok=True)
     for path in sorted((study / "figures").glob("*.png")):
-        shutil.copyfile(path, IMAGES / path.name)
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                IMAGES / path.name, optimize=True
+            )
 
 
 if __name__ == "__main__":

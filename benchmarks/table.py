@@ -1,4 +1,4 @@
-"""Rewrites the tables of the documentation from benchmarks/results/*.json.
+"""Rewrites the tables of the documentation from what lies in benchmarks/results.
 
     python benchmarks/table.py
 
@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import paper
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -184,6 +186,66 @@ def few_labels() -> str:
     return table(("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours", "ratio", "held"), rows)
 
 
+def vectors() -> str:
+    """The weights that ship against untrained networks, a row for each property."""
+    (found,) = results("vectors.json").values()
+    rows = []
+    for name, row in found["properties"].items():
+        columns = [[each[key] for each in row["budgets"]] for key in ("untrained", "shipped", "ratio")]
+        shown = [_joined(f"{value:.3g}" for value in column) for column in columns]
+        rows.append((name.partition(", ")[2], f"{row['crystals']:,}", *shown))
+    return table(("error at 50 / 100 / 250 / 1,000 labels", "crystals", "untrained", "shipped", "ratio"), rows)
+
+
+def fine_tuning() -> str:
+    """Errors of fine-tuned networks, the paper's and ours."""
+    return table(("", "start", "paper", "here"), paper.figure_7(paper.kept()))
+
+
+def put_to_the_test() -> str:
+    """The paper's claims, and what came out here."""
+    return table(
+        ("figure", "ratio of errors", "paper", "here, recipe `paper`", "here, recipe `default`"),
+        paper.put_to_the_test(paper.kept()),
+    )
+
+
+def rankings() -> str:
+    """Every method on every property, a table for each."""
+    rows = paper.kept()
+    return "\n".join(
+        table((f"{words}, error at 50 / 100 / 250 / 1,000 labels", "best model", ""), paper.ranking(rows, name))
+        for name, words in paper.WORDS.items()
+    )
+
+
+def official() -> str:
+    """Official folds of matbench_phonons."""
+    return table(("official folds, phonons", "best model", "error, cm-1"), paper.official(paper.kept()))
+
+
+def grid() -> str:
+    """What each change of a recipe does to each property, a table for each recipe."""
+    rows = paper.kept()
+    last = ("deviation between seeds of untrained networks", *paper.spread_of_seeds(rows))
+    return "\n".join(
+        table((f"recipe `{recipe}`", *paper.WORDS.values()), [*paper.grid(rows, recipe), last])
+        for recipe in ("default", "paper")
+    )
+
+
+def encoders() -> str:
+    """Four encoders and their objectives, a table for each property."""
+    rows, costs = paper.kept(), paper.kept_costs()
+    return "\n".join(
+        table(
+            (words, "best model", "error", "ratio to untrained", "parameters", "seconds of an epoch"),
+            paper.of_encoders(rows, name, costs),
+        )
+        for name, words in paper.WORDS.items()
+    )
+
+
 TABLES = {
     "claims": claims,
     "stages": stages,
@@ -191,6 +253,13 @@ TABLES = {
     "pairs": pairs,
     "threads": threads,
     "few_labels": few_labels,
+    "vectors": vectors,
+    "fine_tuning": fine_tuning,
+    "put_to_the_test": put_to_the_test,
+    "rankings": rankings,
+    "official": official,
+    "grid": grid,
+    "encoders": encoders,
 }
 
 
@@ -201,7 +270,7 @@ def refreshed(text: str) -> str:
 
 def pages() -> list[Path]:
     """Pages of the documentation that have such tables."""
-    return [page for page in sorted((ROOT / "docs").glob("*.md")) if _BLOCK.search(page.read_text(encoding="utf-8"))]
+    return [page for page in sorted((ROOT / "docs").rglob("*.md")) if _BLOCK.search(page.read_text(encoding="utf-8"))]
 
 
 if __name__ == "__main__":

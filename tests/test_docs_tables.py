@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "table.py"
-NAMES = {"claims", "stages", "featurisers", "pairs", "threads", "few_labels"}
+NAMES = {
+    *("claims", "stages", "featurisers", "pairs", "threads", "few_labels", "vectors"),
+    *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
+}
 
 
 @pytest.fixture
-def table():
+def table(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("table", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
