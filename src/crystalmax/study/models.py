@@ -11,9 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPRegressor
 
-from crystalmax.assessment import SMALL_DATA
 from crystalmax.evaluation import default_models
-from crystalmax.small_data import SmallDataRegressor
 
 
 class HiddenLayer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -45,11 +43,6 @@ class HiddenLayer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklea
         """Predictions in the units of the values."""
         found: Float[np.ndarray, " rows"] = self.mean_ + self.deviation_ * self.network_.predict(X)
         return found
-
-
-def small_data() -> Mapping[str, BaseEstimator]:
-    """The regressor that we recommend, which takes too long to be tried on everything."""
-    return {SMALL_DATA: SmallDataRegressor()}
 
 
 def downstream_models(trees: int = 100) -> Mapping[str, BaseEstimator]:

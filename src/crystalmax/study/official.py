@@ -7,11 +7,11 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from crystalmax.assessment import small_data
 from crystalmax.evaluation import Draw
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import SplitBy
-from crystalmax.study.models import small_data
 from crystalmax.study.representation import method_of, methods, score
 from crystalmax.study.settings import Study
 

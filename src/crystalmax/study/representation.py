@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 
 from crystalmax import baselines
+from crystalmax.assessment import small_data
 from crystalmax.crystal import Crystal
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
 from crystalmax.spec import read_recipe
@@ -18,7 +19,7 @@ from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
-from crystalmax.study.models import downstream_models, small_data
+from crystalmax.study.models import downstream_models
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
