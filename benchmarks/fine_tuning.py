@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/fine_tuning.py --data DIR --jobs 2
 
-On crystals with at most 20 sites whose formulas the weights have not seen (see `vectors.py`). A fifth of the formulas is
-tested, at most 500 crystals; the nth trial has the same labels for both starts, and another random start each time. About
-twelve minutes on two cores.
+On crystals with at most 20 sites whose formulas the weights have not seen (see `vectors.py`). A fifth of the formulas
+is tested, at most 500 crystals; the nth trial has the same labels for both starts, and another random start each time.
+About twelve minutes on two cores.
 """
 
 import logging
@@ -44,9 +44,9 @@ def main() -> None:
             errors = Parallel(options.jobs)(delayed(error)(crystals, target, labels, *each) for each in plan)
             random, shipped = np.array(errors).reshape(-1, 2).T
             row = {
-                "random": np.median(random).round(4),
-                "shipped": np.median(shipped).round(4),
-                "ratio": (np.median(shipped) / np.median(random)).round(3),
+                "random": round(float(np.median(random)), 4),
+                "shipped": round(float(np.median(shipped)), 4),
+                "ratio": round(float(np.median(shipped) / np.median(random)), 3),
                 "won": int((shipped < random).sum()),
             }
             found.setdefault(f"{table}, {target}", {})[labels] = row
