@@ -197,6 +197,18 @@ def vectors() -> str:
     return table(("error at 50 / 100 / 250 / 1,000 labels", "crystals", "untrained", "shipped", "ratio"), rows)
 
 
+def starts() -> str:
+    """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
+    (found,) = results("fine_tuning.json").values()
+    rows = [
+        (name.partition(", ")[2], labels, f"{row['random']:.3g}", f"{row['shipped']:.3g}", f"{row['ratio']:.2f}", won)
+        for name, budgets in found["properties"].items()
+        for labels, row in budgets.items()
+        for won in [f"{row['won']} of {found['trials']}"]
+    ]
+    return table(("fine-tuned", "labels", "from random weights", "from those that ship", "ratio", "trials won"), rows)
+
+
 def fine_tuning() -> str:
     """Errors of fine-tuned networks, the paper's and ours."""
     return table(("", "start", "paper", "here"), paper.figure_7(paper.kept()))
@@ -254,6 +266,7 @@ TABLES = {
     "threads": threads,
     "few_labels": few_labels,
     "vectors": vectors,
+    "starts": starts,
     "fine_tuning": fine_tuning,
     "put_to_the_test": put_to_the_test,
     "rankings": rankings,
