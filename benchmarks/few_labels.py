@@ -9,6 +9,7 @@ splits of the same data, so these are development data. About half an hour on tw
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,10 +63,15 @@ def main() -> None:
     publish({"draws": options.draws, "coverage": COVERAGE, "properties": found, **about()}, options.out)
 
 
-def read(path: str, target: str, keep: str, most: int) -> tuple[dict[str, np.ndarray], np.ndarray, Sequence[str]]:
-    """Plain numbers of crystals that have a value of the property, the values, and the formulas."""
+def labelled(path: Path, target: str, keep: str) -> pd.DataFrame:
+    """Crystals with at most 50 sites that have a value of the property."""
     table = pd.read_parquet(path)
-    table = table[(table.n_sites <= 50) & table[target].notna() & (table[keep] == True if keep else True)]  # noqa: E712
+    return table[(table.n_sites <= 50) & table[target].notna() & (table[keep] == True if keep else True)]  # noqa: E712
+
+
+def read(path: Path, target: str, keep: str, most: int) -> tuple[dict[str, np.ndarray], np.ndarray, Sequence[str]]:
+    """Plain numbers of crystals that have a value of the property, the values, and the formulas."""
+    table = labelled(path, target, keep)
     table = table.sample(min(most, len(table)), random_state=2)
     crystals = [record.crystal for record in canonical_records(table) if record.crystal is not None]
     features = {

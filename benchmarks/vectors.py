@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from few_labels import PROPERTIES
+from few_labels import PROPERTIES, labelled
 from machine import about, parser_of, publish
 
 from crystalmax.baselines import formula
@@ -25,7 +24,7 @@ from crystalmax.ingest import canonical_records
 from crystalmax.seen import Seen
 
 sys.path.append(str(Path(__file__).parent.parent / "weights"))
-from train import EVALUATED, MAX_SITES, SHIPPED, reserved
+from train import EVALUATED, SHIPPED, reserved
 
 TWINS = (1001, 1002, 1003)
 
@@ -70,9 +69,8 @@ def main() -> None:
 
 def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
     """Crystals that have a value of the property, and whose formulas the weights have not seen."""
-    table = pd.read_parquet(path)
-    table = table[(table.n_sites <= MAX_SITES) & table[target].notna() & (table[keep] == True if keep else True)]  # noqa: E712
-    read = [record.crystal for record in canonical_records(table) if record.crystal is not None]
+    records = canonical_records(labelled(path, target, keep))
+    read = [record.crystal for record in records if record.crystal is not None]
     chosen = [crystal for crystal in read if path.stem in EVALUATED or reserved(formula(crystal))]
     rows = np.random.default_rng(2).permutation(len(chosen))[:most]
     return [chosen[row] for row in sorted(rows.tolist())]

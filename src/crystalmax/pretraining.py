@@ -86,12 +86,13 @@ def pretrain(
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt)}
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / "run.json", plan)  # not before the recipe has proved sound
+    prepared = data
     for part in objective.modules():
         if isinstance(part, Prepares):
-            data = part.prepared(data, learnt)
+            prepared = part.prepared(prepared, learnt)
     try:
         history = train(
-            objective, data, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
+            objective, prepared, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
         )
     except Interrupted:
         save(Model(objective, geometry, {**extra, "finished": False}), run)
