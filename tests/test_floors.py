@@ -26,6 +26,7 @@ OWNERS = {
         "featurizer.py",
         "regressor.py",
         "evaluation.py",
+        "kernels.py",
         "small_data.py",
         "plots.py",
         "study/material.py",

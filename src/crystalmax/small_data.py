@@ -7,6 +7,7 @@ weighted points whatever they are.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Protocol, runtime_checkable
 
@@ -19,13 +20,18 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, WhiteKernel
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from crystalmax.kernels import BlockMatern, most_likely
+
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
 """Probabilities at which members say their quantiles; the middle one is the median."""
+
+MASSES: Float[np.ndarray, " masses"] = np.linspace(0, 0.98, 99)
+"""How much of a distribution may lie between the ends of an interval."""
 
 FOLDS = 5
 """Parts of the labels, at most, that are left out in turn, to see how well each member predicts them."""
@@ -51,13 +57,15 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     Three members say a distribution each: a quantile forest of extremely randomised trees (Meinshausen 2006), a
     Gaussian process, and one on labels made normal by a power transform, which suits what is positive and skewed. Their
     mixture has the shares with which its median comes nearest to labels that were left out. The prediction is the
-    median of the mixture, where the mean absolute error is least. Intervals are its quantiles, moved outwards or
-    inwards as the labels left out demand (conformalised quantile regression, DOI 10.48550/arXiv.1905.03222).
+    median of the mixture, where the mean absolute error is least. Intervals lie between quantiles of the
+    mixture, as far out as labels left out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118).
 
     Columns need no scaling, and may be more than labels.
 
     Args:
         trees: Of the forest.
+        blocks: Widths of blocks of columns that mean different things, such as vectors beside statistics; the processes
+            give each a length scale of its own. One block unless given.
         random_state: Seed of the forest, of the parts that are left out and of the labels that decide hyperparameters.
 
     Attributes:
@@ -65,8 +73,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         error_: Mean absolute error over the labels, each left out in turn; a little too good, as it chose the shares.
     """
 
-    def __init__(self, trees: int = 100, *, random_state: int | None = 0) -> None:
-        self.trees, self.random_state = trees, random_state
+    def __init__(self, trees: int = 100, *, blocks: Sequence[int] = (), random_state: int | None = 0) -> None:
+        self.trees, self.blocks, self.random_state = trees, blocks, random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> "SmallDataRegressor":
         """Fit all members, then choose their shares.
@@ -77,16 +85,23 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             groups: A name for each label; labels of one name, such as polymorphs, are left out together.
 
         Raises:
-            ValueError: There are fewer than two labels or groups, or values that are not finite.
+            ValueError: There are fewer than two labels or groups, values that are not finite, or blocks that do not
+                cover the columns.
         """
         found = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        if self.blocks and sum(self.blocks) != found[0].shape[1]:
+            raise ValueError(
+                f"blocks of {' + '.join(map(str, self.blocks))} columns were announced, but there are "
+                f"{found[0].shape[1]} columns; give the widths of what stands side by side, or none"
+            )
         return self._fit(found[0], found[1].astype(np.float64), None if groups is None else np.asarray(groups))
 
     def _fit(self, X: Columns, y: Labels, groups: Shaped[np.ndarray, " labels"] | None) -> "SmallDataRegressor":
         rng = np.random.default_rng(self.random_state)
         seed, few = int(rng.integers(2**31)), rng.permutation(len(y))[:FEW]
         parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
-        processes = [Process.fit(X, y, few), Process.fit(X, y, few, PowerTransformer())]
+        blocks = tuple(self.blocks) or (X.shape[1],)
+        processes = [Process.fit(X, y, few, blocks), Process.fit(X, y, few, blocks, PowerTransformer())]
         self.members_: tuple[Member, ...] = (Forest.fit(X, y, self.trees, seed), *processes)
         self.left_out_ = (
             _left_out(X, y, parts, -(-self.trees // FOLDS), seed),
@@ -117,14 +132,16 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         """
         if not 0 < coverage < 1:
             raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
-        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
-        low, high = mixture(self.left_out_, self.shares_, ends).T
-        beyond = np.maximum(low - self.labels_, self.labels_ - high)
-        level = min(1.0, coverage * (1 + 1 / len(beyond)))
-        margin = float(np.quantile(beyond, level, method="higher"))
-        low, median, high = self.predict_quantiles(X, [ends[0], 0.5, ends[1]]).T
-        # Moved inwards, neither end passes the prediction.
-        return np.stack([np.minimum(low - margin, median), np.maximum(high + margin, median)], axis=1)
+        low, high = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
+        inside = (low <= self.labels_[:, None]) & (self.labels_[:, None] <= high)
+        level = min(1.0, coverage * (1 + 1 / len(self.labels_)))
+        enough = inside.mean(axis=0) >= level
+        mass = int(enough.argmax()) if enough.any() else -1
+        # Where even the outermost quantiles hold too few, they are moved outwards.
+        beyond = np.maximum(low[:, -1] - self.labels_, self.labels_ - high[:, -1])
+        margin = 0.0 if enough.any() else float(np.quantile(beyond, level, method="higher"))
+        low, high = self.predict_quantiles(X, _ends(MASSES[[mass]])).T
+        return np.stack([low - margin, high + margin], axis=1)
 
     def _error(self, shares: tuple[float, ...]) -> float:
         return float(np.abs(mixture(self.left_out_, shares, [0.5])[:, 0] - self.labels_).mean())
@@ -190,7 +207,7 @@ def _left_out(X: Columns, y: Labels, parts: Parts, trees: int, seed: int) -> Qua
 
 @dataclass(frozen=True)
 class Process:
-    """A Gaussian process on scaled columns and labels, with a Matern kernel that all columns share.
+    """A Gaussian process on scaled columns and labels, with a Matern kernel over blocks of columns.
 
     Attributes:
         scaler: Of the columns.
@@ -208,7 +225,12 @@ class Process:
 
     @classmethod
     def fit(
-        cls, X: Columns, y: Labels, few: Int[np.ndarray, " few"], transform: PowerTransformer | None = None
+        cls,
+        X: Columns,
+        y: Labels,
+        few: Int[np.ndarray, " few"],
+        blocks: Sequence[int],
+        transform: PowerTransformer | None = None,
     ) -> "Process":
         """Find hyperparameters by the likelihood of a few of the labels, then condition on all."""
         scaler = StandardScaler().fit(X)
@@ -216,10 +238,13 @@ class Process:
         labels = y if transform is None else transform.fit_transform(y[:, None])[:, 0]
         middle, spread = float(labels.mean()), float(labels.std()) or 1.0
         labels = (labels - middle) / spread
-        kernel = ConstantKernel() * Matern(X.shape[1] ** 0.5, nu=1.5) + WhiteKernel(0.1)
+        # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
+        matern = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
+        kernel = ConstantKernel() * matern + WhiteKernel(0.1)
+        search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
-            found = GaussianProcessRegressor(kernel, alpha=1e-6).fit(inputs[few], labels[few]).kernel_
+            found = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=search).fit(inputs[few], labels[few]).kernel_
         process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
         return cls(scaler, process, transform, middle, spread)
 
@@ -283,6 +308,11 @@ def _all_shares(n_members: int) -> list[tuple[float, ...]]:
     """All shares in steps, the most even first, which therefore win ties."""
     steps = [each for each in product(range(STEPS + 1), repeat=n_members) if sum(each) == STEPS]
     return [tuple(step / STEPS for step in each) for each in sorted(steps, key=max)]
+
+
+def _ends(masses: Float[np.ndarray, " masses"]) -> list[float]:
+    """Levels between which so much of a distribution lies; all lower ones first."""
+    return [*((1 - masses) / 2).tolist(), *((1 + masses) / 2).tolist()]
 
 
 def _scaled(scaler: StandardScaler, X: Columns) -> Columns:

@@ -1,0 +1,80 @@
+"""A Matern kernel over blocks of columns that mean different things, and what is likely of its length scales."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, NormalizedKernelMixin, StationaryKernelMixin
+
+BOUNDS = (1e-3, 1e3)
+"""Of a length scale, where a distance of 1 is a deviation in every column of a block."""
+
+DOUBT = 1.4
+"""Standard deviation of the logarithm of a length scale before labels are seen."""
+
+Columns = Float[np.ndarray, "rows columns"]
+
+
+class BlockMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]  # sklearn has no types
+    """Matern kernel (nu = 3/2) whose blocks of columns have a length scale each.
+
+    One scale for all columns lets the block with most of them decide; one for each column cannot be learnt from few
+    labels (Rasmussen and Williams, Gaussian Processes for Machine Learning, eqs. 4.17 and 5.1).
+
+    Args:
+        widths: Columns of each block, which lie side by side.
+        length_scale: Of each block, for distances divided by the root of its width.
+    """
+
+    def __init__(self, widths: Sequence[int], length_scale: Float[np.ndarray, " blocks"] | float) -> None:
+        self.widths, self.length_scale = widths, length_scale
+
+    @property
+    def hyperparameter_length_scale(self) -> Hyperparameter:
+        """As scikit-learn asks for it, by this name."""
+        return Hyperparameter("length_scale", "numeric", BOUNDS, len(self.widths))
+
+    def __call__(
+        self, X: Columns, Y: Float[np.ndarray, "others columns"] | None = None, eval_gradient: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The kernel between rows, and its gradient by the logarithms of the length scales if that is asked for."""
+        cuts = np.cumsum(self.widths)[:-1]
+        blocks = zip(*(np.split(each, cuts, axis=1) for each in (X, X if Y is None else Y)), strict=True)
+        squares = [
+            cdist(a, b, "sqeuclidean") / (width * scale**2)
+            for (a, b), width, scale in zip(blocks, self.widths, np.atleast_1d(self.length_scale), strict=True)
+        ]
+        distance = np.sqrt(3 * np.sum(squares, axis=0))
+        decay = np.exp(-distance)
+        values: np.ndarray = (1 + distance) * decay
+        if not eval_gradient:
+            return values
+        return values, np.stack([3 * decay * square for square in squares], axis=2)
+
+
+def most_likely(
+    negative_log_likelihood: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: Float[np.ndarray, " parameters"],
+    bounds: Float[np.ndarray, "parameters 2"],
+    *,
+    scales: slice,
+) -> tuple[Float[np.ndarray, " parameters"], float]:
+    """Search for the hyperparameters that labels make most likely; length scales stay near their start unless told.
+
+    Args:
+        negative_log_likelihood: Of the logarithms of the hyperparameters, and its gradient.
+        start: Where to begin.
+        bounds: Of each.
+        scales: Which of them are length scales, whose logarithms are normal around their start with deviation `DOUBT`.
+    """
+
+    def objective(theta: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
+        value, gradient = negative_log_likelihood(theta)
+        away = np.zeros_like(theta)
+        away[scales] = (theta - start)[scales] / DOUBT
+        return float(value + away @ away / 2), gradient + away / DOUBT
+
+    found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return found.x, float(found.fun)

@@ -1,0 +1,71 @@
+"""The kernel over blocks against a naive loop, its gradient against differences, and the search for its scales."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import approx_fprime
+from sklearn.base import clone
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from crystalmax.kernels import DOUBT, BlockMatern, most_likely
+
+WIDTHS = (2, 3, 1)
+
+
+def rows(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, sum(WIDTHS)))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_it_is_a_matern_kernel_of_the_scaled_distance(seed):
+    rng = np.random.default_rng(seed)
+    scales, X, Y = rng.uniform(0.3, 3, size=3), rows(4, seed), rows(5, seed + 1)
+    found = BlockMatern(WIDTHS, scales)(X, Y)
+    for x, row in zip(X, found, strict=True):
+        for y, value in zip(Y, row, strict=True):
+            square, begin = 0.0, 0
+            for width, scale in zip(WIDTHS, scales, strict=True):
+                square += sum((x[i] - y[i]) ** 2 for i in range(begin, begin + width)) / width / scale**2
+                begin += width
+            distance = (3 * square) ** 0.5
+            np.testing.assert_allclose(value, (1 + distance) * np.exp(-distance))
+
+
+def test_one_block_is_the_kernel_of_scikit_learn():
+    X = rows(7)
+    found, gradient = (1.7 * BlockMatern((6,), 0.8) + WhiteKernel(0.1))(X, eval_gradient=True)
+    expected, other = (1.7 * Matern(0.8 * 6**0.5, nu=1.5) + WhiteKernel(0.1))(X, eval_gradient=True)
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(gradient, other, atol=1e-12)
+
+
+def test_its_gradient_is_that_of_differences():
+    X, kernel = rows(6), ConstantKernel(1.3) * BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0])) + WhiteKernel(0.2)
+    _, gradient = kernel(X, eval_gradient=True)
+    numeric = approx_fprime(kernel.theta, lambda theta: kernel.clone_with_theta(theta)(X).ravel(), 1e-7)
+    np.testing.assert_allclose(gradient.reshape(36, -1), numeric, atol=1e-5)
+
+
+def test_its_scales_are_what_a_search_moves():
+    kernel = BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(kernel.theta, np.log([0.5, 1, 2]))
+    moved = kernel.clone_with_theta(np.log([3.0, 2.0, 1.0]))
+    np.testing.assert_allclose(moved.length_scale, [3, 2, 1])
+    np.testing.assert_allclose(clone(moved)(rows(3)), moved(rows(3)))
+    np.testing.assert_allclose(moved.diag(rows(3)), np.diag(moved(rows(3))))
+
+
+@pytest.mark.parametrize("steepness", [0.0, 1.0, 100.0])
+def test_scales_stay_near_their_start_unless_labels_say_otherwise(steepness):
+    start, wanted = np.zeros(3), np.array([4.0, 4.0, 4.0])
+
+    def negative_log_likelihood(theta):
+        return steepness * ((theta - wanted) ** 2).sum() / 2 + 0.5, steepness * (theta - wanted)
+
+    found, value = most_likely(negative_log_likelihood, start, np.array([[-9.0, 9.0]] * 3), scales=slice(1, 2))
+    between = steepness * DOUBT**2 / (1 + steepness * DOUBT**2) * 4
+    np.testing.assert_allclose(found, [4, between, 4] if steepness else start, atol=1e-4)
+    expected = steepness * (between - 4) ** 2 / 2 + between**2 / DOUBT**2 / 2 + 0.5
+    np.testing.assert_allclose(value, expected, atol=1e-4)
