@@ -56,7 +56,7 @@ def featurizer_of(name: str) -> CrystalFeaturizer:
     recipe: Any = read_recipe("default" if name == "blocks" else name)
     parts = recipe["objective"]["encoder"] | ({"blocks": 3, "heads": 4} if name == "blocks" else {})
     with seeded_weights(0):
-        return CrystalFeaturizer(build(parts), geometry=build(recipe["geometry"]))
+        return CrystalFeaturizer(build(parts), geometry=build(recipe["geometry"]), statistics=False)
 
 
 def compared(

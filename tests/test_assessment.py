@@ -53,7 +53,7 @@ def quick(monkeypatch):
 def features():
     with seeded_weights(0):
         encoder = SiteNet(site_width=3, crystal_width=4, hidden=4)
-    return feature_sets(CRYSTALS, CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=8)))
+    return feature_sets(CRYSTALS, CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=8), statistics=False))
 
 
 def evaluated(out):

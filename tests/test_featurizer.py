@@ -51,8 +51,8 @@ def network(seed=0, **widths):
         return SiteNet(**{"site_width": 4, "crystal_width": 6, "hidden": 8, **widths})
 
 
-FULL_SIZE = CrystalFeaturizer(network(site_width=32, crystal_width=64, hidden=64))
-SMALL = CrystalFeaturizer(network(), geometry=AllPairs(max_sites=12))
+FULL_SIZE = CrystalFeaturizer(network(site_width=32, crystal_width=64, hidden=64), statistics=False)
+SMALL = CrystalFeaturizer(network(), geometry=AllPairs(max_sites=12), statistics=False)
 EACH = {one.key: one for one in some_crystals()}
 
 
@@ -239,7 +239,7 @@ def test_a_run_folder_is_read_with_its_geometry(tmp_path):
     featurizer = CrystalFeaturizer.from_pretrained(tmp_path, on_error="nan")
     assert featurizer.geometry == AllPairs(max_sites=9)
     assert featurizer.on_error == "nan"
-    direct = CrystalFeaturizer(made.encoder, geometry=AllPairs(max_sites=9))
+    direct = CrystalFeaturizer(made.encoder, geometry=AllPairs(max_sites=9), statistics=False)
     np.testing.assert_array_equal(featurizer.transform(some_crystals()), direct.transform(some_crystals()))
 
 
@@ -278,3 +278,24 @@ def test_vectors_are_single_precision_and_carry_no_graph():
     assert vectors.dtype == np.float32
     assert vectors.shape == (1, 6)
     assert all(parameter.grad is None for parameter in SMALL.encoder.parameters())
+
+
+def test_without_arguments_it_gives_shipped_vectors_and_statistics():
+    crystals = some_crystals()
+    numbers = CrystalFeaturizer().transform(crystals)
+    vectors = CrystalFeaturizer.from_pretrained().transform(crystals)
+    statistics = CrystalFeaturizer(None).transform(crystals)
+    np.testing.assert_array_equal(numbers, np.concatenate([vectors, statistics], axis=1))
+    np.testing.assert_array_equal(CrystalFeaturizer(statistics=False).transform(crystals), vectors)
+    assert CrystalFeaturizer().blocks == (vectors.shape[1], *CrystalFeaturizer(None).blocks)
+    assert sum(CrystalFeaturizer().blocks) == numbers.shape[1] == len(CrystalFeaturizer().get_feature_names_out())
+    twin = CrystalFeaturizer().untrained_twin(3).transform(crystals)
+    np.testing.assert_array_equal(twin[:, vectors.shape[1] :], statistics)
+    assert not np.allclose(twin, numbers)
+
+
+def test_what_can_give_nothing_is_refused():
+    with pytest.raises(ValueError, match="there is nothing to give"):
+        CrystalFeaturizer(None, statistics=False).transform(some_crystals())
+    with pytest.raises(ValueError, match="encoder is 'runs/mine'; give 'shipped', None or an encoder"):
+        CrystalFeaturizer().set_params(encoder="runs/mine").transform(some_crystals())

@@ -55,9 +55,9 @@ def test_it_is_the_regressor_on_what_the_featurizer_makes():
     crystals = labelled()
     found = fit(crystals, "edge")
     numbers = found.numbers.astype(float)
-    np.testing.assert_allclose(CrystalFeaturizer().transform(crystals), numbers, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(CrystalFeaturizer(None).transform(crystals), numbers, rtol=1e-5, atol=1e-5)
     values = np.array([crystal.targets["edge"] for crystal in crystals])
-    direct = SmallDataRegressor().fit(numbers, values, found.groups)
+    direct = SmallDataRegressor(blocks=CrystalFeaturizer(None).blocks).fit(numbers, values, found.groups)
     np.testing.assert_array_equal(found.regressor.predict(numbers), direct.predict(numbers))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from crystalmax import __version__, baselines, plots
 from crystalmax.baselines import formula
@@ -42,9 +43,9 @@ class Assessment:
         return words[:1].upper() + words[1:]
 
 
-def small_data() -> Mapping[str, SmallDataRegressor]:
-    """The regressor that we recommend, by its name; it takes too long to be tried on everything."""
-    return {SMALL_DATA: SmallDataRegressor()}
+def small_data(*blocks: Float[np.ndarray, "rows _"]) -> Mapping[str, SmallDataRegressor]:
+    """The regressor that we recommend, for these blocks side by side; it takes too long to be tried on everything."""
+    return {SMALL_DATA: SmallDataRegressor(blocks=[block.shape[1] for block in blocks])}
 
 
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
@@ -58,16 +59,17 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     fractions, _ = baselines.element_fractions(crystals)
     composition, _ = baselines.composition_statistics(crystals)
     structure, _ = baselines.structure_statistics(crystals)
-    statistics = np.concatenate([fractions, composition, structure], axis=1)
-    ours = small_data()
+    statistics = (fractions, composition, structure)
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
         "element fractions": FeatureSet(fractions, "baseline"),
         "composition statistics": FeatureSet(composition, "baseline"),
         "structure statistics": FeatureSet(structure, "baseline"),
-        "all statistics": FeatureSet(statistics, "baseline", ours),
-        "vectors and all statistics": FeatureSet(np.concatenate([vectors, statistics], axis=1), "joint", ours),
+        "all statistics": FeatureSet(np.concatenate(statistics, axis=1), "baseline", small_data(*statistics)),
+        "vectors and all statistics": FeatureSet(
+            np.concatenate([vectors, *statistics], axis=1), "joint", small_data(vectors, *statistics)
+        ),
     }
 
 

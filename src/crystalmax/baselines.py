@@ -80,6 +80,11 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
 
 
+def statistics_widths() -> tuple[int, ...]:
+    """How many columns of `statistics` come from each of the three above."""
+    return tuple(len(make([])[1]) for make in (element_fractions, composition_statistics, structure_statistics))
+
+
 def statistics(crystals: Sequence[Crystal]) -> Features:
     """All of the above side by side: what is known of a crystal without any learning."""
     found = [make(crystals) for make in (element_fractions, composition_statistics, structure_statistics)]

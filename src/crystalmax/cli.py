@@ -38,11 +38,7 @@ def _check_ending(_: type, out: Path) -> None:
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[
-    Path,
-    Parameter(
-        help="A run folder, as `pretrain` writes it.",
-        show_default=lambda model: "the weights that ship" if model else "none",
-    ),
+    Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")
 ]
 TableFile = Annotated[Path, Parameter(help="A .parquet or .csv file.", validator=_check_ending)]
 
@@ -204,19 +200,27 @@ def finetune(
 
 @app.command
 def fit(
-    sources: Sources, /, *, target: Target, out: Path, model: Run | None = None, seed: int = 0, options: Options = GIVEN
+    sources: Sources,
+    /,
+    *,
+    target: Target,
+    out: Path,
+    model: Run = SHIPPED,
+    vectors: bool = True,
+    seed: int = 0,
+    options: Options = GIVEN,
 ) -> None:
-    """Learn a property from few labels: statistics of composition and structure, forest and Gaussian processes.
+    """Learn a property from few labels: vectors and statistics of the crystals, a forest and Gaussian processes.
 
     Args:
         out: The model folder to write.
-        model: A run folder, whose vectors stand beside the statistics; `evaluate` tells whether they help.
+        vectors: Whether vectors stand beside the statistics; `evaluate` tells whether they help.
         seed: Of the forest and of the labels that are left out to choose between members.
     """
     from crystalmax import checkpoint, fitted
 
     crystals = _labelled(_read(sources, options), target)
-    loaded = None if model is None else checkpoint.load(model, trusted=options.trust)
+    loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(crystals, target, model=loaded, seed=seed)
     fitted.save(found, out)
     print(f"model for {target} from {len(crystals):,} labels in {out}")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,14 +30,14 @@ log = logging.getLogger(__name__)
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Numbers that describe crystals: vectors of a frozen encoder, plain statistics, or both side by side.
 
-    Without an encoder these are the statistics of `baselines`, which with `SmallDataRegressor` are the best that we
-    have found so far, on every property tried. Nothing is fitted: `fit` is there for pipelines. Crystals are brought to
-    their canonical cell first, so the numbers do not depend on the choice of cell.
+    Without arguments these are the vectors of the weights that come with the package, and behind them the statistics of
+    `baselines`: with `SmallDataRegressor` the best that we have found so far. Nothing is fitted: `fit` is there for
+    pipelines. Crystals are brought to their canonical cell first, so the numbers do not depend on the choice of cell.
 
     Args:
-        encoder: A trained encoder; `from_pretrained` brings one.
-        geometry: Makes the pairs that the encoder was trained on.
-        statistics: Whether statistics stand behind the vectors; without an encoder they stand alone.
+        encoder: A trained encoder, "shipped" for the one that comes with the package, or None for statistics alone.
+        geometry: Makes the pairs that the encoder was trained on; the shipped one brings its own.
+        statistics: Whether statistics stand behind the vectors.
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
         on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in
             `refusals_`.
@@ -47,10 +48,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     def __init__(
         self,
-        encoder: Encoder | None = None,
+        encoder: Encoder | Literal["shipped"] | None = "shipped",
         *,
         geometry: Geometry = AllPairs(),  # noqa: B008  # frozen
-        statistics: bool = False,
+        statistics: bool = True,
         sites_per_batch: int = 4800,
         on_error: Literal["raise", "nan"] = "raise",
     ) -> None:
@@ -62,12 +63,13 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         cls,
         run: str | Path = SHIPPED,
         *,
+        statistics: bool = False,
         trusted: tuple[str, ...] = (),
         **options: Any,  # noqa: ANN401  # as __init__
     ) -> "CrystalFeaturizer":
-        """The encoder of a run folder, or the one that comes with the package, with the geometry it was trained on."""
+        """Vectors of the encoder of a run folder, or of the one that comes with the package, alone unless asked for."""
         model = checkpoint.load(Path(run), trusted=trusted)
-        return cls(model.encoder, geometry=model.geometry, **options)
+        return cls(model.encoder, geometry=model.geometry, statistics=statistics, **options)
 
     def untrained_twin(self, seed: int) -> "CrystalFeaturizer":
         """The same network with random initial weights: the control that shows what training added.
@@ -75,9 +77,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             ValueError: There is no encoder.
         """
-        if self.encoder is None:
+        if self._network is None:
             raise ValueError("there is no network here whose weights could be random; give an encoder")
-        twin: CrystalFeaturizer = clone(self).set_params(encoder=untrained(self.encoder, seed))
+        encoder, geometry = self._network
+        twin: CrystalFeaturizer = clone(self).set_params(encoder=untrained(encoder, seed), geometry=geometry)
         return twin
 
     def fit(self, X: Collection[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
@@ -92,10 +95,9 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".
-            ValueError: `on_error` is something else.
+            ValueError: `on_error` is something else, or there are neither vectors nor statistics to give.
         """
-        if self.on_error not in ("raise", "nan"):
-            raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
+        self._check()
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise")
         found = np.full((len(X), len(self.get_feature_names_out())), np.nan, dtype=np.float32)
         if crystals:
@@ -104,20 +106,43 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     def numbers(self, data: CrystalDataset) -> Float[np.ndarray, "crystals width"]:
         """Numbers of crystals that have been read already, a row each."""
+        self._check()
         parts = []
-        if self.encoder is not None:
-            parts.append(encode(self.encoder, self.geometry, data, self.sites_per_batch))
-        if self.statistics or self.encoder is None:
+        if self._network is not None:
+            parts.append(encode(*self._network, data, self.sites_per_batch))
+        if self.statistics:
             parts.append(baselines.statistics(list(data))[0].astype(np.float32))
         return np.concatenate(parts, axis=1)
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of what stands side by side, for the `blocks` of `SmallDataRegressor`."""
+        vectors = () if self._network is None else (width_of(self._network[0]),)
+        return (*vectors, *(baselines.statistics_widths() if self.statistics else ()))
+
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns."""
-        width = 0 if self.encoder is None else width_of(self.encoder)
+        width = 0 if self._network is None else width_of(self._network[0])
         names = [f"crystalmax_{i:03d}" for i in range(width)]
-        if self.statistics or self.encoder is None:
+        if self.statistics:
             names += baselines.statistics([])[1]
         return np.array(names, dtype=object)
+
+    @property
+    def _network(self) -> tuple[Encoder, Geometry] | None:
+        if isinstance(self.encoder, str):
+            return _shipped()
+        return None if self.encoder is None else (self.encoder, self.geometry)
+
+    def _check(self) -> None:
+        if self.on_error not in ("raise", "nan"):
+            raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
+        if isinstance(self.encoder, str) and self.encoder != "shipped":
+            raise ValueError(
+                f"encoder is {self.encoder!r}; give 'shipped', None or an encoder, or call `from_pretrained`"
+            )
+        if self.encoder is None and not self.statistics:
+            raise ValueError("without an encoder and without statistics there is nothing to give; ask for one of them")
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -127,6 +152,12 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
         return tags
+
+
+@cache
+def _shipped() -> tuple[Encoder, Geometry]:
+    model = checkpoint.load(SHIPPED)
+    return model.encoder, model.geometry
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

@@ -68,14 +68,13 @@ class Fitted:
     def regressor(self) -> SmallDataRegressor:
         """Fitted when first asked for; the same numbers and versions give the same."""
         groups = self.groups if len(np.unique(self.groups)) > 1 else None
-        return SmallDataRegressor(random_state=self.seed).fit(self.numbers.astype(np.float64), self.values, groups)
+        regressor = SmallDataRegressor(blocks=self.featurizer.blocks, random_state=self.seed)
+        return regressor.fit(self.numbers.astype(np.float64), self.values, groups)
 
 
 def featurizer_of(model: Model | None) -> CrystalFeaturizer:
     """Statistics alone, or behind the vectors of a network."""
-    if model is None:
-        return CrystalFeaturizer()
-    return CrystalFeaturizer(model.encoder, geometry=model.geometry, statistics=True)
+    return CrystalFeaturizer(None) if model is None else CrystalFeaturizer(model.encoder, geometry=model.geometry)
 
 
 def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None, seed: int = 0) -> Fitted:
