@@ -67,7 +67,7 @@ def main() -> None:
     """Measure, print, write JSON."""
     parser = parser_of(__doc__, crystals=1000)
     parser.add_argument("--target", required=True)
-    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--recipe", default="infomax")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()

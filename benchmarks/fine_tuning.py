@@ -11,10 +11,9 @@ import logging
 
 import numpy as np
 import torch
-from few_labels import PROPERTIES
 from joblib import Parallel, delayed
 from machine import about, parser_of, publish
-from vectors import unseen
+from properties import PROPERTIES, unseen
 
 from crystalmax import CrystalRegressor
 from crystalmax.baselines import formula

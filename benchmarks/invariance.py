@@ -25,7 +25,7 @@ from crystalmax.sources import read
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import seeded_weights
 
-ENCODERS = ("default", "blocks", "cgcnn", "megnet", "alignn")
+ENCODERS = ("infomax", "blocks", "cgcnn", "megnet", "alignn")
 
 
 def rewritten(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -53,7 +53,7 @@ def rewritten(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 def featurizer_of(name: str) -> CrystalFeaturizer:
     """The untrained encoder of a recipe with its geometry."""
-    recipe: Any = read_recipe("default" if name == "blocks" else name)
+    recipe: Any = read_recipe("infomax" if name == "blocks" else name)
     parts = recipe["objective"]["encoder"] | ({"blocks": 3, "heads": 4} if name == "blocks" else {})
     with seeded_weights(0):
         return CrystalFeaturizer(build(parts), geometry=build(recipe["geometry"]), statistics=False)

@@ -110,7 +110,7 @@ def figure_7(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
 
 def put_to_the_test(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Figure, claim, what the paper says, and the ratio and how many of its signs agree, for both recipes."""
-    for claim, other in zip(claims("paper"), claims("default"), strict=True):
+    for claim, other in zip(claims("paper"), claims("infomax"), strict=True):
         both = [ratios(rows, claim), ratios(rows, other)]
         shown = [f"{slashes(found, 2)} ({agreement(claim.expected, found)})" for found in both]
         signs = ("<" if sign < 0 else ">" if sign > 0 else "?" for sign in claim.expected)
@@ -120,7 +120,7 @@ def put_to_the_test(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
 def ratios(rows: pd.DataFrame, claim: Claim) -> tuple[float, ...]:
     """Ratio of median errors at each of `LABELS`."""
     found = rows[(rows.part == claim.part) & (rows.property == claim.target) & (rows.model == claim.model)]
-    untrained = (found.kind == "untrained") & (found.family == "default")
+    untrained = (found.kind == "untrained") & (found.family == "infomax")
     below = found[untrained] if claim.below == "untrained" else found[found.method == claim.below]
     return tuple(
         above / under for above, under in zip(medians(found[found.method == claim.above]), medians(below), strict=True)
@@ -162,7 +162,7 @@ def grid(rows: pd.DataFrame, recipe: str) -> Iterator[tuple[str, ...]]:
     base = f"{recipe} recipe"
     found = rows[rows.part == "ablation"]
     errors = np.log(found.pivot_table(index=["property", "draw", "labels", "model"], columns="method", values="mae"))
-    twins = found.method[(found.kind == "untrained") & (found.family == "default")].unique()
+    twins = found.method[(found.kind == "untrained") & (found.family == "infomax")].unique()
     errors["without training"] = errors[twins].mean(axis=1)
     for method in [name for name in errors if name.startswith(f"{base}, ")] + ["without training"]:
         change = errors[method] - errors[base]
@@ -180,7 +180,7 @@ def percent(changes: pd.DataFrame) -> str:
 
 def spread_of_seeds(rows: pd.DataFrame) -> tuple[str, ...]:
     """How far untrained networks differ by seed alone: deviation of their mean logarithm of the error, in percent."""
-    found = rows[(rows.part == "ablation") & (rows.kind == "untrained") & (rows.family == "default")]
+    found = rows[(rows.part == "ablation") & (rows.kind == "untrained") & (rows.family == "infomax")]
     of_seed = found.assign(error=np.log(found.mae)).groupby(["property", "method"]).error.mean()
     return tuple(f"{100 * of_seed[name].std():.1f}" for name in WORDS)
 
@@ -204,7 +204,7 @@ def of_encoders(rows: pd.DataFrame, name: str, costs: pd.DataFrame) -> Iterator[
 
 def twins_together(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, with one name for all untrained networks of a kind."""
-    family = rows.family.replace("default", "Site-Net")
+    family = rows.family.replace("infomax", "Site-Net")
     return rows.assign(method=rows.method.mask(rows.kind == "untrained", "untrained " + family))
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     """Measure, print, write JSON."""
     parser = parser_of(__doc__, crystals=5000)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--recipes", nargs="*", default=["paper", "default"])
+    parser.add_argument("--recipes", nargs="*", default=["paper", "infomax"])
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table = pd.read_parquet(options.data)

@@ -217,7 +217,7 @@ def fine_tuning() -> str:
 def put_to_the_test() -> str:
     """The paper's claims, and what came out here."""
     return table(
-        ("figure", "ratio of errors", "paper", "here, recipe `paper`", "here, recipe `default`"),
+        ("figure", "ratio of errors", "paper", "here, recipe `paper`", "here, recipe `infomax`"),
         paper.put_to_the_test(paper.kept()),
     )
 
@@ -242,7 +242,7 @@ def grid() -> str:
     last = ("deviation between seeds of untrained networks", *paper.spread_of_seeds(rows))
     return "\n".join(
         table((f"recipe `{recipe}`", *paper.WORDS.values()), [*paper.grid(rows, recipe), last])
-        for recipe in ("default", "paper")
+        for recipe in ("infomax", "paper")
     )
 
 

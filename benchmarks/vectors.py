@@ -8,23 +8,17 @@ of 50 / 100 / 250 / 1,000 labels from the rest; three untrained networks. About 
 """
 
 import logging
-import sys
-from pathlib import Path
 
 import numpy as np
-from few_labels import PROPERTIES, labelled
 from machine import about, parser_of, publish
+from properties import PROPERTIES, unseen
 
 from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.ingest import canonical_records
 from crystalmax.seen import Seen
-
-sys.path.append(str(Path(__file__).parent.parent / "weights"))
-from train import EVALUATED, SHIPPED, reserved
+from crystalmax.shipped import SHIPPED
 
 TWINS = (1001, 1002, 1003)
 
@@ -65,15 +59,6 @@ def main() -> None:
         }
         print(target, *found[f"{table}, {target}"]["budgets"], sep="\n", flush=True)
     publish({"draws": options.draws, "properties": found, **about()}, options.out)
-
-
-def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
-    """Crystals that have a value of the property, and whose formulas the weights have not seen."""
-    records = canonical_records(labelled(path, target, keep))
-    read = [record.crystal for record in records if record.crystal is not None]
-    chosen = [crystal for crystal in read if path.stem in EVALUATED or reserved(formula(crystal))]
-    rows = np.random.default_rng(2).permutation(len(chosen))[:most]
-    return [chosen[row] for row in sorted(rows.tolist())]
 
 
 if __name__ == "__main__":

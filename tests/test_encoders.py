@@ -207,7 +207,7 @@ def test_the_page_says_how_little_real_crystals_change():
     results = [ROOT / "benchmarks" / "results" / f"invariance_{data}.json" for data in ("mp", "amcsd")]
     measured = [json.loads(result.read_text(encoding="utf-8")) for result in results]
     assert all(result["crystals"] >= 100 for result in measured)
-    names = {"SiteNet": "default", "SiteNet, 3 blocks of 4 heads": "blocks"}
+    names = {"SiteNet": "infomax", "SiteNet, 3 blocks of 4 heads": "blocks"}
     seen = set()
     for row in table:
         encoder, *cells = (cell.strip() for cell in row.replace("`", "").strip("|").split("|"))

@@ -301,7 +301,7 @@ def test_a_planted_danger_is_found(planted):
     assert not [*dangers(ast.parse("import torch\ntorch.load('x', weights_only=True)"), "toy.py")]
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper", "fast", "cgcnn", "megnet", "alignn"])
+@pytest.mark.parametrize("recipe", ["infomax", "paper", "fast", "cgcnn", "megnet", "alignn"])
 def test_the_size_of_every_shipped_recipe_is_known_before_it_is_made(recipe, monkeypatch):
     objective = spec.read_recipe(recipe)["objective"]
     made = []

@@ -174,7 +174,7 @@ def test_pairs_equal_those_of_torch(crystals, max_sites):
     torch.testing.assert_close(found.distance, expected.distance, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "default"])
+@pytest.mark.parametrize("recipe", ["paper", "infomax"])
 def test_losses_and_gradients_equal_those_in_float64(calls, recipe):
     """Within 1e-5 of the plain implementation, as in `reference`, which other tests hold torch in float64 against."""
     batch = AllPairs()(CrystalBatch.collate(some_crystals()))

@@ -83,13 +83,13 @@ def test_blocks_and_heads_must_be_possible(depth, message):
 
 
 def test_a_recipe_names_blocks_and_heads(tmp_path):
-    text = files("crystalmax").joinpath("recipes/default.toml").read_text()
+    text = files("crystalmax").joinpath("recipes/infomax.toml").read_text()
     recipe = tmp_path / "deep.toml"
     recipe.write_text(text.replace('use = "SiteNet"', 'use = "SiteNet", blocks = 2, heads = 4'))
     encoder = build(read_recipe(recipe)["objective"]).encoder
     assert (encoder.blocks, encoder.heads) == (2, 4)
     assert [block.heads for block in encoder.pair.blocks] == [4, 4]
-    assert build(read_recipe("default")["objective"]).encoder.pair.width == encoder.pair.width == 64
+    assert build(read_recipe("infomax")["objective"]).encoder.pair.width == encoder.pair.width == 64
 
 
 @given(crystals=st.lists(random_crystals(), min_size=1, max_size=3))

@@ -28,7 +28,7 @@ def families(content):
 
 def test_each_family_of_false_samples_is_left_out_once():
     every = ["OtherCrystals", "FalsePolymorph", "FalseComposition", "FalsePermutation"]
-    for recipe in ("default", "paper"):
+    for recipe in ("infomax", "paper"):
         assert families(read_recipe(recipe)) == every
         found = variants(recipe)
         words = ("other crystals", "false polymorphs", "false compositions", "false permutations")
@@ -39,17 +39,17 @@ def test_each_family_of_false_samples_is_left_out_once():
 
 def test_families_are_added_to_the_first_recipe_only():
     added = ["Dopant", "SiteSwap", "Rebuilt", "Rebuilt", "Rebuilt"]
-    found = {name: content for name, content in variants("default").items() if name.startswith("with ")}
+    found = {name: content for name, content in variants("infomax").items() if name.startswith("with ")}
     assert list(found) == [f"with {name}" for name in ADDED]
     assert [families(content)[-1] for content in found.values()] == added
-    assert all(families(content)[:-1] == families(read_recipe("default")) for content in found.values())
+    assert all(families(content)[:-1] == families(read_recipe("infomax")) for content in found.values())
     strained = build(found["with strain"]["objective"]).negatives[-1].transform
     assert strained.geometry == AllPairs(max_sites=50)  # that of the recipe
     assert not any(name.startswith("with ") for name in variants("paper"))
 
 
 def test_noise_and_its_price_change_where_there_is_noise():
-    assert not any("noise" in name for name in variants("default"))
+    assert not any("noise" in name for name in variants("infomax"))
     found = {name: build(content["objective"]) for name, content in variants("paper").items() if "noise" in name}
     assert {name: objective.beta for name, objective in found.items()} == {
         "noise at a tenth of its price": pytest.approx(0.01),
@@ -60,7 +60,7 @@ def test_noise_and_its_price_change_where_there_is_noise():
     assert silent == ["without noise"]
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper"])
+@pytest.mark.parametrize("recipe", ["infomax", "paper"])
 def test_a_variant_differs_in_nothing_else(recipe):
     plain = read_recipe(recipe)
     for name, content in variants(recipe).items():
@@ -114,7 +114,7 @@ def test_a_variant_is_trained_and_scored(study):
 
 
 def test_variants_of_the_donor_are_scored_on_what_borrows_them(study):
-    name = "ablation/others/volume/default recipe, with vacancies"
+    name = "ablation/others/volume/infomax recipe, with vacancies"
     rows = next(cell for cell in cells(study) if cell.name == name).work().rows
     assert set(rows.dataset) == {"others"}
     assert (rows.structures_in_pretraining > 0).all()  # some of them are salts that the donor trained on

@@ -43,7 +43,7 @@ def test_losses_are_those_that_training_logged(rows, study):
 def test_only_an_estimator_with_such_a_loss_has_a_line_for_knowing_nothing(rows):
     chance = rows.groupby("method").chance
     assert chance.first()["paper recipe"] == pytest.approx(2 * math.log(2))
-    assert chance.count()["default recipe"] == 0
+    assert chance.count()["infomax recipe"] == 0
 
 
 def test_losses_are_watched_where_no_label_is(study):

@@ -20,7 +20,7 @@ def test_curves_draw_the_watched_losses_and_the_line_where_there_is_one():
         {"method": method, "level": level, "crystals": half, "epoch": epoch, "loss": epoch + (half == "train") * 9}
         | {"penalty": 0.1 * (method == "paper recipe"), "chance": 1.386 if method == "paper recipe" else np.nan}
         for method, level, half, epoch in product(
-            ("default recipe", "paper recipe"), ("crystal", "site"), ("train", "valid"), (1, 2, 3)
+            ("infomax recipe", "paper recipe"), ("crystal", "site"), ("train", "valid"), (1, 2, 3)
         )
     )
     caption, figure = figures.curves(rows)
@@ -68,7 +68,7 @@ def test_ablation_draws_changes_against_the_recipe_on_the_same_draw():
         ("untrained, seed 1001", "untrained"): 1.4,
         ("untrained, seed 1002", "untrained"): 1.6,
         ("untrained, seed 1001, local level only", "untrained"): 9.0,
-        ("default recipe", "pretrained"): 7.0,
+        ("infomax recipe", "pretrained"): 7.0,
     }
     rows = pd.DataFrame(
         {"method": method, "kind": kind, "property": "gap_eV", "model": "ridge", "labels": labels, "draw": draw}
@@ -93,7 +93,7 @@ def test_maps_have_a_row_for_each_network_and_a_column_for_each_colour():
             "metal": rng.integers(0, 5, 40),
             "gap_eV": np.where(np.arange(40) < 3, np.nan, rng.normal(size=40)),
         }
-        for name in ("untrained", "default recipe")
+        for name in ("untrained", "infomax recipe")
     }
     caption, figure = figures.maps(arrays, {"gap_eV": "eV"}, "t-SNE")
     assert caption.startswith("t-SNE")
@@ -102,14 +102,14 @@ def test_maps_have_a_row_for_each_network_and_a_column_for_each_colour():
     dots = [panel.collections[0].get_offsets() for panel in panels if len(panel.collections[0].get_offsets()) == 40]
     assert len(dots) == 2 * 3
     np.testing.assert_array_equal(dots[0], arrays["untrained"]["t-SNE"])
-    np.testing.assert_array_equal(dots[3], arrays["default recipe"]["t-SNE"])
-    assert all(words in drawn for words in ("no halogen", "lanthanide or actinide", "default recipe", ">eV<"))
+    np.testing.assert_array_equal(dots[3], arrays["infomax recipe"]["t-SNE"])
+    assert all(words in drawn for words in ("no halogen", "lanthanide or actinide", "infomax recipe", ">eV<"))
 
 
 def test_shift_draws_medians_with_untrained_twins_as_one():
     methods = {
-        ("default recipe", "pretrained", "ridge"): 1.0,
-        ("default recipe without shared structures", "pretrained", "ridge"): 2.0,
+        ("infomax recipe", "pretrained", "ridge"): 1.0,
+        ("infomax recipe without shared structures", "pretrained", "ridge"): 2.0,
         ("untrained, seed 1001", "untrained", "ridge"): 3.0,
         ("untrained, seed 1002", "untrained", "ridge"): 5.0,
         ("composition and structure statistics", "baseline", "ridge"): 6.0,
@@ -126,7 +126,7 @@ def test_shift_draws_medians_with_untrained_twins_as_one():
     frozen, tuned = figure.axes
     assert [panel.get_title(loc="left") for panel in (frozen, tuned)] == ["ridge", "fine-tuned"]
     medians = {line.get_label(): line.get_ydata().tolist() for panel in (frozen, tuned) for line in panel.lines}
-    expected = {"default recipe": 1, "default recipe without shared structures": 2, "untrained": 4}
+    expected = {"infomax recipe": 1, "infomax recipe without shared structures": 2, "untrained": 4}
     expected |= {"composition and structure statistics": 6, "from random weights": 7, "from Deep InfoMax": 8}
     expected |= {"nothing": 9}  # in both panels
     assert {name: pytest.approx([value] * 2) for name, value in expected.items()} == medians

@@ -104,7 +104,7 @@ def test_planted_vectors_beat_their_twin_and_the_report_says_so(done):
     assert (against_twin.relative < -0.2).all()
     assert against_twin.query("model == 'ridge' and labels == 8").wins.tolist() == [3]
     assert "salts, edge, peer (representation): Pre-training helped" in done.said
-    assert "salts, edge, default recipe (representation): Pre-training" in done.said
+    assert "salts, edge, infomax recipe (representation): Pre-training" in done.said
 
 
 def test_report_and_figures_are_there_and_need_nothing_else(done):

@@ -164,8 +164,8 @@ def test_the_methods_are_ours_their_twins_and_plain_rivals(study, salts):
         "trivial": 1,
     }
     families = {method.family for method in found.values() if method.kind in ("pretrained", "untrained")}
-    assert families == {"default"}
-    donor, rows = found["default recipe"].pretraining
+    assert families == {"infomax"}
+    donor, rows = found["infomax recipe"].pretraining
     assert donor.name == "salts"
     assert not set(rows) & set(study.parts(salts).test)
     assert found["untrained, seed 1001"].pretraining is None
@@ -183,7 +183,7 @@ def test_twins_are_other_networks_and_the_union_is_both(study, salts):
 def test_cells_cover_every_method_number_of_labels_and_property(study):
     names = [cell.name for cell in cells(study)]
     assert len(names) == len(set(names)) == 2 + 13 * 2 * 2
-    assert names[:2] == ["networks/salts/default", "networks/salts/paper"]
+    assert names[:2] == ["networks/salts/infomax", "networks/salts/paper"]
     assert "representation/salts/order/16/element fractions" in names
     assert not any("others" in name for name in names)
 

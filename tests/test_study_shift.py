@@ -26,7 +26,7 @@ def test_what_both_data_sets_have_is_left_out(study):
 def test_networks_without_the_overlap_have_seen_none_of_it(study):
     found = {}
     for overlap in ("shared structures", "shared formulas"):
-        name = f"shift/others/volume/default recipe without {overlap}"
+        name = f"shift/others/volume/infomax recipe without {overlap}"
         found[overlap] = next(cell for cell in cells(study) if cell.name == name).work().rows
     assert (found["shared structures"].structures_in_pretraining == 0).all()
     assert (found["shared formulas"].formulas_in_pretraining == 0).all()

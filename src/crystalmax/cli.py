@@ -82,7 +82,7 @@ def pretrain(
     /,
     *,
     out: Path,
-    recipe: str = "default",
+    recipe: str = "intrinsic",
     epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -93,7 +93,7 @@ def pretrain(
 
     Args:
         data: A data set made by `ingest`.
-        recipe: `default`, `intrinsic`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
+        recipe: `intrinsic`, `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.

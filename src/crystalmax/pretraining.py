@@ -32,7 +32,7 @@ def pretrain(
     data: CrystalDataset,
     run: Path,
     *,
-    recipe: str | Path | Mapping[str, object] = "default",
+    recipe: str | Path | Mapping[str, object] = "intrinsic",
     split: Split | None = None,
     epochs: int | None = None,
     seed: int = 0,

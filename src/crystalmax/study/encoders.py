@@ -26,7 +26,7 @@ from crystalmax.study.models import downstream_models
 from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, score
 from crystalmax.study.settings import Study
 
-ENCODERS: Mapping[str, str] = {"Site-Net": "default", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
+ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
 """What is compared, and the recipe that ships for it."""
 
 MODELS = ("ridge", "extra trees")

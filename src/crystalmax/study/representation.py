@@ -23,7 +23,7 @@ from crystalmax.study.models import downstream_models
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
-RECIPES = ("default", "paper")
+RECIPES = ("infomax", "paper")
 """What is pre-trained."""
 
 ALL_STATISTICS, JOINED = "all statistics", f"{RECIPES[0]} recipe and all statistics"

@@ -142,7 +142,7 @@ class Study:
     def network(
         self,
         material: Material,
-        recipe: networks.Recipe = "default",
+        recipe: networks.Recipe = "infomax",
         rows: Int[np.ndarray, " rows"] | None = None,
         seed: int | None = None,
     ) -> Model:
@@ -159,7 +159,7 @@ class Study:
     def network_folder(
         self,
         material: Material,
-        recipe: networks.Recipe = "default",
+        recipe: networks.Recipe = "infomax",
         rows: Int[np.ndarray, " rows"] | None = None,
         seed: int | None = None,
     ) -> Path:

@@ -27,7 +27,7 @@ from crystalmax.study.transfer import fine_tunings
 
 Rows = Int[np.ndarray, " _"]
 
-RECIPE = "default"
+RECIPE = "infomax"
 """What is pre-trained without the overlap."""
 
 OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, " _"]]] = {

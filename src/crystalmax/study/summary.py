@@ -51,7 +51,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods that learnt something against those that did not, paired by draw, for each cell of the study.
 
     A row for each cell, method and rival: the untrained networks of the same family, a plain one, or, where a method is
-    a recipe with a change ("default recipe, without noise"), the recipe as it is. Mean errors, mean `difference`, the
+    a recipe with a change ("infomax recipe, without noise"), the recipe as it is. Mean errors, mean `difference`, the
     same `relative` to the rival with a 95 % bootstrap interval over draws, the p value of Wilcoxon's signed-rank test,
     and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p speak of this split
     and these networks only; `verdict` allows for more.

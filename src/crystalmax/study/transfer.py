@@ -29,7 +29,7 @@ STARTS: dict[Start, tuple[str, str]] = {
 }
 """Where fine-tuning starts: its name and its kind in tables."""
 
-RECIPE = "default"
+RECIPE = "infomax"
 """What is pre-trained, and the network of every start."""
 
 FOLDS = 2

@@ -1,0 +1,40 @@
+"""Which properties of which crystals the benchmarks of few labels look at."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crystalmax.baselines import formula
+from crystalmax.crystal import Crystal
+from crystalmax.ingest import canonical_records
+
+sys.path.append(str(Path(__file__).parent.parent / "weights"))
+from train import EVALUATED, reserved
+
+PROPERTIES = (
+    ("matbench_phonons", "last_phdos_peak_cm1", ""),
+    ("mp_dielectric", "refractive_index", ""),
+    ("expt_gap_mp", "band_gap_expt_eV", ""),
+    ("mp_3dsc", "tc_K", ""),
+    ("mp_cgcnn", "formation_energy_eV_per_atom", "labels_agree"),
+    ("mp_cgcnn", "band_gap_eV", "labels_agree"),
+    ("mp_cgcnn", "seebeck_p_uV_per_K", "labels_agree"),
+)
+"""Table, column, and a column that must be true. The third and the fourth were measured, the others computed."""
+
+
+def labelled(path: Path, target: str, keep: str) -> pd.DataFrame:
+    """Crystals with at most 50 sites that have a value of the property."""
+    table = pd.read_parquet(path)
+    return table[(table.n_sites <= 50) & table[target].notna() & (table[keep] == True if keep else True)]  # noqa: E712
+
+
+def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
+    """Crystals that have a value of the property, and whose formulas the weights have not seen."""
+    records = canonical_records(labelled(path, target, keep))
+    read = [record.crystal for record in records if record.crystal is not None]
+    chosen = [crystal for crystal in read if path.stem in EVALUATED or reserved(formula(crystal))]
+    rows = np.random.default_rng(2).permutation(len(chosen))[:most]
+    return [chosen[row] for row in sorted(rows.tolist())]
