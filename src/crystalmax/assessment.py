@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.base import clone
 
 from crystalmax import __version__, baselines, plots
 from crystalmax.baselines import formula
@@ -54,6 +55,7 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     The regressor for small data is tried on all statistics, without and with vectors.
     """
     data = CrystalDataset.from_crystals(crystals)
+    featurizer = clone(featurizer).set_params(statistics=False)
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
     fractions, _ = baselines.element_fractions(crystals)
