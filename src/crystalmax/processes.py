@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import Int
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
+from torch import distributed, nn
 
 Rows = Int[np.ndarray, " _"]
 
@@ -87,6 +87,10 @@ class Processes:
         # Lightning knows who may have started it, and where each of these says which process this is.
         with quiet():
             return pl.Trainer(**self.settings(), logger=False, enable_checkpointing=False).is_global_zero
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
+        return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
     def check(self, objective: object, batches_per_step: int) -> None:
         """Refuse what they cannot share."""

@@ -139,6 +139,7 @@ def train(
         ValueError: There are too few crystals to train on; or processes that cannot share a step.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
+        ConnectionError: Another one of several processes has failed or was killed.
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
@@ -163,7 +164,13 @@ def train(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
+        checkpoint = saved if saved is not None and saved.exists() else None
+        try:
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:
+            if processes.lost(error):
+                raise ConnectionError("another process of this training is gone; go on with --resume") from error
+            raise
     return module.history
 
 
