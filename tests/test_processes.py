@@ -15,8 +15,12 @@ import torch
 from torch import nn
 
 from crystalmax import training
+from crystalmax.checkpoint import load
+from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
+from crystalmax.joined import JoinedDataset
 from crystalmax.objectives import DeepInfoMax
+from crystalmax.pretraining import pretrain
 from crystalmax.processes import Processes, Share, Steps
 from crystalmax.training import Interrupted, seeded_weights, train
 from test_training import ALL, DATA, GEOMETRY, HOW, SPLIT, Counting, objective, without
@@ -216,6 +220,44 @@ def test_a_step_has_the_mean_of_the_gradients_of_its_batches():
     assert len(made.sizes) % 2  # a batch is left over, and weighs what it would have weighed before
     for i, gradient in enumerate(made.gradients):
         assert gradient == pytest.approx(sum(made.sizes[i // 2 * 2 : i + 1]) / 2)
+
+
+RECIPE = """
+[objective]
+use = "DeepInfoMax"
+encoder = { use = "SiteNet", site_width = 4, crystal_width = 5, hidden = 8 }
+
+[training]
+epochs = 2
+sites_per_batch = 8
+"""
+
+
+def test_the_command_starts_its_processes_itself(tmp_path):
+    crystals = list(DATA)
+    for name, some in (("a", crystals[:4]), ("b", crystals[4:])):
+        with DatasetWriter(tmp_path / name, provenance={}) as writer:
+            for crystal in some:
+                writer.add(crystal)
+    recipe, script, two, one = (tmp_path / name for name in ("recipe.toml", "script.py", "two", "one"))
+    recipe.write_text(RECIPE)
+    script.write_text("from crystalmax.cli import main\n\nmain()\n")
+    asked = [script, "pretrain", tmp_path / "a", tmp_path / "b", "--out", two, "--recipe", recipe, "--devices", 2]
+    asked += ["--batches-per-step", 2, "--weights", 2, "--weights", 1]
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_CPP_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, *map(str, asked)], capture_output=True, text=True, env={**environment, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained encoder in") == 1
+    assert len(done.stderr.splitlines()) == 1 + 2  # how many crystals, and a line an epoch
+    data = JoinedDataset(tuple(CrystalDataset.open(tmp_path / name) for name in "ab"))
+    pretrain(data, one, recipe=recipe, batches_per_step=2, weights=[2, 1])
+    found, expected = (load(folder).objective.state_dict() for folder in (two, one))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=0)
+    plans = [json.loads((folder / "run.json").read_text()) for folder in (two, one)]
+    assert plans[0] == plans[1]
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [(0, 1), (1, -1)])
