@@ -111,7 +111,11 @@ def pretrain(
     from crystalmax.dataset import CrystalDataset
     from crystalmax.joined import JoinedDataset
     from crystalmax.pretraining import pretrain as run
+    from crystalmax.processes import Processes
 
+    first = Processes(devices, nodes, accelerator).is_first()
+    if not first:
+        logging.getLogger().setLevel(logging.WARNING)  # all would say the same
     sets = tuple(map(CrystalDataset.open, data))
     run(
         sets[0] if len(sets) == 1 else JoinedDataset(sets),
@@ -128,7 +132,7 @@ def pretrain(
         progress=sys.stderr.isatty(),
         trusted=trust,
     )
-    if not _is_helper():
+    if first:
         print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
@@ -372,15 +376,9 @@ def _write(table: "DataFrame", out: Path) -> None:
     print(f"{len(table) - n_refused:,} rows in {out}; {n_refused:,} more without a result, the reason beside them")
 
 
-def _is_helper() -> bool:
-    """Whether this is one of several processes with the same command, and not the one of its machine that talks."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
-
-
 def main() -> None:
     """Entry point: exit code 0, or 1 with one clear line, or 2 for wrong usage."""
-    level = logging.WARNING if _is_helper() else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Several processes look for weights that a step left out, and torch would warn of each step that left out none.
@@ -391,8 +389,9 @@ def main() -> None:
         sys.exit("crystalmax: interrupted")
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
-            # Lightning kills the first process, which may still be saving, as soon as it sees that another one failed.
-            sys.exit(0 if _is_helper() else "crystalmax: interrupted; go on with --resume")
+            # A process that another one started does not fail: the first, which may still be saving, would be killed.
+            helps = os.environ.get("LOCAL_RANK", "0") != "0"
+            sys.exit(0 if helps else "crystalmax: interrupted; go on with --resume")
         if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
             raise
         sys.exit(f"crystalmax: {' '.join(str(error).split())}")
