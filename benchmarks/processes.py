@@ -6,7 +6,7 @@ Trains the recipe `paper` for 20 steps of two batches of 1,200 sites: in one pro
 one each. One thread each. The runs take turns, and the fastest counts, as others may use the cores too. Says
 
 - the largest difference of the loss of a batch;
-- the throughput, two processes over one, in wall seconds;
+- the throughput, two processes over one, in wall seconds, which means something on an idle machine only;
 - the same in CPU seconds, where a step takes as long as the slower process computes: what two cores that have nothing
   else to do would give, but for what both take from each other's caches.
 

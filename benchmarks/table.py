@@ -176,7 +176,6 @@ def processes() -> str:
     largest = found["largest_difference_of_a_loss"]
     rows = [
         ("largest difference of a loss", f"{largest:.0e}" if largest else "0"),
-        ("throughput of two over one, wall seconds", f"{found['throughput_two_over_one_wall']:.2f}"),
         ("throughput of two over one, CPU seconds", f"{found['throughput_two_over_one_cpu']:.2f}"),
         ("CPU seconds of both together over one", f"{found['cpu_seconds_two_over_one']:.2f}"),
     ]
