@@ -170,6 +170,18 @@ def threads() -> str:
     return table(("threads", "wall seconds of a step, median", "worst"), rows)
 
 
+def processes() -> str:
+    """Two processes that share a training against one."""
+    (found,) = results("processes.json").values()
+    largest = found["largest_difference_of_a_loss"]
+    rows = [
+        ("largest difference of a loss", f"{largest:.0e}" if largest else "0"),
+        ("throughput of two over one, CPU seconds", f"{found['throughput_two_over_one_cpu']:.2f}"),
+        ("CPU seconds of both together over one", f"{found['cpu_seconds_two_over_one']:.2f}"),
+    ]
+    return table(("two processes", "measured"), rows)
+
+
 def few_labels() -> str:
     """The regressor for few labels against the best plain rival, a row for each property."""
     (found,) = results("few_labels.json").values()
@@ -264,6 +276,7 @@ TABLES = {
     "featurisers": featurisers,
     "pairs": pairs,
     "threads": threads,
+    "processes": processes,
     "few_labels": few_labels,
     "vectors": vectors,
     "starts": starts,

@@ -36,7 +36,7 @@ def rng(seed=1):
 def test_noise_and_penalty_equal_the_equations():
     layer, z = noise_layer(), summaries()
     seen, penalty = layer(z, rng())
-    drawn = torch.randn(z.shape, generator=rng(), dtype=torch.float64).numpy()
+    drawn = torch.randn(z.shape, generator=rng()).double().numpy()
     expected = [noised(layer, vector, noise) for vector, noise in zip(z.numpy(), drawn, strict=True)]
     np.testing.assert_allclose(seen.detach(), np.array(expected), atol=1e-12)
     assert penalty.tolist() == pytest.approx([divergence(layer, vector) for vector in z.numpy()], abs=1e-12)

@@ -4,9 +4,7 @@ import logging
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
     from crystalmax.crystal import Crystal
     from crystalmax.sources import Record
-    from crystalmax.study.runner import Forecast
 
 app = App(
     name="crystalmax",
@@ -78,7 +75,7 @@ def ingest(sources: Sources, /, *, out: Path, max_sites: int = 1000, options: Op
 
 @app.command
 def pretrain(
-    data: Path,
+    data: Annotated[list[Path], Parameter(help="Data sets made by `ingest`, one or several.")],
     /,
     *,
     out: Path,
@@ -87,34 +84,52 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    batches_per_step: int | None = None,
+    weights: tuple[float, ...] = (),
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Learn an encoder from the structures of a data set into a run folder; no label is looked at.
+    """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
 
     Args:
-        data: A data set made by `ingest`.
         recipe: `intrinsic`, `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
         accelerator: Where to train.
+        devices: Processes on each machine, one a GPU, or any number on CPU.
+        nodes: Machines; SLURM or torchrun starts the processes there.
+        batches_per_step: Batches that a step averages, a multiple of the number of processes, instead of the recipe's.
+        weights: How often each data set is drawn from, in their order; every crystal once an epoch unless given.
         trust: Packages that parts of the recipe may come from.
     """
     from crystalmax.dataset import CrystalDataset
+    from crystalmax.joined import JoinedDataset
     from crystalmax.pretraining import pretrain as run
+    from crystalmax.processes import Processes
 
+    first = Processes(devices, nodes, accelerator).is_first()
+    if not first:
+        logging.getLogger().setLevel(logging.WARNING)  # all would say the same
+    sets = tuple(map(CrystalDataset.open, data))
     run(
-        CrystalDataset.open(data),
+        sets[0] if len(sets) == 1 else JoinedDataset(sets),
         out,
         recipe=recipe,
         epochs=epochs,
         seed=seed,
         resume=resume,
         accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        batches_per_step=batches_per_step,
+        weights=weights,
         progress=sys.stderr.isatty(),
         trusted=trust,
     )
-    print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
+    if first:
+        print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
 @app.command
@@ -292,6 +307,7 @@ def study(
         accelerator: Where to train.
         jobs: Processes; -1 for one a core.
     """
+    from crystalmax.progress import progress
     from crystalmax.study import page, paper
     from crystalmax.study.vectors import files_by_name
 
@@ -307,7 +323,7 @@ def study(
         accelerator=accelerator,
         n_jobs=jobs,
     )
-    with _progress() as report:
+    with progress() as report:
         outcomes = paper.go_on(begun, parts or paper.USUAL, n_jobs=jobs, report=report)
     answer = page.write(begun)
     print("\n".join(answer.sentences))
@@ -326,28 +342,6 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
         print("\n".join((*each.faults, *each.notes, f"{folder}: {each.summary}")))
     if n_faults := sum(len(each.faults) for each in found):
         raise ValueError(f"faults found: {n_faults}; they are named above")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[["Forecast"], None]]:
-    """A bar with what is left on a terminal, a line every now and then elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        told = -math.inf
-
-        def report(forecast: "Forecast") -> None:
-            nonlocal told
-            bar.update(task, completed=forecast.done, total=forecast.total, description=forecast.sentence)
-            if not console.is_terminal and (time.monotonic() - told > 60 or forecast.done == forecast.total):
-                told = time.monotonic()
-                logging.getLogger(__name__).info("%d of %d cells; %s", forecast.done, forecast.total, forecast.sentence)
-
-        yield report
 
 
 def _read(sources: list[Path], options: Options, max_sites: int = 1000) -> Iterable["Record"]:
@@ -391,13 +385,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Several processes look for weights that a step left out, and torch would warn of each step that left out none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
         sys.exit("crystalmax: interrupted")
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
-            sys.exit("crystalmax: interrupted; go on with --resume")
+            # A process that another one started does not fail: the first, which may still be saving, would be killed.
+            helps = os.environ.get("LOCAL_RANK", "0") != "0"
+            sys.exit(0 if helps else "crystalmax: interrupted; go on with --resume")
         if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
             raise
         sys.exit(f"crystalmax: {' '.join(str(error).split())}")

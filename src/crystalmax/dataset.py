@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import IO, Any, SupportsIndex
+from typing import IO, Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,29 @@ from crystalmax.segments import ranges
 from crystalmax.writing import checksums, folder_at_once, hash_of, write_json
 
 _CHUNK = 512  # crystals that are turned into arrays at once
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Crystals by row, as training needs them: a `CrystalDataset`, or several joined."""
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of everything that is learnt from."""
+
+    @property
+    def n_sites(self) -> Int[np.ndarray, " crystals"]:
+        """Number of sites of each crystal."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: SupportsIndex) -> Crystal: ...
+
+    def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
+        """These crystals as one batch."""
+
+    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "Dataset":
+        """The same crystals with more properties."""
 
 
 @dataclass(frozen=True)

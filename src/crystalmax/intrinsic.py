@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from crystalmax import baselines, elements
 from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
 from crystalmax.crystal import CrystalBatch, pairs_of
-from crystalmax.dataset import CrystalDataset
+from crystalmax.dataset import Dataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
 
@@ -40,7 +40,7 @@ class Intrinsic(Protocol):
 class Prepares(Protocol):
     """Something that training needs columns for, which are made once, before it begins."""
 
-    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
         """The data set with these columns; they count in these rows only."""
 
 
@@ -145,7 +145,7 @@ class Statistics(_Squared):
         """How many numbers there are."""
         return len(_columns())
 
-    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
         """The data set with a column for each number, NaN in other rows."""
         values, _ = baselines.statistics([data[row] for row in rows.tolist()])
         deviation = values.std(axis=0)

@@ -15,10 +15,12 @@ from torch import nn
 
 from crystalmax import __version__, plots, seen
 from crystalmax.checkpoint import Model, save
-from crystalmax.dataset import CrystalDataset
+from crystalmax.dataset import Dataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import Prepares
+from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
+from crystalmax.processes import Processes
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
 from crystalmax.writing import PARTIAL, at_once, write_json
@@ -29,7 +31,7 @@ VALID_FRACTION = 0.05
 
 
 def pretrain(
-    data: CrystalDataset,
+    data: Dataset,
     run: Path,
     *,
     recipe: str | Path | Mapping[str, object] = "intrinsic",
@@ -38,13 +40,21 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     accelerator: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    batches_per_step: int | None = None,
+    weights: Sequence[float] = (),
     progress: bool = False,
     trusted: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """Train the objective of a recipe and write a run folder (see `checkpoint`). No label is looked at.
 
     Crystals with more sites than the geometry's supercell are left out, as in the paper. Interrupted, it keeps what
-    was learnt; with `resume` it goes on as if nothing had happened, also for more epochs than before.
+    was learnt; with `resume` it goes on as if nothing had happened, also for more epochs than before, or on another
+    number of processes.
+
+    With several devices or nodes the script that calls this runs once in each process (see `training.train`). All need
+    to see the same files; the first one writes.
 
     Args:
         data: Crystals to learn from.
@@ -55,6 +65,10 @@ def pretrain(
         seed: Of weights, order, noise and false samples.
         resume: Go on with the run in this folder.
         accelerator: As Lightning names it.
+        devices: Processes on each machine, one a GPU, or any number on CPU.
+        nodes: Machines.
+        batches_per_step: Instead of the recipe's; a resumed run has its own.
+        weights: How often each of several joined data sets is drawn from; a resumed run has its own.
         progress: Whether to show a progress bar.
         trusted: Packages, besides crystalmax, that the recipe may take parts from.
 
@@ -65,7 +79,11 @@ def pretrain(
         FileExistsError: The folder exists and `resume` is not set.
         ValueError: The recipe is wrong, the data are not those that the run began with, or there are too few crystals.
     """
-    plan = _resumed(run, data) if resume else _begun(run, data, recipe, seed)
+    processes = Processes(devices, nodes, accelerator)
+    first = processes.is_first()
+    plan = _resumed(run, data) if resume else _begun(run, data, recipe, seed, first)
+    for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None)):
+        _set(plan["training"], name, given, run if resume else None)
     if epochs is not None:
         plan["training"]["epochs"] = epochs
     how = build({"use": "crystalmax.training.Training", **plan["training"]})
@@ -84,19 +102,34 @@ def pretrain(
         split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt)}
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "run.json", plan)  # not before the recipe has proved sound
+    processes.check(objective, how.batches_per_step)
+    order(data, split.train, how.weights, how.seed, epoch=0)
+    if first:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "run.json", plan)  # not before the recipe has proved sound
     prepared = data
     for part in objective.modules():
         if isinstance(part, Prepares):
             prepared = part.prepared(prepared, learnt)
     try:
         history = train(
-            objective, prepared, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress
+            objective,
+            prepared,
+            split,
+            how,
+            geometry=geometry,
+            folder=run,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            progress=progress,
         )
     except Interrupted:
-        save(Model(objective, geometry, {**extra, "finished": False}), run)
+        if first:
+            save(Model(objective, geometry, {**extra, "finished": False}), run)
         raise
+    if not first:
+        return history
     save(Model(objective, geometry, {**extra, "finished": True}), run)
     if len(learnt) > seen.MOST:
         log.info("no list of the %d structures is kept: they are more than %d", len(learnt), seen.MOST)
@@ -113,9 +146,23 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
 
 
-def _begun(run: Path, data: CrystalDataset, recipe: str | Path | Mapping[str, object], seed: int) -> dict[str, Any]:
-    # A run that was killed before its plan was whole has not begun.
-    if run.exists() and any(path.suffix != PARTIAL for path in run.iterdir()):
+def _set(training: dict[str, Any], name: str, given: object, resumed: Path | None) -> None:
+    """Take what was given, unless a run goes on that began otherwise."""
+    if given is None:
+        return
+    began = training.get(name, getattr(Training(), name))
+    if resumed is not None and began != given:
+        raise ValueError(
+            f"the run in {resumed} began with {name} = {began}, not {given}; leave it out to go on with that"
+        )
+    training[name] = given
+
+
+def _begun(
+    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], seed: int, first: bool
+) -> dict[str, Any]:
+    # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
+    if first and run.exists() and any(path.suffix != PARTIAL for path in run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if not isinstance(parts.get("objective"), dict):
@@ -140,7 +187,7 @@ def _begun(run: Path, data: CrystalDataset, recipe: str | Path | Mapping[str, ob
     }
 
 
-def _resumed(run: Path, data: CrystalDataset) -> dict[str, Any]:
+def _resumed(run: Path, data: Dataset) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_text())
     except (OSError, ValueError) as error:

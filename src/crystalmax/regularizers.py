@@ -37,7 +37,8 @@ class GaussianNoise(nn.Module):
     def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         log_variance = self.log_variance(summaries).clamp(-10.0, 4.0)
         penalty = 0.5 * (summaries**2 + log_variance.exp() - log_variance - 1.0).mean(-1)
-        noise = torch.randn(summaries.shape, generator=rng, device=rng.device, dtype=summaries.dtype)
+        # Drawn in float32 whatever the precision, so that runs that differ in it have the same noise.
+        noise = torch.randn(summaries.shape, generator=rng, device=rng.device).to(summaries.dtype)
         return summaries + (0.5 * log_variance).exp() * noise.to(summaries.device), penalty
 
 

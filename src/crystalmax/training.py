@@ -1,7 +1,11 @@
 """Training: one LightningModule and one Trainer, for pre-training and for fine-tuning alike.
 
-Chance is a function of (seed, epoch) for the order of crystals and of (seed, step) for noise and false samples, never
-of what ran before; so a run that was killed and resumed gives the weights of a run that was not.
+Chance is a function of (seed, epoch) for the order of crystals and of (seed, step, place in the step) for noise and
+false samples, never of what ran before nor of which process asks. So a run that was killed and resumed gives the
+weights of a run that was not, and several processes give those of one, but for the rounding of sums.
+
+A batch is what false samples are drawn within, and what a process works on. A step averages the gradients of one or
+several batches, which are dealt to the processes in turn.
 """
 
 import json
@@ -9,9 +13,8 @@ import logging
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -21,14 +24,18 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.dataset import Dataset, batches_of_sites
 from crystalmax.geometry import Geometry
+from crystalmax.joined import order
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
+from crystalmax.processes import Processes, Share, Steps, quiet
 from crystalmax.writing import PARTIAL, at_once, settle
 
 log = logging.getLogger(__name__)
@@ -55,6 +62,10 @@ class Training:
         clip: Gradients longer than this are shortened to it.
         seed: Of the order of crystals, noise and false samples; initial weights have the seed they were made with.
         precision: "32-true", or "bf16-mixed" for products in bfloat16 on accelerators that are faster at these.
+        batches_per_step: How many batches a step averages the gradients of, a multiple of the number of processes. The
+            last step of an epoch may have fewer; each batch weighs the same in every step.
+        weights: How often each of several data sets is drawn from (see `joined.drawn`); every crystal once an epoch
+            unless given.
     """
 
     epochs: int = 15
@@ -64,11 +75,15 @@ class Training:
     clip: float = 1.0
     seed: int = 0
     precision: str = "32-true"
+    batches_per_step: int = 1
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "sites_per_batch", "learning_rate", "clip"):
+        for name in ("epochs", "sites_per_batch", "learning_rate", "clip", "batches_per_step"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training with {name} = {getattr(self, name)} is impossible; it must be above 0")
+        if not all(weight > 0 for weight in self.weights):
+            raise ValueError(f"training with weights = {self.weights} is impossible; each must be above 0")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; give one of {', '.join(get_args(Precision))}")
 
@@ -98,13 +113,15 @@ def seeded_weights(seed: int) -> Iterator[None]:
 
 def train(
     objective: Objective,
-    data: CrystalDataset,
+    data: Dataset,
     split: Split,
     how: Training,
     *,
     geometry: Geometry,
     folder: Path | None = None,
     accelerator: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Train an objective in place.
@@ -112,28 +129,32 @@ def train(
     With a folder, everything that a resumed run needs is saved there every epoch and on interruption, and a run that
     finds such a file goes on from it; losses are logged for TensorBoard and as CSV.
 
+    With several devices or nodes this has to be called in each of as many processes; where neither torchrun nor SLURM
+    has started them, Lightning calls the running script once more for each. The same file resumes any number of them.
+
     Returns:
         One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
-        ValueError: There are too few crystals to train on.
+        ValueError: There are too few crystals to train on; or processes that cannot share a step.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
+        ConnectionError: Another one of several processes has failed or was killed.
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
+    processes = Processes(devices, nodes, accelerator)
+    processes.check(objective, how.batches_per_step)
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
     callbacks: list[Callback] = [_Saver(saved, module)]
     loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
-    with _quiet():
+    with quiet(), _signals_as_before():
         trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
+            **processes.settings(),
             precision=cast(Precision, how.precision),
             max_epochs=how.epochs,
-            gradient_clip_val=how.clip,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             logger=loggers,
@@ -143,50 +164,25 @@ def train(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, ckpt_path=saved if saved is not None and saved.exists() else None, weights_only=True)
+        checkpoint = saved if saved is not None and saved.exists() else None
+        try:
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:
+            if processes.lost(error):
+                raise ConnectionError("another process of this training is gone; go on with --resume") from error
+            raise
     return module.history
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's announcements; and with signals handled afterwards as they were before."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+def _signals_as_before() -> Iterator[None]:
     handlers = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers:
                 signal.signal(number, handler)
-
-
-class _Batches:
-    """Batches of one epoch from a given batch on; Lightning stores and restores where it is."""
-
-    def __init__(self, data: CrystalDataset, batches: list[Rows]) -> None:
-        self.data, self.batches, self.next = data, batches, 0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[CrystalBatch]:
-        while self.next < len(self.batches):
-            self.next += 1
-            yield self.data.batch(self.batches[self.next - 1])
-        self.next = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next": self.next}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.next = state["next"]
 
 
 class _Module(pl.LightningModule):
@@ -195,9 +191,9 @@ class _Module(pl.LightningModule):
     `history` has one row an epoch and part of the split; the sums of an unfinished epoch survive a checkpoint.
     """
 
-    def __init__(
-        self, objective: Objective, data: CrystalDataset, split: Split, how: Training, geometry: Geometry
-    ) -> None:
+    automatic_optimization = False  # a step is done here, so that each batch is let go before the next one is loaded
+
+    def __init__(self, objective: Objective, data: Dataset, split: Split, how: Training, geometry: Geometry) -> None:
         super().__init__()
         if not isinstance(objective, nn.Module):
             raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
@@ -213,32 +209,52 @@ class _Module(pl.LightningModule):
         fused = self.how.precision == "32-true"
         return torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay, amsgrad=True, eps=1e-7, fused=fused)
 
-    def train_dataloader(self) -> _Batches:
-        shuffled = np.random.default_rng([self.how.seed, self.trainer.current_epoch]).permutation(self.split.train)
-        return _Batches(self.data, batches_of_sites(self.data.n_sites, self.how.sites_per_batch, shuffled))
+    def train_dataloader(self) -> Steps:
+        how, epoch = self.how, self.trainer.current_epoch
+        shuffled = order(self.data, self.split.train, how.weights, how.seed, epoch)
+        cut = batches_of_sites(self.data.n_sites, how.sites_per_batch, shuffled)
+        return Steps(cut, how.batches_per_step, self.trainer.global_rank, self.trainer.world_size)
 
-    def val_dataloader(self) -> _Batches:
+    def val_dataloader(self) -> Steps:
         rows = self.split.valid
         cut = batches_of_sites(self.data.n_sites, self.how.sites_per_batch, rows) if len(rows) > 1 else []
-        return _Batches(self.data, cut)
+        n_processes = self.trainer.world_size
+        return Steps(cut, n_processes, self.trainer.global_rank, n_processes)
 
-    def transfer_batch_to_device(self, batch: CrystalBatch, device: torch.device, dataloader_idx: int) -> CrystalBatch:
-        return self.geometry(batch.to(device))
+    def transfer_batch_to_device(self, batch: list[Share], device: torch.device, dataloader_idx: int) -> list[Share]:
+        return batch  # of which crystals; see `_batch`
 
-    def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
-        terms = self.objective(batch, self._rng(self.trainer.global_step, batch.device))
-        total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
-            raise FloatingPointError(f"the loss is not finite ({values}) on the crystals {', '.join(batch.keys)}")
-        losses = {name: value.detach() for name, value in terms.items() if not name.endswith("_penalty")}
-        self.log_dict(losses, prog_bar=True, batch_size=batch.n_crystals)
-        self._count("train", terms, batch)
-        return total
+    def training_step(self, shares: list[Share], batch_idx: int) -> None:
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.zero_grad()
+        step = self.trainer.global_step
+        sums: dict[str, float] = {}
+        for share in shares:
+            batch = self._batch(share.rows)
+            terms = self.objective(batch, self._rng(step, share.place))
+            total = torch.stack(list(terms.values())).sum()
+            if not torch.isfinite(total):
+                values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+                raise FloatingPointError(f"the loss is not finite ({values}) on the crystals {', '.join(batch.keys)}")
+            # Gradients become a mean over processes; a batch weighs the same in every step.
+            weight = share.counts * self.trainer.world_size / self.how.batches_per_step
+            with nullcontext() if share is shares[-1] else self._without_exchange():
+                self.manual_backward(weight * total)
+            _add(sums, terms, batch.n_crystals * share.counts)
+        self.clip_gradients(cast(torch.optim.Optimizer, optimizer), self.how.clip, "norm")
+        optimizer.step()
+        means = self._count("train", sums)
+        losses = {name: value for name, value in means.items() if not name.endswith("_penalty")}
+        self.log_dict(losses, prog_bar=True, batch_size=1)
 
-    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
-        # The same false samples every epoch, so that the curve shows the network and not the draw.
-        self._count("valid", self.objective(batch, self._rng(-1 - batch_idx, batch.device)), batch)
+    def validation_step(self, shares: list[Share], batch_idx: int) -> None:
+        sums: dict[str, float] = {}
+        for share in shares:
+            batch = self._batch(share.rows)
+            # The same false samples every epoch, so that the curve shows the network and not the draw.
+            terms = self.objective(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
+            _add(sums, terms, batch.n_crystals * share.counts)
+        self._count("valid", sums)
 
     def on_train_epoch_start(self) -> None:
         self.began = time.perf_counter()
@@ -252,7 +268,8 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
-        level = logging.INFO if self.trainer.loggers else logging.DEBUG  # fine-tuning trains many times over
+        # Fine-tuning trains many times over.
+        level = logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG
         log.log(level, "%s", _sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -261,15 +278,26 @@ class _Module(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.sums, self.seconds = checkpoint["history"].values()
 
-    def _rng(self, step: int, device: torch.device) -> Generator:
-        key = np.random.SeedSequence([self.how.seed, step % 2**32]).generate_state(1, np.uint64)[0]
-        return torch.Generator(device).manual_seed(int(key) >> 1)
+    def _batch(self, rows: Rows) -> CrystalBatch:
+        return self.geometry(self.data.batch(rows).to(self.device))
 
-    def _count(self, split: str, terms: Mapping[str, Tensor], batch: CrystalBatch) -> None:
-        sums = self.sums.setdefault(split, {"crystals": 0.0})
-        sums["crystals"] += batch.n_crystals
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * batch.n_crystals
+    def _rng(self, step: int, place: int = 0) -> Generator:
+        key = np.random.SeedSequence([self.how.seed, step % 2**32, place]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(key) >> 1)
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
+
+    def _count(self, split: str, found: dict[str, float]) -> dict[str, float]:
+        """Add sums over the crystals of a step, from all processes; returns the means over the step."""
+        if self.trainer.world_size > 1:
+            numbers = torch.tensor(list(found.values()), dtype=torch.float64, device=self.device)
+            found = dict(zip(found, self.trainer.strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
+        sums = self.sums.setdefault(split, {})
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + value
+        return {name: value / found["crystals"] for name, value in found.items() if name != "crystals"}
 
     def _seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.began
@@ -278,8 +306,9 @@ class _Module(pl.LightningModule):
 class _Saver(Checkpoint):
     """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
 
-    A signal never cuts a step in two: what is saved is always the state between steps. Without a path it only stops, as
-    Lightning would pass what is half trained for trained.
+    Where one of several processes is asked, all save and stop after the same step. A signal never cuts a step in two:
+    what is saved is always the state between steps. Without a path it only stops, as Lightning would pass what is half
+    trained for trained.
     """
 
     def __init__(self, path: Path | None, module: _Module) -> None:
@@ -295,7 +324,7 @@ class _Saver(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         # The end of an epoch is saved after its validation.
         due = self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES
-        if due and not trainer.is_last_batch:
+        if trainer.strategy.reduce_boolean_decision(due, all=False) and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -310,23 +339,39 @@ class _Saver(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         if self.path is not None:
             self._write(trainer, self.path)
-        if self.asked_to_stop:
+        if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
             raise Interrupted
 
     def _write(self, trainer: pl.Trainer, path: Path) -> None:
         partial = path.with_name(f"{path.name}{PARTIAL}")  # Lightning writes by name
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial)  # all processes take part, the first writes
+        self.saved = time.perf_counter()
+        if not trainer.is_global_zero:
+            return
         settle(partial)
         partial.replace(path)
-        self.saved = time.perf_counter()
         with at_once(path.with_name("history.jsonl")) as file:
             file.write("".join(json.dumps(row) + "\n" for row in self.module.history).encode())
+
+
+def _add(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) -> None:
+    """Count the means over a batch; where it has no crystal that counts, only the names are new."""
+    sums["crystals"] = sums.get("crystals", 0.0) + n_crystals
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
+
+
+_BESIDE = ("epoch", "split", "crystals_per_second")
+"""What a row of the history says that is no loss."""
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
-    shown = [[f"{name} {row[name]:.3f}" for name in ("site", "crystal", "error") if name in row] for row in last]
+    shown = [
+        [f"{name} {value:.3f}" for name, value in row.items() if name not in _BESIDE and not name.endswith("_penalty")]
+        for row in last
+    ]
     parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
     line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
     rate = max(row.get("crystals_per_second", 0.0) for row in last)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import CrystalDataset
+from crystalmax.dataset import Dataset
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, Prepares, RadialDistribution
 from crystalmax.layers import Dense
@@ -38,7 +38,7 @@ class Reconstruction(nn.Module):
             for intrinsic in self.intrinsics
         )
 
-    def prepared(self, data: CrystalDataset, rows: Int[np.ndarray, " rows"]) -> CrystalDataset:
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
         """The data set with the columns that its intrinsic properties need in these rows."""
         for intrinsic in self.intrinsics:
             if isinstance(intrinsic, Prepares):

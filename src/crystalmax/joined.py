@@ -1,0 +1,148 @@
+"""Several data sets as one, without a copy, and how often each is drawn from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import index
+from typing import SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from crystalmax.crystal import Crystal, CrystalBatch
+from crystalmax.dataset import CrystalDataset, Dataset
+from crystalmax.segments import ranges
+from crystalmax.writing import hash_of
+
+Rows = Int[np.ndarray, " _"]
+
+
+@dataclass(frozen=True)
+class JoinedDataset:
+    """Data sets one after another: the rows of the second follow those of the first.
+
+    Each stays where it is, in memory or mapped from disk.
+    """
+
+    sets: tuple[CrystalDataset, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sets:
+            raise ValueError("no data set was given; give at least one")
+
+    @cached_property
+    def ends(self) -> Int[np.ndarray, " sets"]:
+        """Where the rows of each data set end."""
+        return np.cumsum([len(one) for one in self.sets])
+
+    @cached_property
+    def n_sites(self) -> Int[np.ndarray, " crystals"]:
+        """Number of sites of each crystal."""
+        return np.concatenate([one.n_sites for one in self.sets])
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of those of the data sets, in their order."""
+        return hash_of({"sets": [one.content_hash for one in self.sets]})
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, row: SupportsIndex) -> Crystal:
+        row = index(row)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"these data sets have {len(self)} crystals; there is no crystal {row}")
+        row %= len(self)
+        number = int(self._number(np.array([row]))[0])
+        return self.sets[number][row - self._begin(number)]
+
+    def __iter__(self) -> Iterator[Crystal]:
+        return (crystal for one in self.sets for crystal in one)
+
+    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "JoinedDataset":
+        """The same crystals with more columns of properties, in memory."""
+        parts = zip(self.sets, np.split(values, self.ends[:-1]), strict=True)
+        return JoinedDataset(tuple(one.with_targets(names, part) for one, part in parts))
+
+    def groups(self, rows: Rows) -> list[Rows]:
+        """Those of these rows that are of the first data set, of the second, and so on."""
+        number = self._number(rows)
+        return [rows[number == each] for each in range(len(self.sets))]
+
+    def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
+        """These crystals as one batch; a property that a data set does not have is unknown for its crystals."""
+        number = self._number(rows)
+        used = np.unique(number).tolist()
+        parts = [self.sets[each].batch(rows[number == each] - self._begin(each)) for each in used]
+        # Back from the order of data sets to that of the rows.
+        order = torch.from_numpy(np.argsort(np.argsort(number, kind="stable")))
+        sizes = torch.cat([part.sites_of_crystal for part in parts])
+        sites = ranges((sizes.cumsum(0) - sizes)[order], sizes[order])
+        # Equal species of different data sets share a row, else one could pass for a false one of the other.
+        kinds, species = torch.unique(torch.cat([part.kinds for part in parts]), dim=0, return_inverse=True)
+        of_part = torch.split(species, [len(part.kinds) for part in parts])
+        species = torch.cat([rows_of[part.species] for part, rows_of in zip(parts, of_part, strict=True)])
+        keys = [key for part in parts for key in part.keys]
+        return CrystalBatch(
+            lattice=torch.cat([part.lattice for part in parts])[order],
+            positions=torch.cat([part.positions for part in parts])[sites],
+            species=species[sites],
+            kinds=kinds,
+            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes[order]),
+            targets={
+                name: torch.cat(
+                    [part.targets.get(name, part.lattice.new_full((part.n_crystals,), torch.nan)) for part in parts]
+                )[order]
+                for name in dict.fromkeys(name for one in self.sets for name in one.target_names)
+            },
+            keys=tuple(keys[place] for place in order.tolist()),
+        )
+
+    def _number(self, rows: Rows) -> Rows:
+        return np.searchsorted(self.ends, rows, side="right")
+
+    def _begin(self, number: int) -> int:
+        return int(self.ends[number - 1]) if number else 0
+
+
+def order(data: Dataset, rows: Rows, weights: Sequence[float], seed: int, epoch: int) -> Rows:
+    """What an epoch goes through, in its order: every row once, or each data set as often as its weight says."""
+    if weights:
+        groups = data.groups(rows) if isinstance(data, JoinedDataset) else [rows]
+        rows = drawn(groups, weights, seed, epoch)
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def drawn(groups: Sequence[Rows], weights: Sequence[float], seed: int, epoch: int) -> Rows:
+    """Rows of an epoch: as many as there are in all groups, each group with its share by weight.
+
+    Each group is walked through in a random order, then in another one; an epoch goes on where the last one stopped.
+    So no crystal of a group comes a second time before all of the group have come once.
+
+    Args:
+        groups: Rows of each data set.
+        weights: Of each.
+        seed: Of the orders.
+        epoch: From 0 on.
+    """
+    if len(weights) != len(groups):
+        raise ValueError(f"{len(weights)} weights were given for {len(groups)} data sets; give one a data set")
+    for number, rows in enumerate(groups, 1):
+        if not len(rows):
+            raise ValueError(f"data set {number} has no crystal to train on, so it can have no weight; leave it out")
+    ends = np.rint(np.cumsum(weights) / np.sum(weights) * sum(map(len, groups))).astype(int)
+    return np.concatenate(
+        [
+            _walk(rows, epoch * share, share, [seed, number])
+            for number, (rows, share) in enumerate(zip(groups, np.diff(ends, prepend=0).tolist(), strict=True))
+        ]
+    )
+
+
+def _walk(rows: Rows, begin: int, length: int, key: list[int]) -> Rows:
+    """A piece of these rows in a random order, followed by another random order, and so on."""
+    first, last = begin // len(rows), (begin + length) // len(rows)
+    # The 1 tells these draws from those of other keys, whose missing numbers count as 0.
+    orders = [np.random.default_rng([*key, time, 1]).permutation(rows) for time in range(first, last + 1)]
+    return np.concatenate(orders)[begin - first * len(rows) :][:length]

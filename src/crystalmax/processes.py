@@ -1,0 +1,160 @@
+"""How many processes share a training, which of them this one is, and what it does."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+from jaxtyping import Int
+from lightning.pytorch.strategies import DDPStrategy
+from torch import distributed, nn
+
+Rows = Int[np.ndarray, " _"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's announcements."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # columns of one number, stored either way
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """So many processes on each of so many machines; they are started by Lightning, by torchrun or by SLURM.
+
+    Attributes:
+        devices: Processes on each machine, one a GPU, or any number on CPU.
+        nodes: Machines.
+        accelerator: As Lightning names it.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    accelerator: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+
+    @property
+    def number(self) -> int:
+        """Of all processes."""
+        return self.devices * self.nodes
+
+    def settings(self) -> dict[str, Any]:
+        """What a Lightning trainer has to know."""
+        # A step may leave weights out, for example the critic of a family that was not drawn. Buffers are constants.
+        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if self.number > 1 else "auto"
+        return {
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": self.nodes,
+            "strategy": several,
+            "use_distributed_sampler": False,
+        }
+
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files.
+
+        Raises:
+            ValueError: Another number of processes was started.
+        """
+        started = int(os.environ.get("WORLD_SIZE", self.number))
+        if started != self.number:
+            raise ValueError(
+                f"{started} processes were started, but {self.devices} devices on each of {self.nodes} nodes are "
+                f"{self.number}; say by --devices and --nodes what you started"
+            )
+        if self.number == 1:
+            return True
+        # Lightning knows who may have started it, and where each of these says which process this is.
+        with quiet():
+            return pl.Trainer(**self.settings(), logger=False, enable_checkpointing=False).is_global_zero
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
+        return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
+
+    def check(self, objective: object, batches_per_step: int) -> None:
+        """Refuse what they cannot share."""
+        if batches_per_step % self.number:
+            raise ValueError(
+                f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
+                f"batches_per_step to a multiple of {self.number}"
+            )
+        parts = objective.named_modules() if self.number > 1 and isinstance(objective, nn.Module) else ()
+        for name, part in parts:
+            if getattr(part, "running_mean", None) is not None:
+                raise ValueError(
+                    f"{name}, a {type(part).__name__}, keeps running statistics, which would be other ones in each of "
+                    f"{self.number} processes; train in one, or take a layer without them, such as LayerNorm"
+                )
+
+
+class Share(NamedTuple):
+    """A batch that is this process's to do.
+
+    Attributes:
+        place: Of the batch in its step.
+        rows: Its crystals.
+        counts: Whether it counts.
+    """
+
+    place: int
+    rows: Rows
+    counts: bool
+
+
+class Steps:
+    """What a process does in each step of an epoch, from a given step on; Lightning stores and restores where it is.
+
+    The batches of a step are dealt to the processes in turn. A process that gets none, at the end, does the first one
+    again, which counts nothing: all have to take part in every step.
+
+    Args:
+        batches: Rows of each batch of the epoch.
+        batches_per_step: How many make a step.
+        number: Of this process, from 0 on.
+        n_processes: How many there are.
+    """
+
+    def __init__(self, batches: list[Rows], batches_per_step: int, number: int, n_processes: int) -> None:
+        self.batches, self.batches_per_step = batches, batches_per_step
+        self.number, self.n_processes = number, n_processes
+        self.next = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.batches_per_step)
+
+    def __iter__(self) -> Iterator[list[Share]]:
+        while self.next < len(self):
+            begin = self.next * self.batches_per_step
+            self.next += 1
+            step = [Share(i, rows, True) for i, rows in enumerate(self.batches[begin:][: self.batches_per_step])]
+            yield step[self.number :: self.n_processes] or [step[0]._replace(counts=False)]
+        self.next = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many steps were taken, which is the same in all processes."""
+        return {"next": self.next}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on behind these steps."""
+        self.next = state["next"]
