@@ -20,8 +20,9 @@ from crystalmax import training
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
+from crystalmax.intrinsic import Density
 from crystalmax.negatives import OtherCrystals
-from crystalmax.objectives import DeepInfoMax
+from crystalmax.objectives import DeepInfoMax, Reconstruction
 from crystalmax.regularizers import NoRegularizer
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
 from crystals import perovskite, pure, rock_salt
@@ -322,3 +323,14 @@ def test_initial_weights_depend_on_the_seed_alone():
     second, other = objective(seed=3), objective(seed=4)
     assert torch.equal(first.encoder.to_site.weight, second.encoder.to_site.weight)
     assert not torch.equal(first.encoder.to_site.weight, other.encoder.to_site.weight)
+
+
+@pytest.mark.parametrize("terms", [("site", "crystal"), ("Density",)])
+def test_each_epoch_is_told_in_a_line_with_every_loss(tmp_path, caplog, terms):
+    learner = objective() if len(terms) == 2 else Reconstruction(objective().encoder, intrinsics=(Density(),))
+    with caplog.at_level("INFO", "crystalmax"):
+        history = train(learner, DATA, SPLIT, replace(HOW, epochs=1), geometry=GEOMETRY, folder=tmp_path)
+    (line,) = [record.message for record in caplog.records if record.message.startswith("epoch 1/1: train")]
+    for row in history:
+        assert f"{row['split']} {', '.join(f'{name} {row[name]:.3f}' for name in terms)}" in line
+    assert "penalty" not in line
