@@ -4,12 +4,10 @@ import logging
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from crystalmax.crystal import Crystal
-    from crystalmax.sources import Record
-    from crystalmax.study.runner import Forecast
+    from crystalmax.records import Record
 
 app = App(
     name="crystalmax",
@@ -67,16 +64,22 @@ GIVEN = Options()
 
 
 @app.command
-def ingest(sources: Sources, /, *, out: Path, max_sites: int = 1000, options: Options = GIVEN) -> None:
+def ingest(
+    sources: Sources, /, *, out: Path, max_sites: int = 1000, unique: bool = False, options: Options = GIVEN
+) -> None:
     """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
     Args:
         max_sites: Cells with more sites are refused.
+        unique: Leave out each structure that came before; skipped.csv names the one that it repeats.
     """
+    from crystalmax.duplicates import without_duplicates
+    from crystalmax.fingerprint import Fingerprint
     from crystalmax.ingest import ingest as run
 
-    data, n_skipped, n_noted = run(_read(sources, options, max_sites), out, made_from=sources)
-    print(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
+    records = _read(sources, options, max_sites, mark=Fingerprint.of if unique else None)
+    data, n_skipped, n_noted = run(without_duplicates(records) if unique else records, out, made_from=sources)
+    print(f"{len(data):,} crystals with {len(data.species):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
 
 
@@ -91,6 +94,7 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    jobs: int = -1,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Learn an encoder from the structures of a data set into a run folder; no label is looked at.
@@ -102,22 +106,26 @@ def pretrain(
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
         accelerator: Where to train.
+        jobs: Processes that prepare what the recipe learns to tell; -1 for one a core.
         trust: Packages that parts of the recipe may come from.
     """
+    from joblib import parallel_config
+
     from crystalmax.dataset import CrystalDataset
     from crystalmax.pretraining import pretrain as run
 
-    run(
-        CrystalDataset.open(data),
-        out,
-        recipe=recipe,
-        epochs=epochs,
-        seed=seed,
-        resume=resume,
-        accelerator=accelerator,
-        progress=sys.stderr.isatty(),
-        trusted=trust,
-    )
+    with parallel_config(n_jobs=jobs):
+        run(
+            CrystalDataset.open(data),
+            out,
+            recipe=recipe,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            accelerator=accelerator,
+            progress=sys.stderr.isatty(),
+            trusted=trust,
+        )
     print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
 
@@ -155,8 +163,8 @@ def evaluate(
     from crystalmax.assessment import assess, feature_sets, report_assessment
     from crystalmax.evaluation import plan_for
     from crystalmax.featurizer import CrystalFeaturizer
+    from crystalmax.listing import write_skipped
     from crystalmax.seen import seen_before
-    from crystalmax.sources import write_skipped
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
     records = list(_read(sources, options))
@@ -290,6 +298,7 @@ def study(
     """
     from crystalmax.study import page, paper
     from crystalmax.study.vectors import files_by_name
+    from crystalmax.terminal import progress
 
     begun = paper.begin(
         settings,
@@ -303,7 +312,7 @@ def study(
         accelerator=accelerator,
         n_jobs=jobs,
     )
-    with _progress() as report:
+    with progress() as report:
         outcomes = paper.go_on(begun, parts or paper.USUAL, n_jobs=jobs, report=report)
     answer = page.write(begun)
     print("\n".join(answer.sentences))
@@ -324,37 +333,15 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
         raise ValueError(f"faults found: {n_faults}; they are named above")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[["Forecast"], None]]:
-    """A bar with what is left on a terminal, a line every now and then elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        told = -math.inf
-
-        def report(forecast: "Forecast") -> None:
-            nonlocal told
-            bar.update(task, completed=forecast.done, total=forecast.total, description=forecast.sentence)
-            if not console.is_terminal and (time.monotonic() - told > 60 or forecast.done == forecast.total):
-                told = time.monotonic()
-                logging.getLogger(__name__).info("%d of %d cells; %s", forecast.done, forecast.total, forecast.sentence)
-
-        yield report
-
-
-def _read(sources: list[Path], options: Options, max_sites: int = 1000) -> Iterable["Record"]:
-    """Canonical records, with a count on a terminal."""
+def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: Any) -> Iterable["Record"]:  # noqa: ANN401
+    """Canonical records, with a count on a terminal; `how` as `sources.read` takes it."""
     from rich.console import Console
     from rich.progress import track
 
     from crystalmax.ingest import canonical_records
 
     console = Console(stderr=True)
-    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs)
+    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs, **how)
     return track(records, "crystals", console=console, transient=True, disable=not console.is_terminal)
 
 

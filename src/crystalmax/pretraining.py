@@ -89,7 +89,7 @@ def pretrain(
     prepared = data
     for part in objective.modules():
         if isinstance(part, Prepares):
-            prepared = part.prepared(prepared, learnt)
+            prepared = part.prepared(prepared, learnt, run)
     try:
         history = train(
             objective, prepared, split, how, geometry=geometry, folder=run, accelerator=accelerator, progress=progress

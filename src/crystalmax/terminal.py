@@ -1,0 +1,31 @@
+"""How a study tells on a terminal how far it is."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from crystalmax.study.runner import Forecast
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Forecast], None]]:
+    """A bar with what is left on a terminal, a line every now and then elsewhere."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+        told = -math.inf
+
+        def report(forecast: Forecast) -> None:
+            nonlocal told
+            bar.update(task, completed=forecast.done, total=forecast.total, description=forecast.sentence)
+            if not console.is_terminal and (time.monotonic() - told > 60 or forecast.done == forecast.total):
+                told = time.monotonic()
+                logging.getLogger(__name__).info("%d of %d cells; %s", forecast.done, forecast.total, forecast.sentence)
+
+        yield report
