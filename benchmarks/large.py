@@ -1,0 +1,182 @@
+"""What grows with the number of crystals: ingest, disk, opening, and the memory and steps of training.
+
+    python benchmarks/large.py --data mp_cgcnn.parquet --folder large --out benchmarks/results/large.json
+
+Crystals are made from those of a table: each element gives way to one of its group, and the cell follows the radii.
+They are written as CIF text into a Parquet table, which is ingested as a user's would be. Every stage runs in a process
+of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of mapped files,
+which the system takes back whenever it needs room, `anonymous` does not.
+"""
+
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from machine import about, parser_of, publish
+
+from crystalmax import elements
+from crystalmax.dataset import CrystalDataset
+from crystalmax.duplicates import without_duplicates
+from crystalmax.fingerprint import Fingerprint
+from crystalmax.ingest import canonical_records, ingest
+from crystalmax.pretraining import pretrain
+from crystalmax.training import Interrupted
+
+GROUPS = (
+    "Li Na K Rb Cs|Be Mg Ca Sr Ba|Sc Y La Ce Pr Nd Sm Gd Tb Dy Ho Er Tm Yb Lu|Ti Zr Hf|V Nb Ta|Cr Mo W|Mn Tc Re|"
+    "Fe Ru Os|Co Rh Ir|Ni Pd Pt|Cu Ag Au|Zn Cd Hg|B Al Ga In Tl|C Si Ge Sn Pb|N P As Sb Bi|O S Se Te|F Cl Br I"
+)
+GROUP_OF = {symbol: group.split() for group in GROUPS.split("|") for symbol in group.split()}
+RADIUS = dict(zip(elements.SYMBOLS, elements.table()[:, elements.FEATURES.index("radius")], strict=True))
+ROWS = 10_000  # of the table that are made at once
+WARM_UP = 20  # steps that are not timed
+
+Measured = dict[str, Any]
+
+
+def main() -> None:
+    """Every stage at every size."""
+    parser = parser_of(__doc__, crystals=32_000)
+    parser.add_argument("--folder", type=Path, required=True, help="where tables and data sets go; some gigabytes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=200, help="of training")
+    parser.add_argument("--slow", type=int, default=100_000, help="largest size for fingerprints and statistics")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for size in options.sizes:
+        table, data = options.folder / f"{size}.parquet", options.folder / f"{size}"
+        if not table.exists():
+            alone(write_table, options.data, options.crystals, size, table)
+        row: Measured = {"crystals": size, "table_bytes": table.stat().st_size}
+        row["ingest"] = alone(ingested, table, data, False)
+        row["bytes"] = sum(file.stat().st_size for file in data.iterdir())
+        row["open"] = alone(opened, data)
+        row["default"] = alone(trained, data, options.folder / "run", "default", options.steps)
+        if size <= options.slow:
+            row["ingest_unique"] = alone(ingested, table, options.folder / f"{size}_unique", True)
+            row["intrinsic"] = alone(trained, data, options.folder / "run", "intrinsic", options.steps)
+        rows.append(row)
+        publish({**about(), "data": options.data.stem, "steps": options.steps, "sizes": rows}, options.out)
+
+
+def alone(stage: Callable[..., Measured], *arguments: object) -> Measured:
+    """What a stage gives, run in a process of its own, with the memory that it took."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(watched, stage, arguments).result()
+
+
+def watched(stage: Callable[..., Measured], arguments: tuple[object, ...]) -> Measured:
+    """A stage, and its memory in MiB: before it began, and the most until it ended."""
+    before, most, ended = memory(), memory(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            for name, value in memory().items():
+                most[name] = max(most[name], value)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    found = stage(*arguments)
+    ended.set()
+    watcher.join()
+    return {**found, "MiB_before": before, "MiB_most": most}
+
+
+def memory() -> dict[str, int]:
+    """Of this process, in MiB."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    kilobytes = {name: int(re.search(rf"^{name}:\s+(\d+)", text, re.M)[1]) for name in ("Rss", "Anonymous")}
+    return {"resident": kilobytes["Rss"] >> 10, "anonymous": kilobytes["Anonymous"] >> 10}
+
+
+def write_table(source: Path, n_base: int, size: int, path: Path) -> Measured:
+    """Crystals as CIF text in Parquet, with a name and a label."""
+    table = pd.read_parquet(source, columns=["cif", "n_sites"])
+    base = [parsed(cif) for cif in table.cif[table.n_sites <= 50].iloc[:n_base]]
+    rng = np.random.default_rng(0)
+    schema = pa.schema({"material_id": pa.string(), "cif": pa.string(), "label": pa.float64()})
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for begin in range(0, size, ROWS):
+            numbers = range(begin, min(begin + ROWS, size))
+            texts = [substituted(*base[number % len(base)], rng) for number in numbers]
+            columns = [[f"made-{number}" for number in numbers], texts, rng.normal(size=len(texts))]
+            writer.write_table(pa.table(columns, schema=schema))
+    return {}
+
+
+def parsed(cif: str) -> tuple[list[str], list[float], list[list[str]]]:
+    """Lines that stay as they are, lengths of the cell, and the words of each site."""
+    lines = [line for line in cif.splitlines() if not line.startswith(("#", "_chemical", "_cell_volume"))]
+    lengths = [float(line.split()[1]) for line in lines if line.startswith("_cell_length")]
+    begin = max(number for number, line in enumerate(lines) if line.startswith(" _atom_site")) + 1
+    head = [line for line in lines[:begin] if not line.startswith("_cell_length")]
+    return head, lengths, [line.split() for line in lines[begin:] if line.strip()]
+
+
+def substituted(head: list[str], lengths: list[float], sites: list[list[str]], rng: np.random.Generator) -> str:
+    """The crystal with other elements of the same groups, as CIF text."""
+    others = {site[0]: str(rng.choice(GROUP_OF.get(site[0], [site[0]]))) for site in sites}
+    scale = sum(RADIUS[others[site[0]]] for site in sites) / sum(RADIUS[site[0]] for site in sites)
+    scale *= rng.uniform(0.97, 1.03)
+    cell = [f"_cell_length_{axis}   {length * scale:.8f}" for axis, length in zip("abc", lengths, strict=True)]
+    rows = [f"  {others[site[0]]}  {others[site[0]]}{n}  {'  '.join(site[2:])}" for n, site in enumerate(sites)]
+    return "\n".join([head[0], *cell, *head[1:], *rows, ""])
+
+
+def ingested(table: Path, out: Path, unique: bool) -> Measured:
+    """One process reads the table into a data set."""
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.perf_counter()
+    records = canonical_records(table, mark=Fingerprint.of if unique else None, n_jobs=1)
+    found = ingest(without_duplicates(records) if unique else records, out, made_from=[table.name])
+    seconds = time.perf_counter() - began
+    size = len(found.data) + found.n_skipped
+    return {"kept": len(found.data), "seconds": round(seconds, 1), "crystals_per_second": round(size / seconds)}
+
+
+def opened(path: Path) -> Measured:
+    """Opening, and the first batch."""
+    began = time.perf_counter()
+    data = CrystalDataset.open(path)
+    seconds = time.perf_counter() - began
+    data.batch(np.arange(0, len(data), len(data) // 64))
+    return {"seconds": round(seconds, 4), "seconds_with_a_batch": round(time.perf_counter() - began, 4)}
+
+
+def trained(path: Path, run: Path, recipe: str, steps: int) -> Measured:
+    """Training as a user begins it, interrupted after some steps."""
+    shutil.rmtree(run, ignore_errors=True)
+    times: list[float] = []
+    batch = CrystalDataset.batch
+
+    def timed(data: CrystalDataset, rows: np.ndarray) -> object:
+        times.append(time.perf_counter())
+        if len(times) == WARM_UP + steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(data, rows)
+
+    CrystalDataset.batch = timed
+    began = time.perf_counter()
+    with suppress(Interrupted):
+        pretrain(CrystalDataset.open(path), run, recipe=recipe, epochs=1000)
+    lengths = np.diff(times[WARM_UP:]) * 1e3
+    low, middle, high = np.quantile(lengths, [0.25, 0.5, 0.75]).round(1).tolist()
+    return {"step_ms": middle, "step_ms_quartiles": [low, high], "seconds_until_the_first": round(times[0] - began, 1)}
+
+
+if __name__ == "__main__":
+    main()
