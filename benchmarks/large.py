@@ -30,7 +30,7 @@ from machine import about, parser_of, publish
 from crystalmax import elements
 from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
-from crystalmax.fingerprint import Fingerprint
+from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.pretraining import pretrain
 from crystalmax.training import Interrupted
@@ -141,7 +141,7 @@ def ingested(table: Path, out: Path, unique: bool) -> Measured:
     """One process reads the table into a data set."""
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
-    records = canonical_records(table, mark=Fingerprint.of if unique else None, n_jobs=1)
+    records = canonical_records(table, mark=fingerprint_of if unique else None, n_jobs=1)
     found = ingest(without_duplicates(records) if unique else records, out, made_from=[table.name])
     seconds = time.perf_counter() - began
     size = len(found.data) + found.n_skipped

@@ -60,6 +60,15 @@ def test_every_crystal_comes_back_as_it_was(kept, tmp_path):
         data[6]
 
 
+def test_properties_that_appear_late_are_unknown_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("crystalmax.dataset._CHUNK", 2)
+    crystals = labelled() * 2
+    data = write_dataset(tmp_path / "data", [*crystals, replace(rock_salt(), targets={"age": 1.0})], provenance={})
+    expected = CrystalDataset.from_crystals([*crystals, replace(rock_salt(), targets={"age": 1.0})])
+    assert data.target_names == expected.target_names == ("gap", "hardness", "age")
+    np.testing.assert_array_equal(data.target, expected.target)
+
+
 @given(crystals=st.lists(random_crystals(), max_size=5))
 def test_any_crystals_come_back(crystals, tmp_path_factory):
     data = write_dataset(tmp_path_factory.mktemp("any") / "data", crystals, provenance={})

@@ -74,10 +74,10 @@ def ingest(
         unique: Leave out each structure that came before; skipped.csv names the one that it repeats.
     """
     from crystalmax.duplicates import without_duplicates
-    from crystalmax.fingerprint import Fingerprint
+    from crystalmax.fingerprint import fingerprint_of
     from crystalmax.ingest import ingest as run
 
-    records = _read(sources, options, max_sites, mark=Fingerprint.of if unique else None)
+    records = _read(sources, options, max_sites, mark=fingerprint_of if unique else None)
     data, n_skipped, n_noted = run(without_duplicates(records) if unique else records, out, made_from=sources)
     print(f"{len(data):,} crystals with {len(data.species):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")

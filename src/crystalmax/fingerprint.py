@@ -57,6 +57,11 @@ class Fingerprint:
         )
 
 
+def fingerprint_of(crystal: Crystal) -> Fingerprint:
+    """`Fingerprint.of` as a function of a module, which every engine can send to its workers by name."""
+    return Fingerprint.of(crystal)
+
+
 def are_close(
     these: UInt[np.ndarray, "structures numbers"], other: UInt[np.ndarray, " numbers"]
 ) -> Bool[np.ndarray, " structures"]:
