@@ -1,6 +1,7 @@
 """What grows with the number of crystals: ingest, disk, opening, and the memory and steps of training.
 
-    python benchmarks/large.py --data mp_cgcnn.parquet --folder large --out benchmarks/results/large.json
+    python benchmarks/large.py --data mp_cgcnn.parquet --folder large --out benchmarks/results/large.json \
+        --figure docs/images/large.svg
 
 Crystals are made from those of a table: each element gives way to one of its group, and the cell follows the radii.
 They are written as CIF text into a Parquet table, which is ingested as a user's would be. Every stage runs in a process
@@ -8,12 +9,14 @@ of its own. Memory is what Linux tells of that process every tenth of a second: 
 which the system takes back whenever it needs room, `anonymous` does not.
 """
 
+import json
 import os
 import re
 import shutil
 import signal
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -26,12 +29,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import about, parser_of, publish
+from matplotlib.figure import Figure
 
 from crystalmax import elements
 from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
+from crystalmax.plots import BLUE, INK, ORANGE, STYLE, style, svg
 from crystalmax.pretraining import pretrain
 from crystalmax.training import Interrupted
 
@@ -48,29 +53,66 @@ Measured = dict[str, Any]
 
 
 def main() -> None:
-    """Every stage at every size."""
+    """Every stage at every size; what a file of results holds already is kept."""
     parser = parser_of(__doc__, crystals=32_000)
     parser.add_argument("--folder", type=Path, required=True, help="where tables and data sets go; some gigabytes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=200, help="of training")
     parser.add_argument("--slow", type=int, default=100_000, help="largest size for fingerprints and statistics")
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    known = json.loads(options.out.read_text())["sizes"] if options.out and options.out.exists() else []
+    rows = {row["crystals"]: row for row in known}
     for size in options.sizes:
-        table, data = options.folder / f"{size}.parquet", options.folder / f"{size}"
-        if not table.exists():
-            alone(write_table, options.data, options.crystals, size, table)
-        row: Measured = {"crystals": size, "table_bytes": table.stat().st_size}
-        row["ingest"] = alone(ingested, table, data, False)
-        row["bytes"] = sum(file.stat().st_size for file in data.iterdir())
-        row["open"] = alone(opened, data)
-        row["default"] = alone(trained, data, options.folder / "run", "default", options.steps)
-        if size <= options.slow:
-            row["ingest_unique"] = alone(ingested, table, options.folder / f"{size}_unique", True)
-            row["intrinsic"] = alone(trained, data, options.folder / "run", "intrinsic", options.steps)
-        rows.append(row)
-        publish({**about(), "data": options.data.stem, "steps": options.steps, "sizes": rows}, options.out)
+        row = rows.setdefault(size, {"crystals": size})
+        for name, stage in stages(options, size).items():
+            if name not in row:
+                row[name] = alone(*stage)
+                found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
+                publish({**about(), **found}, options.out)
+    if options.figure:
+        options.figure.write_text(svg(draw(sorted(rows.values(), key=lambda row: row["crystals"])), "large"))
+
+
+def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
+    """What is measured at this size, in order: a function and its arguments."""
+    table, data, run = (options.folder / f"{size}{suffix}" for suffix in (".parquet", "", "_run"))
+    found: dict[str, tuple[object, ...]] = {
+        "table": (write_table, options.data, options.crystals, size, table),
+        "ingest": (ingested, table, data, False),
+        "open": (opened, data),
+        "default": (trained, data, run, "default", options.steps),
+    }
+    if size <= options.slow:
+        found["ingest_unique"] = (ingested, table, options.folder / f"{size}_unique", True)
+        found["intrinsic"] = (trained, data, run, "intrinsic", options.steps)
+    return found
+
+
+def draw(rows: list[Measured]) -> Figure:
+    """Memory and throughput against the number of crystals."""
+    sizes = [row["crystals"] for row in rows]
+    with style.context(STYLE):
+        figure = Figure(figsize=(7.4, 3.0), layout="constrained", facecolor="white")
+        memory, rates = figure.subplots(1, 2)
+        disk = [row["ingest"]["bytes"] / 2**20 for row in rows]
+        memory.loglog(sizes, disk, "s--", color=INK, label="data set on disk")
+        for kind, mark in (("resident", "o-"), ("anonymous", "o:")):
+            for stage, color in (("default", BLUE), ("ingest", ORANGE)):
+                values = [row[stage]["MiB_most"][kind] for row in rows]
+                words = {"default": "training", "ingest": "ingest"}[stage]
+                memory.loglog(sizes, values, mark, color=color, label=f"{words}, {kind}")
+        memory.set(xlabel="crystals", ylabel="MiB", title="Memory of the process")
+        memory.legend()
+        ingest = [row["ingest"]["crystals_per_cpu_second"] for row in rows]
+        steps = [row["default"]["crystals_per_cpu_second"] for row in rows]
+        rates.semilogx(sizes, ingest, "o-", color=ORANGE, label="ingest from CIF text")
+        rates.semilogx(sizes, steps, "o-", color=BLUE, label="training, recipe default")
+        rates.set(xlabel="crystals", ylabel="crystals per CPU second", title="Throughput")
+        rates.set_ylim(bottom=0)
+        rates.legend()
+    return figure
 
 
 def alone(stage: Callable[..., Measured], *arguments: object) -> Measured:
@@ -115,7 +157,7 @@ def write_table(source: Path, n_base: int, size: int, path: Path) -> Measured:
             texts = [substituted(*base[number % len(base)], rng) for number in numbers]
             columns = [[f"made-{number}" for number in numbers], texts, rng.normal(size=len(texts))]
             writer.write_table(pa.table(columns, schema=schema))
-    return {}
+    return {"bytes": path.stat().st_size}
 
 
 def parsed(cif: str) -> tuple[list[str], list[float], list[list[str]]]:
@@ -140,12 +182,18 @@ def substituted(head: list[str], lengths: list[float], sites: list[list[str]], r
 def ingested(table: Path, out: Path, unique: bool) -> Measured:
     """One process reads the table into a data set."""
     shutil.rmtree(out, ignore_errors=True)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     records = canonical_records(table, mark=fingerprint_of if unique else None, n_jobs=1)
-    found = ingest(without_duplicates(records) if unique else records, out, made_from=[table.name])
-    seconds = time.perf_counter() - began
-    size = len(found.data) + found.n_skipped
-    return {"kept": len(found.data), "seconds": round(seconds, 1), "crystals_per_second": round(size / seconds)}
+    data, n_skipped, _ = ingest(without_duplicates(records) if unique else records, out, made_from=[table.name])
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return {
+        "kept": len(data),
+        "sites": len(data.species),
+        "bytes": sum(file.stat().st_size for file in out.iterdir()),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "crystals_per_cpu_second": round((len(data) + n_skipped) / cpu),
+    }
 
 
 def opened(path: Path) -> Measured:
@@ -160,22 +208,29 @@ def opened(path: Path) -> Measured:
 def trained(path: Path, run: Path, recipe: str, steps: int) -> Measured:
     """Training as a user begins it, interrupted after some steps."""
     shutil.rmtree(run, ignore_errors=True)
-    times: list[float] = []
+    times: list[tuple[float, float, int]] = []
     batch = CrystalDataset.batch
 
     def timed(data: CrystalDataset, rows: np.ndarray) -> object:
-        times.append(time.perf_counter())
+        times.append((time.perf_counter(), time.process_time(), len(rows)))
         if len(times) == WARM_UP + steps:
             os.kill(os.getpid(), signal.SIGINT)
         return batch(data, rows)
 
     CrystalDataset.batch = timed
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     with suppress(Interrupted):
         pretrain(CrystalDataset.open(path), run, recipe=recipe, epochs=1000)
-    lengths = np.diff(times[WARM_UP:]) * 1e3
-    low, middle, high = np.quantile(lengths, [0.25, 0.5, 0.75]).round(1).tolist()
-    return {"step_ms": middle, "step_ms_quartiles": [low, high], "seconds_until_the_first": round(times[0] - began, 1)}
+    shutil.rmtree(run)
+    wall, cpu, crystals = (np.array(column) for column in zip(*times[WARM_UP:], strict=True))
+    return {
+        "step_ms": round(float(np.median(np.diff(wall))) * 1e3, 1),
+        "step_cpu_ms": round(float(np.median(np.diff(cpu))) * 1e3, 1),
+        "crystals_a_step": round(float(crystals.mean()), 1),
+        "crystals_per_cpu_second": round(float(crystals[:-1].sum() / (cpu[-1] - cpu[0]))),
+        "seconds_until_the_first": round(times[0][0] - began[0], 1),
+        "cpu_seconds_until_the_first": round(times[0][1] - began[1], 1),
+    }
 
 
 if __name__ == "__main__":
