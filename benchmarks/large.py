@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -149,34 +150,36 @@ def write_table(source: Path, n_base: int, size: int, path: Path) -> Measured:
     """Crystals as CIF text in Parquet, with a name and a label."""
     table = pd.read_parquet(source, columns=["cif", "n_sites"])
     base = [parsed(cif) for cif in table.cif[table.n_sites <= 50].iloc[:n_base]]
-    rng = np.random.default_rng(0)
+    rng = Random(0)
     schema = pa.schema({"material_id": pa.string(), "cif": pa.string(), "label": pa.float64()})
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for begin in range(0, size, ROWS):
             numbers = range(begin, min(begin + ROWS, size))
             texts = [substituted(*base[number % len(base)], rng) for number in numbers]
-            columns = [[f"made-{number}" for number in numbers], texts, rng.normal(size=len(texts))]
+            columns = [[f"made-{number}" for number in numbers], texts, [rng.gauss() for _ in numbers]]
             writer.write_table(pa.table(columns, schema=schema))
     return {"bytes": path.stat().st_size}
 
 
-def parsed(cif: str) -> tuple[list[str], list[float], list[list[str]]]:
-    """Lines that stay as they are, lengths of the cell, and the words of each site."""
+def parsed(cif: str) -> tuple[str, list[float], list[tuple[str, str]]]:
+    """Lines that stay as they are, lengths of the cell, and symbol and place of each site."""
     lines = [line for line in cif.splitlines() if not line.startswith(("#", "_chemical", "_cell_volume"))]
     lengths = [float(line.split()[1]) for line in lines if line.startswith("_cell_length")]
     begin = max(number for number, line in enumerate(lines) if line.startswith(" _atom_site")) + 1
     head = [line for line in lines[:begin] if not line.startswith("_cell_length")]
-    return head, lengths, [line.split() for line in lines[begin:] if line.strip()]
+    sites = [line.split() for line in lines[begin:] if line.strip()]
+    return "\n".join(head), lengths, [(symbol, " ".join(rest)) for symbol, _, *rest in sites]
 
 
-def substituted(head: list[str], lengths: list[float], sites: list[list[str]], rng: np.random.Generator) -> str:
+def substituted(head: str, lengths: list[float], sites: list[tuple[str, str]], rng: Random) -> str:
     """The crystal with other elements of the same groups, as CIF text."""
-    others = {site[0]: str(rng.choice(GROUP_OF.get(site[0], [site[0]]))) for site in sites}
-    scale = sum(RADIUS[others[site[0]]] for site in sites) / sum(RADIUS[site[0]] for site in sites)
+    others = {symbol: rng.choice(GROUP_OF.get(symbol, [symbol])) for symbol in dict(sites)}
+    scale = sum(RADIUS[others[symbol]] for symbol, _ in sites) / sum(RADIUS[symbol] for symbol, _ in sites)
     scale *= rng.uniform(0.97, 1.03)
     cell = [f"_cell_length_{axis}   {length * scale:.8f}" for axis, length in zip("abc", lengths, strict=True)]
-    rows = [f"  {others[site[0]]}  {others[site[0]]}{n}  {'  '.join(site[2:])}" for n, site in enumerate(sites)]
-    return "\n".join([head[0], *cell, *head[1:], *rows, ""])
+    rows = [f"  {others[symbol]}  {others[symbol]}{n}  {rest}" for n, (symbol, rest) in enumerate(sites)]
+    first, rest = head.split("\n", 1)
+    return "\n".join([first, *cell, rest, *rows, ""])
 
 
 def ingested(table: Path, out: Path, unique: bool) -> Measured:
