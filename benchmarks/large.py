@@ -4,7 +4,8 @@
         --figure docs/images/large.svg
 
 Crystals are made from those of a table: each element gives way to one of its group, and the cell follows the radii.
-They are written as CIF text into a Parquet table, which is ingested as a user's would be. Every stage runs in a process
+They are written as CIF text into a Parquet table, which is ingested as a user's would be; of more than `--text` they
+come as objects in their canonical cells, since reading text costs each crystal the same. Every stage runs in a process
 of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of mapped files,
 which the system takes back whenever it needs room, `anonymous` does not.
 """
@@ -17,9 +18,10 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -33,12 +35,14 @@ from machine import about, parser_of, publish
 from matplotlib.figure import Figure
 
 from crystalmax import elements
+from crystalmax.crystal import Crystal, Occupant
 from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.plots import BLUE, INK, ORANGE, STYLE, style, svg
 from crystalmax.pretraining import pretrain
+from crystalmax.records import Record
 from crystalmax.training import Interrupted
 
 GROUPS = (
@@ -55,11 +59,12 @@ Measured = dict[str, Any]
 
 def main() -> None:
     """Every stage at every size; what a file of results holds already is kept."""
-    parser = parser_of(__doc__, crystals=32_000)
+    parser = parser_of(__doc__, crystals=8_000)
     parser.add_argument("--folder", type=Path, required=True, help="where tables and data sets go; some gigabytes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=200, help="of training")
-    parser.add_argument("--slow", type=int, default=100_000, help="largest size for fingerprints and statistics")
+    parser.add_argument("--text", type=int, default=100_000, help="largest size that is ingested from CIF text")
+    parser.add_argument("--slow", type=int, default=10_000, help="largest size for fingerprints and statistics")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -79,12 +84,13 @@ def main() -> None:
 def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
     """What is measured at this size, in order: a function and its arguments."""
     table, data, run = (options.folder / f"{size}{suffix}" for suffix in (".parquet", "", "_run"))
-    found: dict[str, tuple[object, ...]] = {
-        "table": (write_table, options.data, options.crystals, size, table),
-        "ingest": (ingested, table, data, False),
-        "open": (opened, data),
-        "default": (trained, data, run, "default", options.steps),
-    }
+    found: dict[str, tuple[object, ...]] = {}
+    if size <= options.text:
+        found["table"] = (write_table, options.data, options.crystals, size, table)
+        found["ingest"] = (ingested, table, data, False)
+    else:
+        found["ingest_objects"] = (ingested_objects, options.data, options.crystals, size, data)
+    found |= {"open": (opened, data), "default": (trained, data, run, "default", options.steps)}
     if size <= options.slow:
         found["ingest_unique"] = (ingested, table, options.folder / f"{size}_unique", True)
         found["intrinsic"] = (trained, data, run, "intrinsic", options.steps)
@@ -97,22 +103,20 @@ def draw(rows: list[Measured]) -> Figure:
     with style.context(STYLE):
         figure = Figure(figsize=(7.4, 3.0), layout="constrained", facecolor="white")
         memory, rates = figure.subplots(1, 2)
-        disk = [row["ingest"]["bytes"] / 2**20 for row in rows]
-        memory.loglog(sizes, disk, "s--", color=INK, label="data set on disk")
-        for kind, mark in (("resident", "o-"), ("anonymous", "o:")):
-            for stage, color in (("default", BLUE), ("ingest", ORANGE)):
-                values = [row[stage]["MiB_most"][kind] for row in rows]
-                words = {"default": "training", "ingest": "ingest"}[stage]
-                memory.loglog(sizes, values, mark, color=color, label=f"{words}, {kind}")
-        memory.set(xlabel="crystals", ylabel="MiB", title="Memory of the process")
-        memory.legend()
-        ingest = [row["ingest"]["crystals_per_cpu_second"] for row in rows]
-        steps = [row["default"]["crystals_per_cpu_second"] for row in rows]
-        rates.semilogx(sizes, ingest, "o-", color=ORANGE, label="ingest from CIF text")
-        rates.semilogx(sizes, steps, "o-", color=BLUE, label="training, recipe default")
-        rates.set(xlabel="crystals", ylabel="crystals per CPU second", title="Throughput")
-        rates.set_ylim(bottom=0)
-        rates.legend()
+        stores = [row.get("ingest") or row["ingest_objects"] for row in rows]
+        memory.loglog(sizes, [store["bytes"] / 2**20 for store in stores], "s--", color=INK, label="data set on disk")
+        runs = {"training": ([row["default"] for row in rows], BLUE), "ingest": (stores, ORANGE)}
+        for name, (found, color) in runs.items():
+            for kind, line in (("resident", "o-"), ("anonymous", "o:")):
+                values = [one["MiB_most"][kind] for one in found]
+                memory.loglog(sizes, values, line, color=color, label=f"{name}, {kind}", markersize=4)
+        memory.set(xlabel="crystals", ylabel="MiB", title="memory")
+        memory.legend(fontsize=7)
+        for name, stage, color in (("ingest of CIF text", "ingest", ORANGE), ("training", "default", BLUE)):
+            found = [(row["crystals"], row[stage]["crystals_per_cpu_second"]) for row in rows if stage in row]
+            rates.semilogx(*zip(*found, strict=True), "o-", color=color, label=name, markersize=4)
+        rates.set(xlabel="crystals", ylabel="crystals per CPU second", title="throughput", ylim=(0, None))
+        rates.legend(fontsize=7)
     return figure
 
 
@@ -146,10 +150,15 @@ def memory() -> dict[str, int]:
     return {"resident": kilobytes["Rss"] >> 10, "anonymous": kilobytes["Anonymous"] >> 10}
 
 
+def few(source: Path, count: int) -> pd.DataFrame:
+    """Some real crystals, drawn from those with at most 50 sites."""
+    table = pd.read_parquet(source, columns=["cif", "n_sites"])
+    return table[table.n_sites <= 50][["cif"]].sample(count, random_state=0)
+
+
 def write_table(source: Path, n_base: int, size: int, path: Path) -> Measured:
     """Crystals as CIF text in Parquet, with a name and a label."""
-    table = pd.read_parquet(source, columns=["cif", "n_sites"])
-    base = [parsed(cif) for cif in table.cif[table.n_sites <= 50].iloc[:n_base]]
+    base = [parsed(cif) for cif in few(source, n_base).cif]
     rng = Random(0)
     schema = pa.schema({"material_id": pa.string(), "cif": pa.string(), "label": pa.float64()})
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -171,9 +180,42 @@ def parsed(cif: str) -> tuple[str, list[float], list[tuple[str, str]]]:
     return "\n".join(head), lengths, [(symbol, " ".join(rest)) for symbol, _, *rest in sites]
 
 
+def exchanged(symbols: Iterable[str], rng: Random) -> dict[str, str]:
+    """For each of these elements one of its group."""
+    others = {symbol: rng.choice(GROUP_OF.get(symbol, [symbol])) for symbol in symbols}
+    return others if len(set(others.values())) == len(others) else dict(zip(others, others, strict=True))
+
+
+def made(base: list[Crystal], size: int) -> Iterator[Record]:
+    """Crystals with other elements of the same groups."""
+    rng = Random(0)
+    for number in range(size):
+        crystal = base[number % len(base)]
+        symbols = [elements.SYMBOLS[kind[0].atomic_number - 1] for kind in crystal.kinds]
+        others = exchanged(symbols, rng)
+        radii = [[RADIUS[name] for name in names] for names in (symbols, others.values())]
+        before, after = (np.take(each, crystal.species).sum() for each in radii)
+        kinds = tuple((Occupant(elements.ATOMIC_NUMBERS[name], 1.0),) for name in others.values())
+        lattice = crystal.lattice * (after / before * rng.uniform(0.97, 1.03))
+        key = f"made-{number}"
+        yield Record(
+            key, "made", replace(crystal, lattice=lattice, kinds=kinds, key=key, targets={"label": rng.gauss()})
+        )
+
+
+def ingested_objects(source: Path, n_base: int, size: int, out: Path) -> Measured:
+    """Crystals are made and stored in one process, those that they are made from read first."""
+    shutil.rmtree(out, ignore_errors=True)
+    records = canonical_records(few(source, n_base), n_jobs=1)
+    base = [record.crystal for record in records if record.crystal is not None]
+    began, cpu = time.perf_counter(), time.process_time()
+    data, _, _ = ingest(made(base, size), out, made_from=["made"])
+    return stored(data, size, out, time.perf_counter() - began, time.process_time() - cpu)
+
+
 def substituted(head: str, lengths: list[float], sites: list[tuple[str, str]], rng: Random) -> str:
     """The crystal with other elements of the same groups, as CIF text."""
-    others = {symbol: rng.choice(GROUP_OF.get(symbol, [symbol])) for symbol in dict(sites)}
+    others = exchanged(dict(sites), rng)
     scale = sum(RADIUS[others[symbol]] for symbol, _ in sites) / sum(RADIUS[symbol] for symbol, _ in sites)
     scale *= rng.uniform(0.97, 1.03)
     cell = [f"_cell_length_{axis}   {length * scale:.8f}" for axis, length in zip("abc", lengths, strict=True)]
@@ -188,14 +230,18 @@ def ingested(table: Path, out: Path, unique: bool) -> Measured:
     began, cpu = time.perf_counter(), time.process_time()
     records = canonical_records(table, mark=fingerprint_of if unique else None, n_jobs=1)
     data, n_skipped, _ = ingest(without_duplicates(records) if unique else records, out, made_from=[table.name])
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return stored(data, len(data) + n_skipped, out, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def stored(data: CrystalDataset, n_given: int, out: Path, seconds: float, cpu: float) -> Measured:
+    """Size and rate of an ingested data set."""
     return {
         "kept": len(data),
         "sites": len(data.species),
         "bytes": sum(file.stat().st_size for file in out.iterdir()),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
-        "crystals_per_cpu_second": round((len(data) + n_skipped) / cpu),
+        "crystals_per_cpu_second": round(n_given / cpu),
     }
 
 
