@@ -60,6 +60,15 @@ def test_every_crystal_comes_back_as_it_was(kept, tmp_path):
         data[6]
 
 
+def test_properties_that_appear_late_are_unknown_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("crystalmax.dataset._CHUNK", 2)
+    crystals = labelled() * 2
+    data = write_dataset(tmp_path / "data", [*crystals, replace(rock_salt(), targets={"age": 1.0})], provenance={})
+    expected = CrystalDataset.from_crystals([*crystals, replace(rock_salt(), targets={"age": 1.0})])
+    assert data.target_names == expected.target_names == ("gap", "hardness", "age")
+    np.testing.assert_array_equal(data.target, expected.target)
+
+
 @given(crystals=st.lists(random_crystals(), max_size=5))
 def test_any_crystals_come_back(crystals, tmp_path_factory):
     data = write_dataset(tmp_path_factory.mktemp("any") / "data", crystals, provenance={})
@@ -184,8 +193,8 @@ def move_the_last_end(folder):
 
 
 DAMAGES = {
-    "an array is cut short": (truncate, r"position.f4 has 308 bytes where its manifest says 312; ingest"),
-    "an array is too long": (lengthen, r"species.i4 has 108 bytes where its manifest says 104; ingest"),
+    "an array is cut short": (truncate, r"position.f4 has 308 bytes where 312 are expected; ingest"),
+    "an array is too long": (lengthen, r"species.i4 has 108 bytes where 104 are expected; ingest"),
     "an array is gone": (lambda folder: (folder / "key.u1").unlink(), r"key.u1 has None bytes where"),
     "names that were edited": (edit_by_hand, "contradicts itself: its content_hash is not that of its content"),
     "another number of crystals": (change(n_crystals=7), "lattice.f8 should have 504 bytes, not 432"),

@@ -17,7 +17,18 @@ PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 DATA = ("perov_5", "carbon_24", "matbench_phonons")
 # What parts are given and return, and the layer that they are made of.
 NO_PARTS = {
-    *("Altered", "Constituents", "CrystalBatch", "CrystalDataset", "Dense", "Encoding", "Level", "Pairs", "Scores"),
+    *(
+        "Altered",
+        "Constituents",
+        "Crystal",
+        "CrystalBatch",
+        "CrystalDataset",
+        "Dense",
+        "Encoding",
+        "Level",
+        "Pairs",
+        "Scores",
+    ),
     "Widths",
 }
 

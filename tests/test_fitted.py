@@ -13,7 +13,7 @@ from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
-from crystalmax.sources import Record
+from crystalmax.records import Record
 from crystalmax.structures import Refused
 from crystals import perovskite, pure, rock_salt
 

@@ -177,12 +177,12 @@ def test_a_crystal_without_a_space_group_has_no_part_in_it():
         objective(some_batch(), rng())
 
 
-def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crystals_that_are_learnt_from():
+def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crystals_that_are_learnt_from(tmp_path):
     crystals, rows = some_crystals(), np.array([0, 2, 3, 5])
     objective = Reconstruction(encoder(), intrinsics=[Density(), Statistics(farthest=1.5)])
-    data = objective.prepared(CrystalDataset.from_crystals(crystals), rows)
+    data = objective.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path)
     values, names = baselines.statistics(crystals)
-    truth = Statistics().truth(data.batch(np.arange(len(crystals)))).numpy()
+    truth = Statistics(farthest=1.5).truth(data.batch(np.arange(len(crystals)))).numpy()
     assert truth.shape == (len(crystals), Statistics().width) == values.shape
     assert np.flatnonzero(np.isnan(truth).any(axis=1)).tolist() == [1, 4]
     column = names.index("volume per atom")

@@ -13,7 +13,8 @@ from joblib import parallel_config
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalmax import sources
-from crystalmax.sources import read, write_notes, write_skipped
+from crystalmax.listing import notes, write_skipped
+from crystalmax.sources import read
 
 HEAD = """data_{name}
 _cell_length_a {a}
@@ -341,11 +342,12 @@ def test_several_workers_give_the_same_records(monkeypatch):
 
 
 def test_what_workers_are_given_can_be_sent_to_other_processes(tmp_path, monkeypatch):
-    def through_a_pipe(task):
-        function, arguments, options = pickle.loads(pickle.dumps(task))
-        return pickle.loads(pickle.dumps(function(*arguments, **options)))
+    def through_pipes(work, items, n_jobs):
+        for item in items:
+            function, sent = pickle.loads(pickle.dumps((work, item)))
+            yield pickle.loads(pickle.dumps(function(sent)))
 
-    monkeypatch.setattr(sources, "Parallel", lambda **_: lambda tasks: map(through_a_pipe, tasks))
+    monkeypatch.setattr(sources, "in_order", through_pipes)
     for name, content in {
         "a.cif": SALT,
         "b.vasp": POSCAR,
@@ -369,7 +371,8 @@ def test_reading_is_lazy(tmp_path):
 def test_refusals_and_notes_are_written_for_the_user(tmp_path):
     records = list(read([cif("Xx 0 0 0 1"), cif("D 0 0 0 1"), SALT]))
     assert write_skipped(tmp_path / "skipped.csv", records) == 1
-    assert write_notes(tmp_path / "notes.csv", records) == 1
+    with notes(tmp_path / "notes.csv") as listing:
+        assert sum(map(listing.add, records)) == 1
     with open(tmp_path / "skipped.csv", newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["key"] == "0"

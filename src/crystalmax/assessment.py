@@ -83,7 +83,7 @@ def assess(
     unit: str = "",
     plan: Plan | None = None,
     by_formula: bool = True,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
 ) -> Assessment:
     """Score feature sets, whose rows are the crystals, on those crystals that have a value of the target.
 

@@ -1,13 +1,12 @@
 """The command line: each command is a few lines over public functions, loaded only when it is called."""
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -17,8 +16,7 @@ from crystalmax.shipped import SHIPPED
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from crystalmax.crystal import Crystal
-    from crystalmax.sources import Record
+    from crystalmax.records import Record
 
 app = App(
     name="crystalmax",
@@ -60,16 +58,22 @@ GIVEN = Options()
 
 
 @app.command
-def ingest(sources: Sources, /, *, out: Path, max_sites: int = 1000, options: Options = GIVEN) -> None:
+def ingest(
+    sources: Sources, /, *, out: Path, max_sites: int = 1000, unique: bool = False, options: Options = GIVEN
+) -> None:
     """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
     Args:
         max_sites: Cells with more sites are refused.
+        unique: Leave out each structure that came before; skipped.csv names the one that it repeats.
     """
+    from crystalmax.duplicates import without_duplicates
+    from crystalmax.fingerprint import fingerprint_of
     from crystalmax.ingest import ingest as run
 
-    data, n_skipped, n_noted = run(_read(sources, options, max_sites), out, made_from=sources)
-    print(f"{len(data):,} crystals with {int(data.n_sites.sum()):,} sites in {out}")
+    records = _read(sources, options, max_sites, mark=fingerprint_of if unique else None)
+    data, n_skipped, n_noted = run(without_duplicates(records) if unique else records, out, made_from=sources)
+    print(f"{len(data):,} crystals with {len(data.species):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
 
 
@@ -88,6 +92,7 @@ def pretrain(
     nodes: int = 1,
     batches_per_step: int | None = None,
     weights: tuple[float, ...] = (),
+    jobs: int = -1,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
@@ -102,8 +107,11 @@ def pretrain(
         nodes: Machines; SLURM or torchrun starts the processes there.
         batches_per_step: Batches that a step averages, a multiple of the number of processes, instead of the recipe's.
         weights: How often each data set is drawn from, in their order; every crystal once an epoch unless given.
+        jobs: Processes that prepare what the recipe learns to tell; -1 for one a core.
         trust: Packages that parts of the recipe may come from.
     """
+    from joblib import parallel_config
+
     from crystalmax.dataset import CrystalDataset
     from crystalmax.joined import JoinedDataset
     from crystalmax.pretraining import pretrain as run
@@ -113,21 +121,22 @@ def pretrain(
     if not first:
         logging.getLogger().setLevel(logging.WARNING)  # all would say the same
     sets = tuple(map(CrystalDataset.open, data))
-    run(
-        sets[0] if len(sets) == 1 else JoinedDataset(sets),
-        out,
-        recipe=recipe,
-        epochs=epochs,
-        seed=seed,
-        resume=resume,
-        accelerator=accelerator,
-        devices=devices,
-        nodes=nodes,
-        batches_per_step=batches_per_step,
-        weights=weights,
-        progress=sys.stderr.isatty(),
-        trusted=trust,
-    )
+    with parallel_config(n_jobs=jobs):
+        run(
+            sets[0] if len(sets) == 1 else JoinedDataset(sets),
+            out,
+            recipe=recipe,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            batches_per_step=batches_per_step,
+            weights=weights,
+            progress=sys.stderr.isatty(),
+            trusted=trust,
+        )
     if first:
         print(f"trained encoder in {out}; its losses in {out / 'losses.svg'}")
 
@@ -166,12 +175,13 @@ def evaluate(
     from crystalmax.assessment import assess, feature_sets, report_assessment
     from crystalmax.evaluation import plan_for
     from crystalmax.featurizer import CrystalFeaturizer
+    from crystalmax.listing import write_skipped
+    from crystalmax.records import labelled
     from crystalmax.seen import seen_before
-    from crystalmax.sources import write_skipped
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
     records = list(_read(sources, options))
-    crystals = _labelled(records, target)
+    crystals = labelled(records, target)
     features = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
     found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs)
@@ -204,10 +214,11 @@ def finetune(
         seed: Of the head, the folds and the order.
     """
     from crystalmax.prediction import finetune as run
+    from crystalmax.records import labelled
     from crystalmax.regressor import CrystalRegressor
 
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, max_epochs=epochs, seed=seed)
-    crystals = _labelled(_read(sources, options), target)
+    crystals = labelled(_read(sources, options), target)
     error, trivial = run(crystals, target, regressor, out)
     print(f"model for {target} from {len(crystals):,} labels in {out}")
     print(f"root mean square error on held-out folds {error:.4g}; of always answering the mean {trivial:.4g}")
@@ -233,8 +244,9 @@ def fit(
         seed: Of the forest and of the labels that are left out to choose between members.
     """
     from crystalmax import checkpoint, fitted
+    from crystalmax.records import labelled
 
-    crystals = _labelled(_read(sources, options), target)
+    crystals = labelled(_read(sources, options), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(crystals, target, model=loaded, seed=seed)
     fitted.save(found, out)
@@ -307,9 +319,9 @@ def study(
         accelerator: Where to train.
         jobs: Processes; -1 for one a core.
     """
-    from crystalmax.progress import progress
     from crystalmax.study import page, paper
     from crystalmax.study.vectors import files_by_name
+    from crystalmax.terminal import progress
 
     begun = paper.begin(
         settings,
@@ -344,30 +356,16 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
         raise ValueError(f"faults found: {n_faults}; they are named above")
 
 
-def _read(sources: list[Path], options: Options, max_sites: int = 1000) -> Iterable["Record"]:
-    """Canonical records, with a count on a terminal."""
+def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: Any) -> Iterable["Record"]:  # noqa: ANN401
+    """Canonical records, with a count on a terminal; `how` as `sources.read` takes it."""
     from rich.console import Console
     from rich.progress import track
 
     from crystalmax.ingest import canonical_records
 
     console = Console(stderr=True)
-    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs)
+    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs, **how)
     return track(records, "crystals", console=console, transient=True, disable=not console.is_terminal)
-
-
-def _labelled(records: Iterable["Record"], target: str) -> list["Crystal"]:
-    """Crystals that have a finite value of the target."""
-    known: set[str] = set()
-    found = []
-    for record in records:
-        known.update(record.targets)
-        if record.crystal is not None and math.isfinite(record.targets.get(target, math.nan)):
-            found.append(record.crystal)
-    if not found:
-        hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"
-        raise ValueError(f"no crystal has a value of {target!r}; {hint}")
-    return found
 
 
 def _write(table: "DataFrame", out: Path) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import IO, Any, Protocol, SupportsIndex, runtime_checkable
+from typing import IO, Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
+from crystalmax.mapping import forget, mapped
 from crystalmax.segments import ranges
-from crystalmax.writing import checksums, folder_at_once, hash_of, write_json
+from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
 
 _CHUNK = 512  # crystals that are turned into arrays at once
 
@@ -48,6 +49,9 @@ class Dataset(Protocol):
 
     def __getitem__(self, row: SupportsIndex) -> Crystal: ...
 
+    def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
+        """These crystals."""
+
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch."""
 
@@ -55,12 +59,20 @@ class Dataset(Protocol):
         """The same crystals with more properties."""
 
 
+class Columns(NamedTuple):
+    """Numbers that belong to crystals, one row a crystal, in memory or mapped."""
+
+    names: tuple[str, ...]
+    values: Float[np.ndarray, "crystals columns"]
+
+
 @dataclass(frozen=True)
 class CrystalDataset:
     """Crystals end to end; `dataset[i]` is a `Crystal`, `dataset.batch(rows)` a `CrystalBatch`.
 
     Attributes are the arrays above, `kinds`, the species table, `target_names`, the columns of `target`, `provenance`,
-    what it was made from, and `content_hash`, a SHA-256 of everything but the provenance.
+    what it was made from, `content_hash`, a SHA-256 of everything but the provenance, and `more`, targets that
+    `with_targets` added.
     """
 
     lattice: Float[np.ndarray, "crystals 3 3"]
@@ -74,6 +86,7 @@ class CrystalDataset:
     kinds: tuple[Species, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
+    more: tuple[Columns, ...] = ()
 
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
@@ -91,7 +104,7 @@ class CrystalDataset:
                 another size than the manifest says.
         """
         manifest = read_manifest(path)
-        arrays = {name: _mapped(path / name, manifest["bytes"][name]) for name in ARRAYS}
+        arrays = {name: mapped(path / name, manifest["bytes"][name], AGAIN) for name in ARRAYS}
         for name, total in (("site_end.i8", manifest["n_sites"]), ("key_end.i8", manifest["bytes"]["key.u1"])):
             if len(arrays[name]) and arrays[name][-1] != total:
                 raise ValueError(f"{path / name} ends with {arrays[name][-1]}, not with {total}; {AGAIN}")
@@ -134,6 +147,12 @@ class CrystalDataset:
     def __iter__(self) -> Iterator[Crystal]:
         return (self[row] for row in range(len(self)))
 
+    def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
+        """These crystals, one by one."""
+        found = [self[row] for row in rows.tolist()]
+        self._forget()
+        return found
+
     def key_of(self, row: int) -> str:
         """Name of a crystal."""
         return self.key[(int(self.key_end[row - 1]) if row else 0) : int(self.key_end[row])].tobytes().decode()
@@ -157,9 +176,12 @@ class CrystalDataset:
         return tuple(self.kinds[row] for row in rows)
 
     def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "CrystalDataset":
-        """The same crystals with more columns of `target`, in memory; what it was made from is not known any more."""
-        target = np.concatenate([self.target, values], axis=1)
-        return replace(self, target=target, target_names=(*self.target_names, *names), provenance={}, content_hash="")
+        """The same crystals, whose batches have more targets; what it was made from is not known any more.
+
+        The values are not copied, so they may be mapped and larger than memory.
+        """
+        more = (*self.more, Columns(tuple(names), values))
+        return replace(self, more=more, provenance={}, content_hash="")
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch; its species table holds only species that occur in it."""
@@ -167,15 +189,32 @@ class CrystalDataset:
         sizes = ends - begins
         sites = ranges(begins, sizes).numpy()
         used, species = np.unique(self.species[sites], return_inverse=True)
-        return CrystalBatch(
+        batch = CrystalBatch(
             lattice=torch.from_numpy(self.lattice[rows]),
             positions=torch.from_numpy(self.position[sites].astype(np.float64)),
             species=torch.from_numpy(species.astype(np.int64)),
             kinds=torch.from_numpy(kind_table(self._kinds(used))),
             crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes),
-            targets={name: torch.from_numpy(self.target[rows, i]) for i, name in enumerate(self.target_names)},
+            targets=self._targets(rows),
             keys=tuple(map(self.key_of, rows.tolist())),
         )
+        self._forget()
+        return batch
+
+    def _targets(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Float[torch.Tensor, " batch"]]:
+        found: dict[str, Float[torch.Tensor, " batch"]] = {}
+        for names, values in (Columns(self.target_names, self.target), *self.more):
+            found |= zip(names, torch.from_numpy(values[rows]).unbind(1), strict=True)
+        return found
+
+    def _forget(self) -> None:
+        """Give pages of the map back, or all that was ever read would count as memory of this process.
+
+        The system keeps them as long as it has room, so reading them again costs microseconds.
+        """
+        arrays = (self.lattice, self.site_end, self.position, self.species, self.target, self.key, self.key_end)
+        for array in (*arrays, *(columns.values for columns in self.more)):
+            forget(array)
 
 
 def batches_of_sites(
@@ -216,7 +255,7 @@ class DatasetWriter:
         self._ends = {"site_end.i8": 0, "key_end.i8": 0}
         self._kinds: dict[Species, int] = {}
         self._targets: dict[str, int] = {}
-        self._target_widths: list[int] = []
+        self._widths: list[tuple[int, int]] = []
         self._waiting: list[Crystal] = []
         self._files: dict[str, IO[bytes]] = {}
         self._whole, self._stack = ExitStack(), ExitStack()
@@ -249,18 +288,20 @@ class DatasetWriter:
             self._ends[name] = int(arrays[name][-1]) if self._waiting else last
         for name, file in self._files.items():
             file.write(arrays[name].tobytes())
-        self._target_widths += [len(self._targets)] * len(self._waiting)
+        self._widths.append((len(self._waiting), len(self._targets)))
         self._waiting = []
 
     def _square_targets(self) -> None:
         """Give every crystal as many numbers as there are properties in the end."""
-        widths = np.array(self._target_widths)
-        if np.all(widths == len(self._targets)):
+        width = len(self._targets)
+        if all(known == width for _, known in self._widths):
             return
-        ragged = np.fromfile(self.folder / "target.f8", dtype="<f8")
-        square = np.full((len(widths), len(self._targets)), np.nan, dtype="<f8")
-        square[np.arange(len(self._targets)) < widths[:, None]] = ragged
-        square.tofile(self.folder / "target.f8")
+        path = self.folder / "target.f8"
+        with at_once(path) as square, path.open("rb") as ragged:
+            for count, known in self._widths:  # chunk by chunk, as they were written
+                block = np.full((count, width), np.nan, dtype="<f8")
+                block[:, :known] = np.fromfile(ragged, dtype="<f8", count=count * known).reshape(count, known)
+                square.write(block.tobytes())
 
     def _manifest(self) -> dict[str, Any]:
         arrays = checksums(self.folder / name for name in ARRAYS)
@@ -276,15 +317,6 @@ class DatasetWriter:
         beside = checksums(path for path in self.folder.iterdir() if path.name not in ARRAYS)
         provenance = dict(self.provenance)
         return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": provenance}
-
-
-def _mapped(path: Path, n_bytes: int) -> np.ndarray:
-    found = path.stat().st_size if path.exists() else None
-    if found != n_bytes:
-        raise ValueError(f"{path} has {found} bytes where its manifest says {n_bytes}; {AGAIN}")
-    dtype = np.dtype("<" + path.suffix[1:])
-    # As a plain array over the map: each look into a memmap costs microseconds.
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if n_bytes else np.empty(0, dtype=dtype)
 
 
 def _arrays(crystals: Sequence[Crystal], kinds: dict[Species, int], names: dict[str, int]) -> dict[str, np.ndarray]:

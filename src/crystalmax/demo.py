@@ -16,8 +16,8 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.minerals import gems, join, minerals
 from crystalmax.pretraining import losses, pretrain
+from crystalmax.records import Record
 from crystalmax.report import Drawing, write_report
-from crystalmax.sources import Record
 
 PROPERTIES = ("refractive_index", "mohs_hardness")
 """Measured properties that are predicted; both are plain numbers."""

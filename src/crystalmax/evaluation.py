@@ -169,7 +169,7 @@ def evaluate(
     models: Mapping[str, BaseEstimator] | None = None,
     plan: Plan | None = None,
     groups: Sequence[str] | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
 ) -> Scores:
     """Score models on feature sets with the labels of each draw, and the median of those labels beside them.
 
@@ -179,7 +179,7 @@ def evaluate(
         models: scikit-learn regressors by name for every feature set; extra trees and ridge unless given.
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
         groups: A name for each row; rows of one name never stand on both sides of a split.
-        n_jobs: Processes to spread the draws over. The scores do not depend on it.
+        n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
     """
     _check(features, y)
     common = default_models() if models is None else models

@@ -1,10 +1,11 @@
 """Crystals in, numbers out, as a scikit-learn transformer: vectors of a frozen encoder, plain statistics, or both."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +22,16 @@ from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe
+from crystalmax.spread import in_order
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
 
 log = logging.getLogger(__name__)
+
+CHUNK = 128
+"""Structures that one worker is given at once."""
+
+Rows = TypeVar("Rows", list[object], np.ndarray)
 
 
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -41,6 +48,8 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
         on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in
             `refusals_`.
+        n_jobs: Processes that read structures and take statistics, -1 for one a core; None for one, unless
+            `joblib.parallel_config` says otherwise, as for Dask or Ray. The encoder runs in this process.
 
     Attributes:
         refusals_: After `transform`: for each row that is NaN, its position and the reason.
@@ -54,9 +63,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         statistics: bool = True,
         sites_per_batch: int = 4800,
         on_error: Literal["raise", "nan"] = "raise",
+        n_jobs: int | None = None,
     ) -> None:
         self.encoder, self.geometry, self.statistics = encoder, geometry, statistics
-        self.sites_per_batch, self.on_error = sites_per_batch, on_error
+        self.sites_per_batch, self.on_error, self.n_jobs = sites_per_batch, on_error, n_jobs
 
     @classmethod
     def from_pretrained(
@@ -98,7 +108,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
             ValueError: `on_error` is something else, or there are neither vectors nor statistics to give.
         """
         self._check()
-        crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise")
+        crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise", n_jobs=self.n_jobs)
         found = np.full((len(X), len(self.get_feature_names_out())), np.nan, dtype=np.float32)
         if crystals:
             found[rows] = self.numbers(CrystalDataset.from_crystals(crystals))
@@ -111,7 +121,9 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         if self._network is not None:
             parts.append(encode(*self._network, data, self.sites_per_batch))
         if self.statistics:
-            parts.append(baselines.statistics(list(data))[0].astype(np.float32))
+            # In the same chunks however many processes there are: sums over more rows may round otherwise.
+            chunks = (data.crystals(rows) for rows in _chunks(np.arange(len(data))))
+            parts.append(np.concatenate(list(in_order(_statistics, chunks, self.n_jobs))))
         return np.concatenate(parts, axis=1)
 
     @property
@@ -184,7 +196,7 @@ def encode(
 
 
 def readable(
-    structures: Collection[object], *, raise_on_error: bool
+    structures: Collection[object], *, raise_on_error: bool, n_jobs: int | None = None
 ) -> tuple[list[Crystal], list[int], dict[int, str]]:
     """Canonical crystals of what can be read, their rows, and a reason for each other row.
 
@@ -192,14 +204,11 @@ def readable(
         Refused: A structure cannot be read, and `raise_on_error` is set.
     """
     crystals, rows, refusals = [], [], {}
-    for row, structure in enumerate(structures):
-        records = list(canonical_records(structure))
-        if len(records) == 1 and records[0].crystal is not None:
-            crystals.append(records[0].crystal)
+    for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(list(structures)), n_jobs))):
+        if isinstance(found, Crystal):
+            crystals.append(found)
             rows.append(row)
             continue
-        several = Refused(records[0].key, f"it holds {len(records)} structures", "give them one by one")
-        found = records[0].refusal or several
         refusal = Refused(f"row {row}: {found.key}", found.reason, found.remedy)
         if raise_on_error:
             raise refusal
@@ -207,3 +216,22 @@ def readable(
     if refusals:
         log.warning("%d of %d structures were refused; see `refusals_`", len(refusals), len(structures))
     return crystals, rows, refusals
+
+
+def _read(structures: list[object]) -> list[Crystal | Refused]:
+    """What each of them is; one that holds several counts as refused."""
+    found: list[Crystal | Refused] = []
+    for structure in structures:
+        first, *others = canonical_records(structure, n_jobs=1)
+        several = Refused(first.key, f"it holds {1 + len(others)} structures", "give them one by one")
+        found.append(first.crystal if first.crystal is not None and not others else first.refusal or several)
+    return found
+
+
+def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
+    return baselines.statistics(crystals)[0].astype(np.float32)
+
+
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    """What one worker is given at once."""
+    return (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))

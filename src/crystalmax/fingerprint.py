@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
@@ -18,6 +18,8 @@ REACH = 2.5
 
 TOLERANCE = 0.06
 """Largest difference of mean distances, in the same unit, between two descriptions of one structure."""
+
+_STEPS = 100  # in the unit of distances, so that the largest, `REACH`, fits into a byte
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Fingerprint:
         means = [nearest[crystal.species == kind].mean(axis=0)[order] for kind in order]
         return cls(formula(crystal), np.concatenate(means, axis=None))
 
+    @property
+    def hundredths(self) -> UInt[np.ndarray, " numbers"]:
+        """The distances in hundredths, a byte each: what is kept of many structures."""
+        steps: UInt[np.ndarray, " numbers"] = np.rint(self.distances * _STEPS).astype(np.uint8)
+        return steps
+
     def equals(self, other: "Fingerprint") -> bool:
         """Whether both are of one structure."""
         return (
@@ -47,6 +55,19 @@ class Fingerprint:
             and len(self.distances) == len(other.distances)
             and float(np.abs(self.distances - other.distances).max()) <= TOLERANCE
         )
+
+
+def fingerprint_of(crystal: Crystal) -> Fingerprint:
+    """`Fingerprint.of` as a function of a module, which every engine can send to its workers by name."""
+    return Fingerprint.of(crystal)
+
+
+def are_close(
+    these: UInt[np.ndarray, "structures numbers"], other: UInt[np.ndarray, " numbers"]
+) -> Bool[np.ndarray, " structures"]:
+    """Whether distances in hundredths are of the same structure, where the formula is the same."""
+    apart = np.abs(these.astype(np.int16) - other.astype(np.int16))
+    return np.asarray((apart <= TOLERANCE * _STEPS).all(axis=1))
 
 
 def occur_in(these: Sequence[Fingerprint], others: Sequence[Fingerprint]) -> Bool[np.ndarray, " these"]:

@@ -27,8 +27,8 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
+from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.sources import Record
 from crystalmax.writing import at_once, is_listing, read_json, write_json
 
 FORMAT = 1

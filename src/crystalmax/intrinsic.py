@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,10 +14,14 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from crystalmax import baselines, elements
 from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
-from crystalmax.crystal import CrystalBatch, pairs_of
+from crystalmax.columns import standardised
+from crystalmax.crystal import Crystal, CrystalBatch, pairs_of
 from crystalmax.dataset import Dataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
+
+FILE = "statistics.f4"
+"""What `Statistics` keeps in the folder of a run."""
 
 
 @runtime_checkable
@@ -40,8 +45,8 @@ class Intrinsic(Protocol):
 class Prepares(Protocol):
     """Something that training needs columns for, which are made once, before it begins."""
 
-    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
-        """The data set with these columns; they count in these rows only."""
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
+        """The data set with these columns; they count in these rows only, and may be kept in the folder of the run."""
 
 
 class _Squared:
@@ -145,14 +150,9 @@ class Statistics(_Squared):
         """How many numbers there are."""
         return len(_columns())
 
-    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
-        """The data set with a column for each number, NaN in other rows."""
-        values, _ = baselines.statistics([data[row] for row in rows.tolist()])
-        deviation = values.std(axis=0)
-        found = np.full((len(data), self.width), np.nan)
-        scaled = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-        found[rows] = scaled.clip(-self.farthest, self.farthest)
-        return data.with_targets(_columns(), found)
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
+        """The data set with a column for each number, NaN in other rows, kept in the folder."""
+        return data.with_targets(_columns(), standardised(data, rows, _statistics, self.width, folder / FILE))
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:
         """The columns that `prepared` made."""
@@ -160,7 +160,12 @@ class Statistics(_Squared):
             raise ValueError(
                 "the data set has no statistics to reconstruct; `Reconstruction.prepared` adds them, before training"
             )
-        return torch.stack([batch.targets[name] for name in _columns()], dim=1).to(batch.kinds)
+        numbers = torch.stack([batch.targets[name] for name in _columns()], dim=1).to(batch.kinds)
+        return numbers.clamp(-self.farthest, self.farthest)
+
+
+def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
+    return baselines.statistics(crystals)[0]
 
 
 @cache

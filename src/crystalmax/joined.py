@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from operator import index
 from typing import SupportsIndex
 
@@ -60,6 +61,17 @@ class JoinedDataset:
     def __iter__(self) -> Iterator[Crystal]:
         return (crystal for one in self.sets for crystal in one)
 
+    def crystals(self, rows: Rows) -> list[Crystal]:
+        """These crystals."""
+        number = self._number(rows)
+        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(number)) + 1)  # each of one data set
+        return [
+            crystal
+            for each in stretches
+            if len(each)
+            for crystal in self.sets[number[each[0]]].crystals(rows[each] - self._begin(number[each[0]]))
+        ]
+
     def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "JoinedDataset":
         """The same crystals with more columns of properties, in memory."""
         parts = zip(self.sets, np.split(values, self.ends[:-1]), strict=True)
@@ -94,7 +106,9 @@ class JoinedDataset:
                 name: torch.cat(
                     [part.targets.get(name, part.lattice.new_full((part.n_crystals,), torch.nan)) for part in parts]
                 )[order]
-                for name in dict.fromkeys(name for one in self.sets for name in one.target_names)
+                for name in dict.fromkeys(
+                    chain(*(one.target_names for one in self.sets), *(part.targets for part in parts))
+                )
             },
             keys=tuple(keys[place] for place in order.tolist()),
         )

@@ -13,9 +13,9 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.objectives.supervised import Regression
+from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
-from crystalmax.sources import Record
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:

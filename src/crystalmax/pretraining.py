@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from crystalmax.writing import PARTIAL, at_once, write_json
 log = logging.getLogger(__name__)
 
 VALID_FRACTION = 0.05
+_PATIENCE = 300  # seconds
 
 
 def pretrain(
@@ -107,10 +109,12 @@ def pretrain(
     if first:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "run.json", plan)  # not before the recipe has proved sound
+    else:
+        _await(run / "run.json")  # what this process makes there must not come before it
     prepared = data
     for part in objective.modules():
         if isinstance(part, Prepares):
-            prepared = part.prepared(prepared, learnt)
+            prepared = part.prepared(prepared, learnt, run)
     try:
         history = train(
             objective,
@@ -156,6 +160,14 @@ def _set(training: dict[str, Any], name: str, given: object, resumed: Path | Non
             f"the run in {resumed} began with {name} = {began}, not {given}; leave it out to go on with that"
         )
     training[name] = given
+
+
+def _await(path: Path) -> None:
+    began = time.monotonic()
+    while not path.exists():
+        if time.monotonic() - began > _PATIENCE:
+            raise ConnectionError(f"the first process has not written {path} for {_PATIENCE} s; begin the run again")
+        time.sleep(0.05)
 
 
 def _begun(

@@ -6,6 +6,7 @@ hundredths of their unit.
 
 import hashlib
 import zipfile
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt
 
 from crystalmax.crystal import Crystal
-from crystalmax.fingerprint import TOLERANCE, Fingerprint
+from crystalmax.fingerprint import Fingerprint, are_close
 from crystalmax.writing import at_once
 
 FILE = "seen.npz"
@@ -22,8 +23,6 @@ MOST = 200_000
 """Of more structures no such list is kept."""
 MAX_BYTES = 2**28
 """A larger list is refused unread."""
-
-_STEPS = 100  # in the unit of distances, so that the largest, `fingerprint.REACH`, fits into a byte
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,13 @@ class Seen:
     @classmethod
     def of(cls, crystals: Iterable[Crystal]) -> "Seen":
         """The list of these crystals."""
-        found = [Fingerprint.of(crystal) for crystal in crystals]
-        distances = [_rounded(each) for each in found]
-        formulas = np.array([_hash(each.formula) for each in found], dtype=np.uint64)
+        formulas, distances = array("Q"), []
+        for crystal in crystals:  # which may be many: only what is kept of each stays
+            fingerprint = Fingerprint.of(crystal)
+            formulas.append(_hash(fingerprint.formula))
+            distances.append(fingerprint.hundredths)
         ends = np.cumsum([len(each) for each in distances], dtype=np.int64)
-        return cls(formulas, ends, np.concatenate([np.empty(0, dtype=np.uint8), *distances]))
+        return cls(np.array(formulas, dtype=np.uint64), ends, np.concatenate([np.empty(0, dtype=np.uint8), *distances]))
 
     @classmethod
     def load(cls, folder: Path) -> "Seen | None":
@@ -90,13 +91,13 @@ class Seen:
         found = [Fingerprint.of(crystal) for crystal in crystals]
         same_formula = [rows.get(_hash(each.formula), []) for each in found]
         pairs = zip(found, same_formula, strict=True)
-        same_structure = [any(self._is(row, _rounded(each)) for row in known) for each, known in pairs]
+        same_structure = [any(self._is(row, each.hundredths) for row in known) for each, known in pairs]
         return np.array(same_structure, dtype=bool), np.array([bool(known) for known in same_formula], dtype=bool)
 
     def _is(self, row: int, distances: UInt[np.ndarray, " distances"]) -> bool:
         begin = self.end[row - 1] if row else 0
-        own = self.distance[begin : self.end[row]].astype(np.int64)
-        return len(own) == len(distances) and bool((np.abs(own - distances) <= TOLERANCE * _STEPS).all())
+        own = self.distance[begin : self.end[row]]
+        return len(own) == len(distances) and bool(are_close(own[None], distances).all())
 
 
 def seen_before(folder: Path, crystals: Sequence[Crystal]) -> str:
@@ -111,11 +112,6 @@ def seen_before(folder: Path, crystals: Sequence[Crystal]) -> str:
         f"{structures:,} of the {len(crystals):,} crystals were among the structures that the vectors were learnt from "
         f"(without labels), and {formulas:,} share a formula with one"
     )
-
-
-def _rounded(fingerprint: Fingerprint) -> UInt[np.ndarray, " distances"]:
-    steps: UInt[np.ndarray, " distances"] = np.rint(fingerprint.distances * _STEPS).astype(np.uint8)
-    return steps
 
 
 def _hash(formula: str) -> int:

@@ -15,12 +15,12 @@ from itertools import chain
 from os import PathLike
 from pathlib import Path, PurePath
 
-from joblib import Parallel, delayed
-
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
 from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, shortened
+from crystalmax.records import Record
+from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Refused, origin_of
 from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of
 
@@ -29,18 +29,6 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One structure of a source: a crystal, or why it was refused; keys are unique within one call of `read`."""
-
-    key: str
-    source: str
-    crystal: Crystal | None = None
-    targets: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    refusal: Refused | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,8 @@ def read(
     labels: str | PathLike[str] | Table | None = None,
     max_sites: int = MAX_SITES,
     cell: Callable[[Crystal], Crystal] | None = None,
-    n_jobs: int = 1,
+    mark: Callable[[Crystal], object] | None = None,
+    n_jobs: int | None = None,
 ) -> Iterator[Record]:
     """Every structure of the sources, in order.
 
@@ -68,28 +57,14 @@ def read(
     Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
     identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
     `#2`, `#3` and so on. `labels` has an identifier column, with such keys or file names, and properties, which become
-    targets. `cell` is applied to each crystal where it is read, by one of `n_jobs` processes (-1 for one a core).
+    targets. `cell` is applied to each crystal where it is read, and `mark` to the result, by one of `n_jobs` processes
+    (-1 for one a core; None for one, unless `joblib.parallel_config` says otherwise, as for Dask or Ray).
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
     pieces = chain.from_iterable(map(_pieces, sources, positions))
-    opened = delayed(partial(_open, max_sites=max_sites, cell=cell))
-    records = chain.from_iterable(Parallel(n_jobs=n_jobs, return_as="generator")(map(opened, _chunks(pieces))))
+    opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
+    records = chain.from_iterable(in_order(opened, _chunks(pieces), n_jobs))
     return _unique(records if labels is None else _labelled(records, read_labels(labels)))
-
-
-def write_skipped(path: str | PathLike[str], records: Iterable[Record]) -> int:
-    """Writes what was refused, with reason and remedy, as CSV; returns how many."""
-    refused = [(record, record.refusal) for record in records if record.refusal is not None]
-    rows = [(record.key, record.source, refusal.reason, refusal.remedy) for record, refusal in refused]
-    Table(rows, columns=["key", "source", "reason", "remedy"]).to_csv(path, index=False)
-    return len(rows)
-
-
-def write_notes(path: str | PathLike[str], records: Iterable[Record]) -> int:
-    """Writes what was reinterpreted, one line a note, as CSV; returns how many."""
-    rows = [(record.key, record.source, note) for record in records for note in record.notes]
-    Table(rows, columns=["key", "source", "note"]).to_csv(path, index=False)
-    return len(rows)
 
 
 def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -208,7 +183,12 @@ def _refuse(reason: str, remedy: str, key: str, _: int) -> Outcomes:
     return [Refused(key, reason, remedy)]
 
 
-def _open(pieces: list[_Piece], max_sites: int, cell: Callable[[Crystal], Crystal] | None) -> list[Record]:
+def _open(
+    pieces: list[_Piece],
+    max_sites: int,
+    cell: Callable[[Crystal], Crystal] | None,
+    mark: Callable[[Crystal], object] | None,
+) -> list[Record]:
     records = []
     for piece in pieces:
         for outcome in piece.opened(piece.key, max_sites):
@@ -219,7 +199,9 @@ def _open(pieces: list[_Piece], max_sites: int, cell: Callable[[Crystal], Crysta
                 targets = {**outcome.crystal.targets, **piece.targets}
                 crystal = cell(outcome.crystal) if cell else outcome.crystal
                 crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
-                record = Record(crystal.key, piece.source, crystal, targets, tuple(map(shortened, outcome.notes)))
+                notes = tuple(map(shortened, outcome.notes))
+                marked = mark(crystal) if mark else None
+                record = Record(crystal.key, piece.source, crystal, targets, notes, mark=marked)
             records.append(record)
     return records
 

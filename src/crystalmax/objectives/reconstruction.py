@@ -1,6 +1,7 @@
 """Reconstruction: the crystal vector is to tell what its structure says."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,11 +39,11 @@ class Reconstruction(nn.Module):
             for intrinsic in self.intrinsics
         )
 
-    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"]) -> Dataset:
+    def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with the columns that its intrinsic properties need in these rows."""
         for intrinsic in self.intrinsics:
             if isinstance(intrinsic, Prepares):
-                data = intrinsic.prepared(data, rows)
+                data = intrinsic.prepared(data, rows, folder)
         return data
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:

@@ -17,7 +17,8 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
-from crystalmax.sources import Record, write_skipped
+from crystalmax.listing import write_skipped
+from crystalmax.records import Record
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget

@@ -1,4 +1,4 @@
-"""How far a study has come: a bar on a terminal, a line every now and then elsewhere."""
+"""How a study tells on a terminal how far it is."""
 
 import logging
 import math

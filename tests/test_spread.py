@@ -1,0 +1,132 @@
+"""Work by several processes: the same results, in order, whichever engine does it and however slowly they are taken."""
+
+import math
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_config
+from sklearn.linear_model import Ridge
+
+from crystalmax import featurizer, sources, spread
+from crystalmax.duplicates import without_duplicates
+from crystalmax.evaluation import FeatureSet, RepeatedFolds, evaluate
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.fingerprint import fingerprint_of
+from crystalmax.ingest import canonical_records, ingest
+from crystalmax.integrity import verify
+from crystalmax.spread import in_order
+from crystals import rock_salt, some_crystals
+from labelled import cif_of
+
+SALT = cif_of(rock_salt())
+
+
+@contextmanager
+def dask_cluster():
+    distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        parallel_config(backend="dask", n_jobs=-1),
+    ):
+        yield
+
+
+@contextmanager
+def ray_cluster():
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from ray.util.joblib import register_ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        register_ray()
+        with parallel_config(backend="ray", n_jobs=2):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def processes():
+    with parallel_config(backend="loky", n_jobs=2):
+        yield
+
+
+@contextmanager
+def threads():
+    with parallel_config(backend="threading", n_jobs=3):
+        yield
+
+
+ENGINES = {"processes": processes, "threads": threads, "dask": dask_cluster, "ray": ray_cluster}
+
+
+def table():
+    """CIF texts of which some cannot be read and some occur again, with labels."""
+    texts = [SALT, "junk", SALT.replace("Cl", "Br"), SALT, ""] * 20
+    return pd.DataFrame({"id": [f"m{n % 70}" for n in range(100)], "cif": texts, "gap": np.arange(100) / 7})
+
+
+def everything(folder):
+    """Bytes of a data set, of one without duplicates, of statistics and vectors, and of scores."""
+    marked = without_duplicates(canonical_records(table(), mark=fingerprint_of))
+    for name, records in {"all": canonical_records(table()), "unique": marked}.items():
+        ingest(records, folder / name, made_from=["hand"])
+        assert verify(folder / name).faults == ()
+    values = np.random.default_rng(0).normal(size=(40, 3))
+    sets, plan = {"numbers": FeatureSet(values, "baseline")}, RepeatedFolds(2, n_draws=2)
+    return {
+        **{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")},
+        "numbers": CrystalFeaturizer.from_pretrained(statistics=True).transform([*some_crystals(), SALT] * 3).tobytes(),
+        "scores": evaluate(sets, values.sum(1), models={"ridge": Ridge()}, plan=plan).table.to_csv(),
+    }
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """What one process makes, in chunks that are small enough for several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "CHUNK", 8)
+        patch.setattr(featurizer, "CHUNK", 4)
+        yield everything(tmp_path_factory.mktemp("serial"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_writes_the_bytes_of_one_process(engine, serial, tmp_path):
+    with ENGINES[engine]():
+        assert list(in_order(math.sqrt, range(300), None)) == list(map(math.sqrt, range(300)))
+        assert everything(tmp_path) == serial
+    assert b"duplicate of 'm0', and their labels differ: gap is" in serial[Path("unique/skipped.csv")]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_results_that_wait_are_bounded_however_slowly_they_are_taken(n_jobs, monkeypatch):
+    monkeypatch.setattr(spread, "ROUND", 4)
+    lock, done = threading.Lock(), []
+
+    def work(number):
+        with lock:
+            done.append(number)
+        return number
+
+    with parallel_config(backend="threading"):
+        results = in_order(work, iter(range(200)), n_jobs)
+        for taken in range(200):
+            assert next(results) == taken
+            time.sleep(0.002)  # a slow consumer
+            assert len(done) <= taken + 4 * n_jobs + 1
+    assert next(results, None) is None
+
+
+def test_an_error_of_a_worker_reaches_the_caller():
+    with parallel_config(backend="threading", n_jobs=2), pytest.raises(ZeroDivisionError):
+        list(in_order(lambda number: 1 // (number - 50), range(100), None))
+
+
+def test_no_workers_are_asked_before_results_are():
+    assert next(in_order(lambda crystal: crystal.key, iter([rock_salt()]), 1)) == rock_salt().key
