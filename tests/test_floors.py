@@ -23,6 +23,7 @@ OWNERS = {
     "ase": set(),
     "gemmi": {"structures.py", "cif.py", "symbols.py", "symmetry.py"},
     "sklearn": {
+        "assessment.py",
         "featurizer.py",
         "regressor.py",
         "evaluation.py",

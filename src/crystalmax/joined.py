@@ -96,6 +96,7 @@ class JoinedDataset:
         of_part = torch.split(species, [len(part.kinds) for part in parts])
         species = torch.cat([rows_of[part.species] for part, rows_of in zip(parts, of_part, strict=True)])
         keys = [key for part in parts for key in part.keys]
+        names = chain(*(one.target_names for one in self.sets), *(part.targets for part in parts))
         return CrystalBatch(
             lattice=torch.cat([part.lattice for part in parts])[order],
             positions=torch.cat([part.positions for part in parts])[sites],
@@ -106,9 +107,7 @@ class JoinedDataset:
                 name: torch.cat(
                     [part.targets.get(name, part.lattice.new_full((part.n_crystals,), torch.nan)) for part in parts]
                 )[order]
-                for name in dict.fromkeys(
-                    chain(*(one.target_names for one in self.sets), *(part.targets for part in parts))
-                )
+                for name in dict.fromkeys(names)
             },
             keys=tuple(keys[place] for place in order.tolist()),
         )
