@@ -183,19 +183,42 @@ def processes() -> str:
 
 
 def few_labels() -> str:
-    """The regressor for few labels against the best plain rival, a row for each property."""
+    """The default featuriser and regressor against rivals, a row for each property."""
     (found,) = results("few_labels.json").values()
     rows = [
         (
             name.partition(", ")[2],
             _joined(f"{row['mae_of_rival']:.3g}" for row in budgets),
+            _joined(f"{row['mae_of_frozen']:.3g}" for row in budgets) if "frozen" in budgets[0] else "no fair rival",
+            _joined(f"{row['mae_of_statistics']:.3g}" for row in budgets),
             _joined(f"{row['mae']:.3g}" for row in budgets),
             _joined(f"{row['ratio']:.2f}" for row in budgets),
-            _joined(f"{row['covered']:.2f}" for row in budgets),
+            _joined(f"{row['ratio_to_statistics']:.2f}" for row in budgets),
         )
         for name, budgets in found["properties"].items()
     ]
-    return table(("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours", "ratio", "held"), rows)
+    head = ("best plain rival", "best frozen potential", "ours, statistics alone", "ours", "to rival", "to statistics")
+    return table(("error at 50 / 100 / 250 / 1,000 labels", *head), rows)
+
+
+def intervals() -> str:
+    """How many values intervals of 90 % hold, and how wide they are, ours and others."""
+    (found,) = results("few_labels.json").values()
+    rows = []
+    for name, budgets in found["properties"].items():
+        others = [row["intervals_of_others"] for row in budgets]
+        shown = [[row for row in budgets]] + [[each[method] for each in others] for method in others[0]]
+        rows.append(
+            (
+                name.partition(", ")[2],
+                *(
+                    f"{_joined(format(each['covered'], '.2f') for each in of_method)}: "
+                    f"{_joined(format(each['width'], '.3g') for each in of_method)}"
+                    for of_method in shown
+                ),
+            )
+        )
+    return table(("held: width, at 50 / 100 / 250 / 1,000 labels", "ours", *others[0]), rows)
 
 
 def vectors() -> str:
@@ -278,6 +301,7 @@ TABLES = {
     "threads": threads,
     "processes": processes,
     "few_labels": few_labels,
+    "intervals": intervals,
     "vectors": vectors,
     "starts": starts,
     "fine_tuning": fine_tuning,
