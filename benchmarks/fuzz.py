@@ -14,6 +14,7 @@ import json
 import random
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ from crystalmax.writing import checksum, hash_of
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
+ASLEEP_SECONDS = 600
+"""Without a word from a worker: it waits for something, as its own time is limited."""
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 NUMBERS = ("0", "-1", "1e308", "nan", "inf", "1e-320", "1000000000", "9" * 40, "?", ".", "", "1/2", "0.5(1)", "1e5")
 WORDS = ("loop_", "data_y", "_atom_site_fract_x", "_cell_length_a", "'", '"', "\n;\n", "#", "x,y,z", "save_", "Xx", "D")
@@ -303,9 +306,12 @@ def work(target: str, seed: int, begin: int, end: int) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number in range(begin, end):
             print(json.dumps({"begun": number}), flush=True)
-            began = time.process_time()  # what others do on the machine is no hang
+            # Ends this process, wherever it is, after so much time of its own: what others do here is no hang.
+            signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+            began = time.process_time()
             wrong = one(target, Path(folder), random.Random(f"{seed}/{target}/{number}"))
             seconds = time.process_time() - began
+            signal.setitimer(signal.ITIMER_PROF, 0)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             print(json.dumps({"wrong": wrong, "seconds": seconds, "bytes": peak}), flush=True)
 
@@ -315,28 +321,27 @@ def watch(target: str, seed: int, begin: int, n_inputs: int, most_seconds: float
     found: dict[str, Any] = {"inputs": 0, "crashes": [], "hangs": [], "excesses": [], "slowest_s": 0.0, "peak_GB": 0.0}
     until, number = time.monotonic() + most_seconds, begin
     while number < n_inputs and time.monotonic() < until:
-        end = min(n_inputs, number + 20_000)
         asked = [sys.executable, __file__, "--worker", target, "--seed", str(seed)]
-        asked += ["--begin", str(number), "--inputs", str(end)]
+        asked += ["--begin", str(number), "--inputs", str(min(n_inputs, number + 20_000))]
         with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
-            while time.monotonic() < until:
-                ready, _, _ = select.select([worker.stdout], [], [], 6 * MOST_SECONDS)  # imports take their time
-                line = worker.stdout.readline() if ready else None
-                if line is None and number < end:
-                    found["hangs"].append(number)
-                if not line:
-                    break
-                said = json.loads(line)
-                if "begun" in said:
-                    number = said["begun"]
-                    continue
-                _note(found, number, said)
-                number += 1
+            line = "begins"
+            while line and time.monotonic() < until:
+                ready, _, _ = select.select([worker.stdout], [], [], ASLEEP_SECONDS)
+                line = worker.stdout.readline() if ready else ""
+                said = json.loads(line or "{}")
+                number = said.get("begun", number)
+                if "wrong" in said:
+                    _note(found, number, said)
+                    number += 1
+            asleep = not ready
+            if not line and ready:
+                worker.wait()
             worker.kill()
-        if worker.returncode not in (0, -9):
-            found["crashes"].append({"input": number, "error": f"exit code {worker.returncode}"})
+        if asleep or worker.returncode == -signal.SIGPROF:
+            found["hangs"].append(number)
             number += 1
-        elif found["hangs"][-1:] == [number]:
+        elif worker.returncode not in (0, -signal.SIGKILL):
+            found["crashes"].append({"input": number, "error": f"exit code {worker.returncode}"})
             number += 1
     return found
 
