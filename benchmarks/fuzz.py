@@ -42,6 +42,7 @@ from crystalmax.training import seeded_weights
 from crystalmax.writing import checksum, hash_of
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
+RECIPES = Path(sys.modules["crystalmax"].__file__ or "").parent / "recipes"
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 ASLEEP_SECONDS = 600
 """Without a word from a worker: it waits for something, as its own time is limited."""
@@ -203,8 +204,7 @@ def fuzz_manifest(folder: Path, rng: random.Random) -> bytes:
 def fuzz_recipe(folder: Path, rng: random.Random) -> bytes:
     """Recipes, as TOML and as what is in them."""
     if rng.random() < 0.3:
-        recipes = Path(sys.modules["crystalmax"].__file__ or "").parent / "recipes"
-        valid = [path.read_bytes() for path in sorted(recipes.glob("*.toml"))]
+        valid = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml"))]
         content = mutated(rng.choice(valid), rng, valid)
         (folder / "x.toml").write_bytes(content)
         recipe = read_recipe(folder / "x.toml")
