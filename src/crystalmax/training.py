@@ -137,7 +137,7 @@ def train(
         One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
-        ValueError: There are too few crystals to train on, processes cannot share a step, or what a run left is damaged.
+        ValueError: There are too few crystals, processes cannot share a step, or what a run left is damaged.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
         ConnectionError: Another one of several processes has failed or was killed.
