@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_file_of_the_package(packed):
     home, wheel, _ = packed
     files = (path for path in (home / "src" / "crystalmax").rglob("*") if path.is_file() and path.suffix != ".so")
     assert {path.relative_to(home / "src").as_posix() for path in files} - wheel == set()
-    for name in ("py.typed", "weights/weights.safetensors", "weights/spec.json", "recipes/default.toml"):
+    for name in ("py.typed", "weights/weights.safetensors", "weights/spec.json", "recipes/intrinsic.toml"):
         assert f"crystalmax/{name}" in wheel
     for name in ("templates/report.html", "study/paper.toml", "data/elements.csv"):
         assert f"crystalmax/{name}" in wheel
