@@ -111,7 +111,7 @@ def record_noise(dim):
     def remember(name, module, arguments):
         summaries, generator = arguments
         twin = torch.Generator().set_state(generator.get_state())
-        noise[name] = torch.randn(summaries.shape, generator=twin, dtype=summaries.dtype).numpy()
+        noise[name] = torch.randn(summaries.shape, generator=twin).to(summaries.dtype).numpy()
 
     for name, module in dim.regularizers.items():
         module.register_forward_pre_hook(partial(remember, name))

@@ -3,6 +3,8 @@
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -72,7 +74,8 @@ def prepared(objective, crystals):
     data = CrystalDataset.from_crystals(numbered)
     for part in objective.modules():
         if isinstance(part, Prepares):
-            data = part.prepared(data, np.arange(len(data)))
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped stays readable
+                data = part.prepared(data, np.arange(len(data)), Path(folder))
     return data
 
 
