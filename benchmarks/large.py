@@ -91,7 +91,7 @@ def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
         found["ingest"] = (ingested, table, data, False)
     else:
         found["ingest_objects"] = (ingested_objects, options.data, options.crystals, size, data)
-    found |= {"open": (opened, data), "default": (trained, data, run, "default", options.steps)}
+    found |= {"open": (opened, data), "infomax": (trained, data, run, "infomax", options.steps)}
     if size <= options.slow:
         found["ingest_unique"] = (ingested, table, options.folder / f"{size}_unique", True)
         found["intrinsic"] = (trained, data, run, "intrinsic", options.steps)
