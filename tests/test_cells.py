@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -271,3 +272,14 @@ def test_a_cell_without_volume_is_refused():
     flat = Crystal(np.diag([3.0, 3.0, 0.0]), np.zeros((1, 3)), np.zeros(1, dtype=int), (IRON,), "flat")
     with pytest.raises(ValueError, match="'flat' has a cell of 0 cubic angstrom"):
         canonical(flat)
+
+
+@pytest.mark.parametrize("shear", [150, 10**3, 10**5])
+@pytest.mark.parametrize("name", ["fcc", "long and thin", "triclinic"])
+def test_a_cell_that_leans_far_is_reduced_in_no_time(name, shear):
+    crystal = make(NASTY[name], np.random.default_rng(0), 1, 0.0)
+    leaning = np.array([[1, 0, shear], [0, 1, -shear // 3], [0, 0, 1]])
+    began = time.process_time()
+    found = canonical(replace(crystal, lattice=leaning @ crystal.lattice))
+    assert time.process_time() - began < 0.1
+    np.testing.assert_allclose(found.lattice, canonical(crystal).lattice, atol=1e-3)

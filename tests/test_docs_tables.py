@@ -8,7 +8,18 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "table.py"
 NAMES = {
-    *("claims", "stages", "featurisers", "pairs", "threads", "processes", "few_labels", "intervals", "vectors", "starts"),
+    *(
+        "claims",
+        "stages",
+        "featurisers",
+        "pairs",
+        "threads",
+        "processes",
+        "few_labels",
+        "intervals",
+        "vectors",
+        "starts",
+    ),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 

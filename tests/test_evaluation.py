@@ -235,6 +235,27 @@ def test_advice_names_the_plain_rival_that_wins():
     assert "the vectors do not help here" in found.advice
 
 
+@pytest.mark.parametrize(
+    ("noise", "start", "words"),
+    [
+        (0.05, "Use structure with ridge", "the vectors do not help here"),
+        (0.28, "Use composition with ridge", "Structure does not clearly help here: the best that knows it, structure"),
+        (0.9, "Use composition with ridge", "Structure does not help here: no method without vectors"),
+    ],
+)
+def test_advice_says_whether_structure_helps(noise, start, words):
+    features, y = planted(7, pretrained=1.0)
+    rng = np.random.default_rng(0)
+    known, other = rng.normal(size=(2, 200, 1))
+    composition, structure = y[:, None] + 0.3 * known, y[:, None] + noise * other
+    features |= {"composition": FeatureSet(composition, "baseline"), "structure": FeatureSet(structure, "baseline")}
+    scores = evaluate(features, y, models=RIDGE, plan=BUDGETS)
+    found = verdict(scores, "vectors", unit="eV", composition=("composition",))
+    assert found.advice.startswith(start)
+    assert words in found.advice
+    assert "tructure does not" not in verdict(scores, "vectors", unit="eV").advice
+
+
 def test_advice_names_the_vectors_that_win():
     features, y = planted(8, pretrained=0.1)
     rival = FeatureSet(np.random.default_rng(0).normal(size=(200, 3)), "baseline")

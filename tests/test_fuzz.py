@@ -1,5 +1,7 @@
 """Broken input, drawn by Hypothesis: nothing but the documented exceptions, within seconds."""
 
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -77,3 +79,17 @@ def test_an_input_is_a_function_of_its_number():
         one, other = (fuzz.mutated(valid[0], Random(f"0/cif/{number}"), valid) for _ in range(2))
         assert one == other
     assert len({fuzz.mutated(valid[0], Random(number), valid) for number in range(50)}) > 45
+
+
+def test_a_planted_hang_ends_the_worker():
+    script = f"""
+import sys
+sys.path.append({str(Path(fuzz.__file__).parent)!r})
+import fuzz
+fuzz.MOST_SECONDS = 0.2
+fuzz.TARGETS["cif"] = lambda folder, rng: any(iter(int, 1))
+fuzz.work("cif", 0, 0, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.returncode == -signal.SIGPROF
+    assert done.stdout == b'{"begun": 0}\n'

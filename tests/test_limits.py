@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
@@ -21,6 +23,7 @@ from crystalmax.cif import read_cif
 from crystalmax.formats import read_json, read_poscar, read_xyz
 from crystalmax.sources import read
 from crystalmax.structures import Refused
+from crystalmax.tables import rows_of
 from crystalmax.training import seeded_weights
 from test_cif import XYZ, cif, named
 from test_sources import CESIUM, POSCAR, SALT, zipped
@@ -227,6 +230,19 @@ def test_a_cell_of_a_table_may_not_be_huge(form, tmp_path, monkeypatch):
     assert "larger than" in huge.refusal.reason
     assert good.crystal is not None
     assert "larger than" in read_cif(SALT + "#" * 10**6)[0].reason
+
+
+def test_a_cell_that_every_row_repeats_is_not_made_for_all_of_them(tmp_path):
+    cell, n_rows = SALT + "#" * 2**18, 2000
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), pa.array([cell]))
+    pq.write_table(pa.table({"cif": column}), tmp_path / "t.parquet", store_schema=False)
+    assert (tmp_path / "t.parquet").stat().st_size < 2**18
+    before, taken = pa.total_allocated_bytes(), []
+    for row in rows_of(tmp_path / "t.parquet", "t"):
+        assert row.cif == cell
+        taken.append(pa.total_allocated_bytes() - before)
+    assert len(taken) == n_rows
+    assert max(taken) < 32 * len(cell)
 
 
 def test_what_waits_for_a_worker_is_bounded(tmp_path, monkeypatch):

@@ -22,6 +22,10 @@ from crystalmax.verdict import Verdict, verdict
 log = logging.getLogger(__name__)
 
 VECTORS = "pre-trained vectors"
+COMPOSITION = "fractions and composition statistics"
+FRACTIONS = "element fractions"
+_WITHOUT_STRUCTURE = (FRACTIONS, "composition statistics", COMPOSITION)
+
 SMALL_DATA = "forest and Gaussian processes"
 """What tables call `SmallDataRegressor`."""
 
@@ -52,7 +56,7 @@ def small_data(*blocks: Float[np.ndarray, "rows _"]) -> Mapping[str, SmallDataRe
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
     """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together.
 
-    The regressor for small data is tried on all statistics, without and with vectors.
+    The regressor for small data is tried on what is known of composition, with structure, and with vectors.
     """
     data = CrystalDataset.from_crystals(crystals)
     featurizer = clone(featurizer).set_params(statistics=False)
@@ -65,9 +69,10 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
-        "element fractions": FeatureSet(fractions, "baseline"),
+        FRACTIONS: FeatureSet(fractions, "baseline"),
         "composition statistics": FeatureSet(composition, "baseline"),
         "structure statistics": FeatureSet(structure, "baseline"),
+        COMPOSITION: FeatureSet(np.concatenate(statistics[:2], axis=1), "baseline", small_data(*statistics[:2])),
         "all statistics": FeatureSet(np.concatenate(statistics, axis=1), "baseline", small_data(*statistics)),
         "vectors and all statistics": FeatureSet(
             np.concatenate([vectors, *statistics], axis=1), "joint", small_data(vectors, *statistics)
@@ -96,7 +101,7 @@ def assess(
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
     scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs)
-    return Assessment(target, scores, verdict(scores, VECTORS, unit=unit))
+    return Assessment(target, scores, verdict(scores, VECTORS, unit=unit, composition=_WITHOUT_STRUCTURE))
 
 
 def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:

@@ -22,6 +22,7 @@ Rows = Int[np.ndarray, " _"]
 # to a few digits, so their differences are round, and none should lie on a threshold.
 _SAME_LENGTH = 1.7e-4
 _SAME_COSINES = 1.3e-4
+_MOST_CELLS = 100  # that a vector may lean over before it is straightened; no cell of a real file leans so far
 _REACH = 2  # largest index of the plane waves that tell bases apart
 
 
@@ -160,9 +161,11 @@ def _obtuse(lattice: Lattice) -> Int[np.ndarray, "3 3"]:
 
     In plain floats, because numpy takes longer to be called than this takes to run.
     """
-    (a, b, c), limit = lattice.tolist(), 1e-9 * float((lattice**2).sum())
+    a, b, c = lattice.tolist()
     # Each vector carries its whole coordinates behind its Cartesian ones.
     vectors = [[*a, 1, 0, 0], [*b, 0, 1, 0], [*c, 0, 0, 1]]
+    _straighten(vectors)
+    limit = 1e-9 * sum(x * x for vector in vectors for x in vector[:3])
     vectors.append([-x - y - z for x, y, z in zip(*vectors, strict=True)])
     while True:
         sharpest, i, j = max(
@@ -174,6 +177,18 @@ def _obtuse(lattice: Lattice) -> Int[np.ndarray, "3 3"]:
         vectors[i] = [-x for x in turned]
         for k in {0, 1, 2, 3} - {i, j}:
             vectors[k] = [x + y for x, y in zip(vectors[k], turned, strict=True)]
+
+
+def _straighten(vectors: list[list[float]]) -> None:
+    """Make vectors that lean over many cells lean less: Selling's steps would do so by one cell at a time."""
+    leaning = True
+    while leaning:
+        leaning = False
+        for u, v in permutations(vectors, 2):
+            cells = round((u[0] * v[0] + u[1] * v[1] + u[2] * v[2]) / (v[0] ** 2 + v[1] ** 2 + v[2] ** 2))
+            if abs(cells) > _MOST_CELLS:
+                u[:] = [x - cells * y for x, y in zip(u, v, strict=True)]
+                leaning = True
 
 
 # What does not depend on a crystal. The shortest vectors of a lattice are among the seven sums of an obtuse basis, one

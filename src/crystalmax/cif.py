@@ -124,6 +124,8 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
             (structure,) = parser.parse_structures(primitive=False, on_error="raise")
         if problem := parser.check(structure):
             raise ValueError(problem)
+        refuse_far(np.vstack([structure.lattice.matrix, structure.frac_coords]), key)
+        refuse_crowds(structure.cart_coords, key, max_sites)
         reading = convert(structure, key, max_sites=max_sites)
     except Refused as refused:
         return refused

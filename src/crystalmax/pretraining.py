@@ -201,7 +201,7 @@ def _begun(
 
 def _resumed(run: Path, data: Dataset) -> dict[str, Any]:
     try:
-        plan: dict[str, Any] = json.loads((run / "run.json").read_text())
+        plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
     if plan["data"] != data.content_hash:

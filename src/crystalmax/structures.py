@@ -145,14 +145,10 @@ def close_pairs(
 
 
 def _check_cell_and_atoms(crystal: Crystal) -> None:
-    key, spacing = crystal.key, _plane_spacings(crystal.lattice).min()
+    key = crystal.key
     if crystal.n_sites == 0:
         raise Refused(key, "it has no atoms", "give at least one atom with coordinates")
-    if not 0.0 < spacing < math.inf:
-        raise Refused(key, "the cell has no volume", "correct the cell lengths and angles")
-    if spacing < CONTACT:
-        reason = f"the cell is collapsed, with lattice planes {spacing:.3g} angstrom apart"
-        raise Refused(key, reason, "correct the cell; lengths are in angstrom and angles in degrees")
+    _check_cell(crystal.lattice, key)
     if not np.isfinite(crystal.positions).all():
         raise Refused(key, "a coordinate is not a finite number", "give every atom three fractional coordinates")
     for number, occupancy, _ in chain.from_iterable(crystal.kinds):
@@ -161,6 +157,15 @@ def _check_cell_and_atoms(crystal: Crystal) -> None:
             raise Refused(key, reason, "no table of properties covers it; leave this structure out")
         if not 0.0 <= occupancy < math.inf:
             raise Refused(key, f"an occupancy of {_name(number)} is {occupancy:g}", "correct it")
+
+
+def _check_cell(lattice: Float[np.ndarray, "3 3"], key: str) -> None:
+    spacing = _plane_spacings(lattice).min()
+    if not 0.0 < spacing < math.inf:
+        raise Refused(key, "the cell has no volume", "correct the cell lengths and angles")
+    if spacing < CONTACT:
+        reason = f"the cell is collapsed, with lattice planes {spacing:.3g} angstrom apart"
+        raise Refused(key, reason, "correct the cell; lengths are in angstrom and angles in degrees")
 
 
 def _plane_spacings(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
@@ -255,6 +260,7 @@ def _from_ase(structure: object, key: str) -> Reading:
         for symbol, kind in zip(structure.symbols, kinds, strict=True)
     ]
     lattice = np.array(structure.cell)
+    _check_cell(lattice, key)  # coordinates are computed from it
     return _of_rows(lattice, structure.positions @ np.linalg.inv(lattice), rows, key)
 
 

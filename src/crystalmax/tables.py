@@ -19,6 +19,7 @@ IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "i
 """Names of columns that identify a row, the first that is there counts."""
 Table = pd.DataFrame
 _BATCH = 1024
+_ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 
 
@@ -81,7 +82,7 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
         identifier = _identifier(header) or ("" if STRUCTURE in header else header[0])
         yield from _batches(pd.read_csv(table, dtype={identifier: str}))
     else:
-        yield from pq.ParquetFile(table).iter_batches(batch_size=_BATCH)
+        yield from pq.ParquetFile(table).iter_batches(batch_size=_ROWS_OF_PARQUET)
 
 
 def _identifier(columns: list[str]) -> str | None:

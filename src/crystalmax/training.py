@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def train(
         One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
-        ValueError: There are too few crystals to train on; or processes that cannot share a step.
+        ValueError: There are too few crystals, processes cannot share a step, or what a run left is damaged.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
         ConnectionError: Another one of several processes has failed or was killed.
@@ -148,6 +149,8 @@ def train(
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
+    if saved is not None and saved.exists() and not zipfile.is_zipfile(saved):
+        raise ValueError(f"{saved} was cut short, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [_Saver(saved, module)]
     loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), _signals_as_before():

@@ -14,7 +14,7 @@ plain paired test over draws claims too much. A difference counts only if it sta
   this cannot be tested.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -152,15 +152,18 @@ def _resampled(relative: Float[np.ndarray, "contenders draws tested"]) -> tuple[
     return float(low), float(high)
 
 
-def verdict(scores: Scores, pretrained: str, *, unit: str = "") -> Verdict:
+def verdict(scores: Scores, pretrained: str, *, unit: str = "", composition: Collection[str] = ()) -> Verdict:
     """Judge pre-training by the models together, and name the method to take.
 
-    A budget counts as helped or hurt where its difference stands against chance; see the top of this module.
+    A budget counts as helped or hurt where its difference stands against chance; see the top of this module. Feature
+    sets named in `composition` know nothing of structure; with them, the advice says whether structure helps.
     """
     comparison, ranking = compare(scores, pretrained), rank(scores)
     together = comparison.groupby("labels", as_index=False).last()
     outcome, claims = _outcome(together)
-    return Verdict(outcome, _sentence(outcome, claims, together), _advice(scores, ranking, unit), comparison, ranking)
+    return Verdict(
+        outcome, _sentence(outcome, claims, together), _advice(scores, ranking, unit, composition), comparison, ranking
+    )
 
 
 def _outcome(differences: pd.DataFrame) -> tuple[Outcome, pd.DataFrame]:
@@ -184,7 +187,7 @@ def _sentence(outcome: Outcome, claims: pd.DataFrame, together: pd.DataFrame) ->
     return f"Pre-training {verb}: compared with the same network untrained, the error is {_claimed(claims)}{rest}."
 
 
-def _advice(scores: Scores, ranking: pd.DataFrame, unit: str) -> str:
+def _advice(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Collection[str]) -> str:
     """Which method to take: the best, or the best plain one where vectors are not better by more than chance."""
     best = _best(ranking, "pretrained", "joint", "baseline", "untrained")
     if _outcome(_differences(scores, [[best], [Method(TRIVIAL, "median")]]))[0] != "helped":
@@ -195,7 +198,7 @@ def _advice(scores: Scores, ranking: pd.DataFrame, unit: str) -> str:
     vectors = _best(ranking, "pretrained", "joint")
     advice = f"Use {vectors} ({_errors(ranking, vectors, unit)})"
     if (ranking.kind == "baseline").any():
-        rival = _best(ranking, "baseline")
+        rival, remark = _plain(scores, ranking, unit, composition)
         outcome, claims = _outcome(_differences(scores, [[vectors], [rival]]))
         if outcome == "helped":
             advice += f": compared with the best without vectors, {rival}, the error is {_claimed(claims)}"
@@ -203,13 +206,29 @@ def _advice(scores: Scores, ranking: pd.DataFrame, unit: str) -> str:
             gain, verb = ("help", "worse") if outcome == "hurt" else ("clearly help", "no better by more than chance")
             advice = (
                 f"Use {rival} ({_errors(ranking, rival, unit)}): the vectors do not {gain} here; the best method "
-                f"with them, {vectors}, is {verb} ({_errors(ranking, vectors, unit)})"
+                f"with them, {vectors}, is {verb} ({_errors(ranking, vectors, unit)}){remark}"
             )
     if best == _best(ranking, "untrained"):
         advice += (
             f". The lowest error of all is that of a network without training, {best} ({_errors(ranking, best, unit)})"
         )
     return f"{advice}."
+
+
+def _plain(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Collection[str]) -> tuple[Method, str]:
+    """The best method without vectors, one of composition alone unless structure clearly helps; and that in words."""
+    best, alone = _best(ranking, "baseline"), ranking[ranking.features.isin(composition)]
+    if alone.empty:
+        return best, ""
+    simple = _best(alone, "baseline")
+    if simple == best:
+        return simple, ". Structure does not help here: no method without vectors that knows it is better"
+    if _outcome(_differences(scores, [[best], [simple]]))[0] == "helped":
+        return best, ""
+    return simple, (
+        f". Structure does not clearly help here: the best that knows it, {best}, is no better by more than chance "
+        f"({_errors(ranking, best, unit)})"
+    )
 
 
 def _best(ranking: pd.DataFrame, *kinds: str) -> Method:

@@ -57,7 +57,7 @@ def trained(
 
 def _is_finished(run: Path) -> bool:
     spec = run / "spec.json"
-    return spec.exists() and bool(json.loads(spec.read_text())["extra"]["finished"])
+    return spec.exists() and bool(json.loads(spec.read_bytes())["extra"]["finished"])
 
 
 def untrained(recipe: Recipe, seed: int) -> checkpoint.Model:

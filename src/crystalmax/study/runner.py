@@ -2,6 +2,7 @@
 
 A cell leaves, below OUT/cells and under its name: `.npz` (its arrays), `.json` (seconds) and, last of all, `.parquet`
 (its rows), each at once under its final name. So what is there is whole, on this machine or on another that got a copy.
+A cell of which a crash of the machine, or a copy that was cut off, left only a part is run again.
 """
 
 import json
@@ -9,6 +10,7 @@ import logging
 import subprocess
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -79,7 +83,7 @@ def run(
     for cell in cells:
         of_name.setdefault(cell.name, cell)
     cells = list(of_name.values())
-    outcomes = [_earlier(cell, folder) for cell in cells if _path(folder, cell.name, "parquet").exists()]
+    outcomes = [_earlier(cell, folder) for cell in cells if _is_whole(folder, cell.name)]
     done = {outcome.name for outcome in outcomes}
     waiting = [cell for cell in cells if cell.name not in done]
     report(_forecast(cells, outcomes, effective_n_jobs(n_jobs)))
@@ -175,12 +179,27 @@ def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
         rows.to_parquet(file, index=False)
 
 
+def _is_whole(folder: Path, name: str) -> bool:
+    """Whether a cell has left all of its files, each with the end that its format needs."""
+    if not _path(folder, name, "parquet").exists():
+        return False
+    try:
+        pq.read_metadata(_path(folder, name, "parquet"))
+        _seconds(folder, name)
+        if zipfile.is_zipfile(_path(folder, name, "npz")):
+            return True
+    except (OSError, ValueError, pa.ArrowException):
+        pass
+    log.warning("what %s left is damaged; it is run again", name)
+    return False
+
+
 def _earlier(cell: Cell, folder: Path) -> Outcome:
     return Outcome(cell.name, cell.cost, _seconds(folder, cell.name))
 
 
 def _seconds(folder: Path, name: str) -> float:
-    seconds: float = json.loads(_path(folder, name, "json").read_text())["seconds"]
+    seconds: float = json.loads(_path(folder, name, "json").read_bytes())["seconds"]
     return seconds
 
 
