@@ -34,12 +34,13 @@ import pyarrow.parquet as pq
 from machine import about, parser_of, publish
 from matplotlib.figure import Figure
 
-from crystalmax import elements
+from crystalmax import elements, intrinsic
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
+from crystalmax.intrinsic import Statistics
 from crystalmax.plots import BLUE, INK, ORANGE, STYLE, style, svg
 from crystalmax.pretraining import pretrain
 from crystalmax.records import Record
@@ -90,10 +91,12 @@ def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
         found["ingest"] = (ingested, table, data, False)
     else:
         found["ingest_objects"] = (ingested_objects, options.data, options.crystals, size, data)
-    found |= {"open": (opened, data), "default": (trained, data, run, "default", options.steps)}
+    found |= {"open": (opened, data), "infomax": (trained, data, run, "infomax", options.steps)}
     if size <= options.slow:
         found["ingest_unique"] = (ingested, table, options.folder / f"{size}_unique", True)
         found["intrinsic"] = (trained, data, run, "intrinsic", options.steps)
+    else:
+        found["intrinsic_made_up"] = (trained_on_made_up_numbers, data, run, options.steps)
     return found
 
 
@@ -105,14 +108,14 @@ def draw(rows: list[Measured]) -> Figure:
         memory, rates = figure.subplots(1, 2)
         stores = [row.get("ingest") or row["ingest_objects"] for row in rows]
         memory.loglog(sizes, [store["bytes"] / 2**20 for store in stores], "s--", color=INK, label="data set on disk")
-        runs = {"training": ([row["default"] for row in rows], BLUE), "ingest": (stores, ORANGE)}
+        runs = {"training": ([row["infomax"] for row in rows], BLUE), "ingest": (stores, ORANGE)}
         for name, (found, color) in runs.items():
             for kind, line in (("resident", "o-"), ("anonymous", "o:")):
                 values = [one["MiB_most"][kind] for one in found]
                 memory.loglog(sizes, values, line, color=color, label=f"{name}, {kind}", markersize=4)
         memory.set(xlabel="crystals", ylabel="MiB", title="memory")
         memory.legend(fontsize=7)
-        for name, stage, color in (("ingest of CIF text", "ingest", ORANGE), ("training", "default", BLUE)):
+        for name, stage, color in (("ingest of CIF text", "ingest", ORANGE), ("training", "infomax", BLUE)):
             found = [(row["crystals"], row[stage]["crystals_per_cpu_second"]) for row in rows if stage in row]
             rates.semilogx(*zip(*found, strict=True), "o-", color=color, label=name, markersize=4)
         rates.set(xlabel="crystals", ylabel="crystals per CPU second", title="throughput", ylim=(0, None))
@@ -252,6 +255,17 @@ def opened(path: Path) -> Measured:
     seconds = time.perf_counter() - began
     data.batch(np.arange(0, len(data), len(data) // 64))
     return {"seconds": round(seconds, 4), "seconds_with_a_batch": round(time.perf_counter() - began, 4)}
+
+
+def trained_on_made_up_numbers(path: Path, run: Path, steps: int) -> Measured:
+    """The recipe `intrinsic` with random numbers in the place of statistics: memory and steps are the same."""
+    intrinsic._statistics = made_up
+    return trained(path, run, "intrinsic", steps)
+
+
+def made_up(crystals: list[Crystal]) -> np.ndarray:
+    """As many numbers as there are statistics."""
+    return np.random.default_rng(len(crystals[0].species)).normal(size=(len(crystals), Statistics().width))
 
 
 def trained(path: Path, run: Path, recipe: str, steps: int) -> Measured:

@@ -85,7 +85,7 @@ def test_only_maps_that_cannot_be_written_to_are_forgotten(tmp_path):
     forget(np.ones(3))
 
 
-def test_batches_of_a_mapped_data_set_leave_nothing_in_memory(tmp_path, monkeypatch):
+def test_batches_of_a_mapped_data_set_do_not_stay_in_memory(tmp_path, monkeypatch):
     forgotten = []
     monkeypatch.setattr("crystalmax.dataset.forget", lambda array: forgotten.append(array))
     with DatasetWriter(tmp_path / "data", provenance={}) as writer:
@@ -93,7 +93,9 @@ def test_batches_of_a_mapped_data_set_leave_nothing_in_memory(tmp_path, monkeypa
             writer.add(crystal)
     values = np.ones((6, 2), dtype=np.float32)
     data = CrystalDataset.open(tmp_path / "data").with_targets(("x", "y"), values)
-    batch = data.batch(np.array([1, 2]))
+    for _ in range(16):
+        assert not forgotten
+        batch = data.batch(np.array([1, 2]))
     assert batch.targets["y"].tolist() == [1.0, 1.0]
     for name in ("lattice", "site_end", "position", "species", "target", "key", "key_end"):
         assert sum(array is getattr(data, name) for array in forgotten) == 1

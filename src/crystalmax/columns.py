@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import Dataset
-from crystalmax.mapping import mapped
+from crystalmax.mapping import forget, mapped
 from crystalmax.spread import in_order
 from crystalmax.writing import at_once
 
@@ -49,14 +49,22 @@ def _write(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int
             rough.write(found.astype("<f8").tobytes())
         rough.flush()
         values = np.memmap(rough, dtype="<f8", mode="r", shape=(len(rows), width))
-        drawn = values[_sample(len(rows))]
+        sample = _sample(len(rows))
+        drawn = np.concatenate([_read(values, part) for part in np.array_split(sample, len(sample) // 1024 + 1)])
         mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
         scale = np.where(deviation > 0, deviation, 1.0)
         for begin in range(0, len(data), _BLOCK):
             first, last = np.searchsorted(rows, [begin, begin + _BLOCK])
             block = np.full((min(_BLOCK, len(data) - begin), width), np.nan, dtype="<f4")
-            block[rows[first:last] - begin] = (values[first:last] - mean) / scale
+            block[rows[first:last] - begin] = (_read(values, slice(first, last)) - mean) / scale
             file.write(block.tobytes())
+
+
+def _read(values: np.ndarray, rows: Int[np.ndarray, " rows"] | slice) -> np.ndarray:
+    """These rows of a map, of which nothing else stays in memory."""
+    found = np.array(values[rows])
+    forget(values)
+    return found
 
 
 def _sample(n_rows: int) -> Int[np.ndarray, " drawn"]:

@@ -31,6 +31,7 @@ from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
 
 _CHUNK = 512  # crystals that are turned into arrays at once
+_LOOKS = 16  # batches, each of which brings some 25 MB of pages, between two times that pages are given back
 
 
 @runtime_checkable
@@ -87,6 +88,7 @@ class CrystalDataset:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     more: tuple[Columns, ...] = ()
+    _looks: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)  # since pages were given back
 
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
@@ -208,10 +210,14 @@ class CrystalDataset:
         return found
 
     def _forget(self) -> None:
-        """Give pages of the map back, or all that was ever read would count as memory of this process.
+        """Give pages of the map back now and then, or all that was ever read would count as memory of this process.
 
         The system keeps them as long as it has room, so reading them again costs microseconds.
         """
+        self._looks[0] += 1
+        if self._looks[0] < _LOOKS:
+            return
+        self._looks[0] = 0
         arrays = (self.lattice, self.site_end, self.position, self.species, self.target, self.key, self.key_end)
         for array in (*arrays, *(columns.values for columns in self.more)):
             forget(array)
