@@ -189,6 +189,10 @@ def test_what_cannot_be_rebuilt_is_not_described(component, message):
         describe(component)
 
 
+def test_the_default_recipe_is_one_of_those_that_ship():
+    assert read_recipe("default") == read_recipe("intrinsic") != read_recipe("infomax")
+
+
 def test_recipes_are_read_with_their_names_in_the_errors(tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('use = "DeepInfoMax"\n[[negatives]]\nuse = "OtherCrystals"\n', encoding="utf-8")

@@ -83,7 +83,7 @@ def pretrain(
     /,
     *,
     out: Path,
-    recipe: str = "intrinsic",
+    recipe: str = "default",
     epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -98,7 +98,7 @@ def pretrain(
     """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
 
     Args:
-        recipe: `intrinsic`, `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
+        recipe: `default` (`intrinsic`), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.

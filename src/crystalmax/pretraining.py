@@ -36,7 +36,7 @@ def pretrain(
     data: Dataset,
     run: Path,
     *,
-    recipe: str | Path | Mapping[str, object] = "intrinsic",
+    recipe: str | Path | Mapping[str, object] = "default",
     split: Split | None = None,
     epochs: int | None = None,
     seed: int = 0,

@@ -24,6 +24,8 @@ MAX_TENSORS = 10**4
 """Arrays, likewise."""
 MAX_RECIPE_BYTES = 2**20
 """A larger recipe is refused unread."""
+DEFAULT = "intrinsic"
+"""The recipe that is trained unless told otherwise: the one whose vectors did best."""
 _PARTS = (
     "encoding geometry neighbors transforms alterations corruptions augmentations estimators critics regularizers "
     "negatives encoders encoders.layers objectives contrasts intrinsic"
@@ -75,8 +77,9 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, object]:
-    """Read a TOML recipe from a path, or by its name one that ships with this package."""
+    """Read a TOML recipe from a path, or by its name one that ships with this package; `default` is `DEFAULT`."""
     shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
+    shipped["default"] = shipped[DEFAULT]
     path = shipped.get(str(recipe), Path(recipe))
     if not path.is_file():
         raise FileNotFoundError(
