@@ -93,7 +93,7 @@ def test_batches_of_a_mapped_data_set_do_not_stay_in_memory(tmp_path, monkeypatc
             writer.add(crystal)
     values = np.ones((6, 2), dtype=np.float32)
     data = CrystalDataset.open(tmp_path / "data").with_targets(("x", "y"), values)
-    for _ in range(16):
+    for _ in range(4):
         assert not forgotten
         batch = data.batch(np.array([1, 2]))
     assert batch.targets["y"].tolist() == [1.0, 1.0]

@@ -31,7 +31,7 @@ from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
 
 _CHUNK = 512  # crystals that are turned into arrays at once
-_LOOKS = 16  # batches, each of which brings some 25 MB of pages, between two times that pages are given back
+_LOOKS = 4  # batches, each of which brings some 25 to 60 MB of pages, between two times that pages are given back
 
 
 @runtime_checkable
