@@ -92,7 +92,7 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     assert found.verdict.sentence in page
     assert "Band gap: every method at " in page
     table = pd.read_parquet(tmp_path / "a" / "results.parquet")
-    assert len(table) == (9 * 2 + 2 + 1) * 2
+    assert len(table) == (10 * 2 + 3 + 1) * 2
     ours = table[table.model == SMALL_DATA]
     assert set(ours.features) == {"all statistics", "vectors and all statistics"}
     assert set(found.scores.tested) == set(range(11))
