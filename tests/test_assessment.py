@@ -11,6 +11,7 @@ from sklearn.tree import ExtraTreeRegressor
 
 from crystalmax import evaluation
 from crystalmax.assessment import (
+    COMPOSITION,
     SMALL_DATA,
     TWIN_SEEDS,
     VECTORS,
@@ -94,7 +95,7 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     table = pd.read_parquet(tmp_path / "a" / "results.parquet")
     assert len(table) == (10 * 2 + 3 + 1) * 2
     ours = table[table.model == SMALL_DATA]
-    assert set(ours.features) == {"all statistics", "vectors and all statistics"}
+    assert set(ours.features) == {COMPOSITION, "all statistics", "vectors and all statistics"}
     assert set(found.scores.tested) == set(range(11))
 
 
