@@ -239,7 +239,7 @@ def test_advice_names_the_plain_rival_that_wins():
     ("noise", "start", "words"),
     [
         (0.05, "Use structure with ridge", "the vectors do not help here"),
-        (0.28, "Use composition with ridge", "Structure does not clearly help here: the best that knows it, structure"),
+        (0.28, "Use structure with ridge", "Structure does not clearly help here: composition alone, composition with"),
         (0.9, "Use composition with ridge", "Structure does not help here: no method without vectors"),
     ],
 )

@@ -216,18 +216,18 @@ def _advice(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Colle
 
 
 def _plain(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Collection[str]) -> tuple[Method, str]:
-    """The best method without vectors, one of composition alone unless structure clearly helps; and that in words."""
+    """The best method without vectors, and in words whether it is clearly better than composition alone."""
     best, alone = _best(ranking, "baseline"), ranking[ranking.features.isin(composition)]
     if alone.empty:
         return best, ""
     simple = _best(alone, "baseline")
     if simple == best:
-        return simple, ". Structure does not help here: no method without vectors that knows it is better"
+        return best, ". Structure does not help here: no method without vectors that knows it is better"
     if _outcome(_differences(scores, [[best], [simple]]))[0] == "helped":
         return best, ""
-    return simple, (
-        f". Structure does not clearly help here: the best that knows it, {best}, is no better by more than chance "
-        f"({_errors(ranking, best, unit)})"
+    return best, (
+        f". Structure does not clearly help here: composition alone, {simple}, is worse by no more than chance "
+        f"({_errors(ranking, simple, unit)})"
     )
 
 
