@@ -105,7 +105,7 @@ def pretrain(
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt)}
     processes.check(objective, how.batches_per_step)
-    order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit before anything is written
+    order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "run.json", plan)  # not before the recipe has proved sound
