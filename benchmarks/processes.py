@@ -7,10 +7,11 @@ one each. One thread each. The runs take turns, and the fastest counts, as other
 
 - the largest difference of the loss of a batch;
 - the throughput, two processes over one, in wall seconds, which means something on an idle machine only;
-- the same in CPU seconds, where a step takes as long as the slower process computes: what two cores that have nothing
-  else to do would give, but for what both take from each other's caches.
+- the same of two processes that train apart, each on everything, with nothing to exchange: what the machine allows;
+- the same in CPU seconds, where a step takes as long as the slower process computes;
+- how much longer the slower process of a step computes than both do on average, as their batches differ.
 
-Five minutes.
+Ten minutes.
 """
 
 import json
@@ -58,8 +59,8 @@ class Watched(nn.Module):
         return terms
 
 
-def train_here(folder: Path, devices: int) -> None:
-    """What each process does; its notes go to a file with its number."""
+def train_here(folder: Path, devices: int, name: str) -> None:
+    """What each process does; its notes go to a file with its name and number."""
     data = CrystalDataset.open(folder / "data")
     with seeded_weights(0):
         objective = Watched(build(read_recipe("paper")["objective"]))
@@ -67,21 +68,43 @@ def train_here(folder: Path, devices: int) -> None:
     rows = np.arange(len(data))
     train(objective, data, Split(rows, rows[:0]), how, geometry=AllPairs(), devices=devices)
     number = os.environ.get("RANK", "0")
-    (folder / f"{number}.json").write_text(json.dumps(objective.noted))
+    (folder / f"{name}{number}.json").write_text(json.dumps(objective.noted))
+
+
+def started(folder: Path, devices: int, name: str = "") -> subprocess.Popen[bytes]:
+    """A training by so many processes that share its steps."""
+    here = [__file__, "--data", str(folder), "--devices", str(devices), "--name", name]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)] if devices > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    return subprocess.Popen([sys.executable, *start, *here], env=environment, stderr=subprocess.DEVNULL)
+
+
+def notes(folder: Path, *files: str) -> np.ndarray:
+    """What processes noted, as processes x their batches x (wall, CPU, loss)."""
+    return np.array([json.loads((folder / f"{file}.json").read_text()) for file in files])
 
 
 def run(folder: Path, devices: int) -> np.ndarray:
-    """Notes as processes x their batches x (wall, CPU, loss)."""
-    here = [__file__, "--data", str(folder), "--devices", str(devices)]
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)] if devices > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    subprocess.run([sys.executable, *start, *here], env=environment, check=True, stderr=subprocess.DEVNULL)
-    return np.array([json.loads((folder / f"{number}.json").read_text()) for number in range(devices)])
+    """Notes of one training."""
+    ended(started(folder, devices))
+    return notes(folder, *map(str, range(devices)))
 
 
-def steps(notes: np.ndarray) -> np.ndarray:
-    """Seconds of each timed step and process, wall and CPU: processes x steps x 2."""
-    each = notes[:, :: 2 // len(notes), :2]
+def apart(folder: Path) -> np.ndarray:
+    """Notes of two trainings at the same time that know nothing of each other."""
+    ended(started(folder, 1, "left"), started(folder, 1, "right"))
+    return notes(folder, "left0", "right0")
+
+
+def ended(*trainings: subprocess.Popen[bytes]) -> None:
+    """Wait for all of them."""
+    if any([training.wait() for training in trainings]):
+        raise RuntimeError("a training failed; call this script with --devices to see why")
+
+
+def steps(notes: np.ndarray, batches: int) -> np.ndarray:
+    """Seconds of each timed step and process, wall and CPU: processes x steps x 2; each does so many batches a step."""
+    each = notes[:, ::batches, :2]
     return np.diff(each[:, WARM:STEPS], axis=1)
 
 
@@ -89,10 +112,11 @@ def main() -> None:
     """Measure in turns, print, write JSON."""
     parser = parser_of(__doc__, crystals=100_000)
     parser.add_argument("--devices", type=int, help="train here, as one of so many processes")
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--name", default="", help="of the notes of such a process")
+    parser.add_argument("--repeats", type=int, default=8)
     options = parser.parse_args()
     if options.devices:
-        train_here(options.data, options.devices)
+        train_here(options.data, options.devices, options.name)
         return
     table = pd.read_parquet(options.data)
     table = table[table.n_sites <= 50]
@@ -105,24 +129,29 @@ def main() -> None:
         n_batches = len(batches_of_sites(data.n_sites, SITES, np.random.default_rng([0, 0]).permutation(len(data))))
         if n_batches < 2 * STEPS:
             raise ValueError(f"{options.data} fills {n_batches} batches, not {2 * STEPS}; take a larger table")
-        found = [(run(folder, 1), run(folder, 2)) for _ in range(options.repeats)]
-    differences = [np.abs(one[0, : 2 * STEPS, 2] - two[:, :STEPS, 2].T.ravel()).max() for one, two in found]
-    wall_one, cpu_one = np.min([steps(one)[0].sum(0) for one, _ in found], axis=0)
+        found = [(run(folder, 1), run(folder, 2), apart(folder)) for _ in range(options.repeats)]
+    differences = [np.abs(one[0, : 2 * STEPS, 2] - two[:, :STEPS, 2].T.ravel()).max() for one, two, _ in found]
+    alone = [steps(one, 2)[0] for one, _, _ in found]
+    shared = [steps(two, 1) for _, two, _ in found]
+    freely = [steps(both, 2) for _, _, both in found]
+    wall_one, cpu_one = np.min([each.sum(0) for each in alone], axis=0)
     # Processes wait for each other in every step, so a step takes what the slower one takes.
-    wall_two, cpu_two = np.min([steps(two).max(0).sum(0) for _, two in found], axis=0)
-    work_two = min(steps(two)[..., 1].sum() for _, two in found)
-    pairs = [steps(one)[0, :, 0].sum() / steps(two).max(0)[:, 0].sum() for one, two in found]
+    wall_two, cpu_two = np.min([each.max(0).sum(0) for each in shared], axis=0)
+    wall_apart = min(each[..., 0].sum(1).max() for each in freely)
     result = {
         "data": options.data.name,
         "crystals": len(data),
         "steps": STEPS,
+        "repeats": options.repeats,
         "largest_difference_of_a_loss": float(max(differences)),
         "losses": [round(float(loss), 6) for loss in found[0][0][0, [0, 2 * STEPS - 1], 2]],
         "wall_seconds_of_a_step": {"one": wall_one / (STEPS - WARM - 1), "two": wall_two / (STEPS - WARM - 1)},
         "throughput_two_over_one_wall": wall_one / wall_two,
-        "throughput_two_over_one_wall_each_turn": [round(float(ratio), 3) for ratio in pairs],
+        "throughput_two_apart_over_one_wall": 2 * wall_one / wall_apart,
         "throughput_two_over_one_cpu": cpu_one / cpu_two,
-        "cpu_seconds_two_over_one": work_two / cpu_one,
+        "cpu_seconds_two_over_one": min(each[..., 1].sum() for each in shared) / cpu_one,
+        "cpu_seconds_two_apart_over_one": min(each[..., 1].sum() for each in freely) / (2 * cpu_one),
+        "slower_process_over_mean": min(each[..., 1].max(0).sum() / each[..., 1].mean(0).sum() for each in shared),
         "load_average": os.getloadavg()[0],
         **about(),
     }
