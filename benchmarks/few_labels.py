@@ -53,11 +53,6 @@ class Ours:
     columns: np.ndarray
     blocks: tuple[int, ...]
 
-    @classmethod
-    def of(cls, *blocks: np.ndarray) -> "Ours":
-        """These blocks side by side."""
-        return cls(np.concatenate(blocks, axis=1), tuple(block.shape[1] for block in blocks))
-
 
 def main() -> None:
     """Measure, print, write JSON."""
@@ -84,9 +79,12 @@ def main() -> None:
             "composition statistics": composition_statistics(crystals)[0],
             "structure statistics": structure_statistics(crystals)[0],
         }
-        vectors = CrystalFeaturizer.from_pretrained().numbers(CrystalDataset.from_crystals(crystals))
+        featurizer = CrystalFeaturizer()
+        numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
+        widths = featurizer.blocks
         peers = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
-        ours = {"default": Ours.of(vectors, *plain.values()), "statistics": Ours.of(*plain.values())}
+        # Vectors first.
+        ours = {"default": Ours(numbers, widths), "statistics": Ours(numbers[:, widths[0] :], widths[1:])}
         scores = errors_of_rivals(plain | peers, y, groups, plan, options.jobs)
         draws = plan.draws(np.unique(groups, return_inverse=True)[1])
         one = delayed(errors_of_ours)

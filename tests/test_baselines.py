@@ -6,12 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax.baselines import composition_statistics, element_fractions, structure_statistics
+from crystalmax.baselines import (
+    COMPOSITION,
+    composition_statistics,
+    element_fractions,
+    statistics,
+    statistics_widths,
+    structure_statistics,
+)
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, surroundings
 
-ALL_FEATURES = (element_fractions, composition_statistics, structure_statistics)
+ALL_FEATURES = (*COMPOSITION, structure_statistics)
 Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
 
 
@@ -167,3 +174,18 @@ def test_alternative_places_of_one_atom_are_not_neighbours():
 def test_no_crystals_give_no_rows():
     assert element_fractions([])[0].shape == (0, len(SYMBOLS))
     assert structure_statistics([])[0].shape[0] == 0
+
+
+def test_statistics_are_all_of_them_side_by_side():
+    crystals = [ROCK_SALT, random_crystal(0, 3)]
+    values, names = statistics(crystals)
+    parts = [make(crystals) for make in ALL_FEATURES]
+    np.testing.assert_array_equal(values, np.concatenate([part for part, _ in parts], axis=1))
+    assert statistics_widths() == tuple(part.shape[1] for part, _ in parts)
+    assert len(set(names)) == len(names) == sum(statistics_widths())
+
+
+@pytest.mark.parametrize("features", ALL_FEATURES)
+def test_without_crystals_there_are_columns(features):
+    values, names = features([])
+    assert values.shape == (0, len(names))

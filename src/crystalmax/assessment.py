@@ -22,7 +22,7 @@ from crystalmax.verdict import Verdict, verdict
 log = logging.getLogger(__name__)
 
 VECTORS = "pre-trained vectors"
-COMPOSITION = "fractions and composition statistics"
+COMPOSITION = "all composition statistics"
 FRACTIONS = "element fractions"
 _WITHOUT_STRUCTURE = (FRACTIONS, "composition statistics", COMPOSITION)
 
@@ -62,17 +62,16 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     featurizer = clone(featurizer).set_params(statistics=False)
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
-    fractions, _ = baselines.element_fractions(crystals)
-    composition, _ = baselines.composition_statistics(crystals)
+    composition = [make(crystals)[0] for make in baselines.COMPOSITION]
     structure, _ = baselines.structure_statistics(crystals)
-    statistics = (fractions, composition, structure)
+    statistics = (*composition, structure)
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
-        FRACTIONS: FeatureSet(fractions, "baseline"),
-        "composition statistics": FeatureSet(composition, "baseline"),
+        FRACTIONS: FeatureSet(composition[0], "baseline"),
+        "composition statistics": FeatureSet(composition[1], "baseline"),
         "structure statistics": FeatureSet(structure, "baseline"),
-        COMPOSITION: FeatureSet(np.concatenate(statistics[:2], axis=1), "baseline", small_data(*statistics[:2])),
+        COMPOSITION: FeatureSet(np.concatenate(composition, axis=1), "baseline", small_data(*composition)),
         "all statistics": FeatureSet(np.concatenate(statistics, axis=1), "baseline", small_data(*statistics)),
         "vectors and all statistics": FeatureSet(
             np.concatenate([vectors, *statistics], axis=1), "joint", small_data(vectors, *statistics)

@@ -1,15 +1,16 @@
 """Plain numbers of a crystal that no network made: the rivals that any learnt vector has to beat.
 
-`element_fractions`, `composition_statistics`, `structure_statistics` and all of them together, `statistics`, return one
-row a crystal and the names of the columns. All count atoms by occupancy, and none depends on which cell describes the
-crystal.
+Each function returns one row a crystal and the names of the columns. Those of `COMPOSITION` look at the composition,
+`structure_statistics` at the arrangement; `statistics` has all of them side by side. All count atoms by occupancy, and
+none depends on which cell describes the crystal.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from crystalmax import electrons
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
@@ -58,15 +59,44 @@ def composition_statistics(crystals: Sequence[Crystal]) -> Features:
     Mean and mean absolute deviation are weighted by fraction, the other three look at every element that is present.
     After Ward et al., DOI 10.1038/npjcompumats.2016.28, with fewer properties.
     """
+    return _over_elements(crystals, table(), FEATURES)
+
+
+def valence_statistics(crystals: Sequence[Crystal]) -> Features:
+    """The same of the electrons in the open shells of the atoms, and of further elemental properties."""
+    return _over_elements(crystals, electrons.table(), electrons.FEATURES)
+
+
+def charge_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Whether common oxidation states balance, and what they are then (see `electrons.charges`)."""
+    return _of_fractions(crystals, electrons.charges)
+
+
+def level_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Where the electrons end that fill the levels of free atoms (see `electrons.frontier_levels`)."""
+    return _of_fractions(crystals, electrons.frontier_levels)
+
+
+def _of_fractions(
+    crystals: Sequence[Crystal], numbers: Callable[[Float[np.ndarray, " elements"]], Mapping[str, float]]
+) -> Features:
+    rows = [numbers(fractions) for fractions in element_fractions([*crystals, _POLONIUM])[0]]
+    return np.array([list(row.values()) for row in rows[:-1]]).reshape(len(crystals), len(rows[-1])), tuple(rows[-1])
+
+
+def _over_elements(
+    crystals: Sequence[Crystal], properties: Float[np.ndarray, "elements features"], names: Sequence[str]
+) -> Features:
+    """`STATISTICS` of properties of the elements."""
     fractions, _ = element_fractions(crystals)
     columns = []
-    for values in table().T:
+    for values in properties.T:
         mean = fractions @ values
         deviation = (fractions * np.abs(values - mean[:, None])).sum(axis=1)
         lowest = np.where(fractions > 0, values, np.inf).min(axis=1)
         highest = np.where(fractions > 0, values, -np.inf).max(axis=1)
         columns += [mean, deviation, lowest, highest, highest - lowest]
-    return np.stack(columns, axis=1), tuple(f"{name} {feature}" for feature in FEATURES for name in STATISTICS)
+    return np.stack(columns, axis=1), tuple(f"{statistic} {name}" for name in names for statistic in STATISTICS)
 
 
 def structure_statistics(crystals: Sequence[Crystal]) -> Features:
@@ -80,14 +110,26 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
 
 
+COMPOSITION: tuple[Callable[[Sequence[Crystal]], Features], ...] = (
+    element_fractions,
+    composition_statistics,
+    valence_statistics,
+    charge_statistics,
+    level_statistics,
+)
+"""What is known of a crystal without its structure, by what it means."""
+
+_BLOCKS = (*COMPOSITION, structure_statistics)
+
+
 def statistics_widths() -> tuple[int, ...]:
-    """How many columns of `statistics` come from each of the three above."""
-    return tuple(len(make([])[1]) for make in (element_fractions, composition_statistics, structure_statistics))
+    """How many columns of `statistics` come from each of `COMPOSITION`, and from the structure."""
+    return tuple(len(make([])[1]) for make in _BLOCKS)
 
 
 def statistics(crystals: Sequence[Crystal]) -> Features:
     """All of the above side by side: what is known of a crystal without any learning."""
-    found = [make(crystals) for make in (element_fractions, composition_statistics, structure_statistics)]
+    found = [make(crystals) for make in _BLOCKS]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 
