@@ -99,14 +99,15 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     Args:
         fractions: Of the atoms, for Z = 1 to 103; they sum to 1.
     """
-    present = np.argsort(-fractions, kind="stable")[: np.count_nonzero(fractions)]
+    # Rounded, so that which of several that are alike comes first does not hang on the last digit.
+    present = np.argsort(-fractions.round(9), kind="stable")[: np.count_nonzero(fractions)]
     share, electronegativity = fractions[present], _electronegativity()[present]
     states = _assignments(present)
     charge, either_sign = np.abs(states @ share), np.abs(states) @ share
     cation = np.where(states > 0, electronegativity, -np.inf).max(axis=1)
     anion = np.where(states < 0, electronegativity, np.inf).min(axis=1)
     sensible = (cation <= anion) & (states.min(axis=1) <= 0) & (states.max(axis=1) >= 0)
-    best = int(np.lexsort((either_sign, np.round(charge, 6), ~sensible))[0])
+    best = int(np.lexsort((either_sign.round(6), charge.round(6), ~sensible))[0])
     ionic = bool(sensible[best])
     # The most electronegative element takes electrons, the others give what they have by their states.
     taker = int(electronegativity.argmax())
