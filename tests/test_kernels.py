@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from crystalmax import kernels
 from crystalmax.kernels import DOUBT, BlockMatern, most_likely
 
 WIDTHS = (2, 3, 1)
@@ -69,3 +71,19 @@ def test_scales_stay_near_their_start_unless_labels_say_otherwise(steepness):
     np.testing.assert_allclose(found, [4, between, 4] if steepness else start, atol=1e-4)
     expected = steepness * (between - 4) ** 2 / 2 + between**2 / DOUBT**2 / 2 + 0.5
     np.testing.assert_allclose(value, expected, atol=1e-4)
+
+
+def test_distances_are_taken_once_in_a_search_and_anew_for_other_rows(monkeypatch):
+    rng, asked = np.random.default_rng(0), []
+    monkeypatch.setattr(kernels, "cdist", lambda a, b, metric: asked.append(len(a)) or cdist(a, b, metric))
+    X, other = rng.normal(size=(2, 6, 5))
+    kernel = BlockMatern((2, 3), np.ones(2))
+    kernel(X, eval_gradient=True)
+    kernel.theta = np.log([0.5, 2.0])
+    values, gradient = kernel(X, eval_gradient=True)
+    assert len(asked) == 2
+    fresh = BlockMatern((2, 3), np.array([0.5, 2.0]))
+    np.testing.assert_array_equal(values, fresh(X))
+    np.testing.assert_array_equal(gradient, fresh(X, eval_gradient=True)[1])
+    np.testing.assert_array_equal(kernel(other, eval_gradient=True)[0], fresh(other))
+    np.testing.assert_array_equal(kernel(X, other), fresh(X, other))

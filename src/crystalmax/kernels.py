@@ -40,18 +40,27 @@ class BlockMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type
         self, X: Columns, Y: Float[np.ndarray, "others columns"] | None = None, eval_gradient: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The kernel between rows, and its gradient by the logarithms of the length scales if that is asked for."""
-        cuts = np.cumsum(self.widths)[:-1]
-        blocks = zip(*(np.split(each, cuts, axis=1) for each in (X, X if Y is None else Y)), strict=True)
-        squares = [
-            cdist(a, b, "sqeuclidean") / (width * scale**2)
-            for (a, b), width, scale in zip(blocks, self.widths, np.atleast_1d(self.length_scale), strict=True)
-        ]
+        plain = self._plain(X, X if Y is None else Y, keep=eval_gradient)
+        scaled = zip(plain, self.widths, np.atleast_1d(self.length_scale), strict=True)
+        squares = [each / (width * scale**2) for each, width, scale in scaled]
         distance = np.sqrt(3 * np.sum(squares, axis=0))
         decay = np.exp(-distance)
         values: np.ndarray = (1 + distance) * decay
         if not eval_gradient:
             return values
         return values, np.stack([3 * decay * square for square in squares], axis=2)
+
+    def _plain(self, X: Columns, Y: Float[np.ndarray, "others columns"], *, keep: bool) -> list[np.ndarray]:
+        """Squares of distances in each block, which a search asks for again and again with other length scales."""
+        kept: tuple[Columns, list[np.ndarray]] | None = getattr(self, "_kept", None)
+        if keep and kept is not None and kept[0] is X:
+            return kept[1]
+        cuts = np.cumsum(self.widths)[:-1]
+        blocks = zip(*(np.split(each, cuts, axis=1) for each in (X, Y)), strict=True)
+        found = [cdist(a, b, "sqeuclidean") for a, b in blocks]
+        if keep:
+            self._kept = (X, found)
+        return found
 
 
 def most_likely(
