@@ -4,7 +4,7 @@
 
 On crystals with at most 20 sites whose formulas the weights have not seen (see `vectors.py`). A fifth of the formulas
 is tested, at most 500 crystals; the nth trial has the same labels for both starts, and another random start each time.
-About twelve minutes on two cores.
+About forty minutes on two cores.
 """
 
 import logging
@@ -30,7 +30,7 @@ STARTS = ("random", "shipped")
 def main() -> None:
     """Measure, print, write JSON."""
     parser = parser_of(__doc__, crystals=4000)
-    parser.add_argument("--labels", type=int, nargs="*", default=[50, 250])
+    parser.add_argument("--labels", type=int, nargs="*", default=[50, 100, 250, 1000])
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()

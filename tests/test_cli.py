@@ -276,13 +276,13 @@ def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
     assert len(pd.read_csv("predictions.csv")) == len(pd.read_parquet("vectors.parquet")) == 30
 
     (python,) = blocks("python")
-    shorter = python.replace("Regressor.from_pretrained()", "Regressor.from_pretrained(max_epochs=1, folds=2)")
+    shorter = python.replace("Regressor.from_pretrained()", "Regressor.from_pretrained(epochs=1, folds=2)")
     files = sorted(home.cifs.iterdir())
     names = {"structures": files[:20], "values": list(range(20)), "others": files[20:]}
     with redirect_stdout(io.StringIO()) as out:
         exec(shorter, names)
     assert names["vectors"].shape == (20, 64)
-    assert "max_epochs" in shorter
+    assert "epochs" in shorter
     assert len(out.getvalue().split()) >= 20
 
 

@@ -64,7 +64,7 @@ def test_pretraining(fraction, tmp_path, uninterrupted, saving_every_step):  # n
 def test_fine_tuning(nth, tmp_path):
     with seeded_weights(0):
         encoder = SiteNet(site_width=4, crystal_width=6, hidden=8)
-    regressor = CrystalRegressor(encoder, geometry=AllPairs(max_sites=12), max_epochs=1)
+    regressor = CrystalRegressor(encoder, geometry=AllPairs(max_sites=12), epochs=1)
     crystals = [
         type(one)(**{**vars(canonical(one)), "targets": {"size": one.volume}, "key": f"{one.key} {copy}"})
         for copy in range(2)

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.utils import estimator_checks
 
 from crystalmax.cells import canonical
-from crystalmax.checkpoint import Model, save
+from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.objectives import DeepInfoMax, Regression
+from crystalmax.objectives import DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import build, describe
@@ -48,7 +48,7 @@ def encoder(seed=0):
 def regressor(**options):
     return CrystalRegressor(
         encoder(),
-        **{"geometry": GEOMETRY, "max_epochs": 7, "folds": 2, "learning_rate": 4e-3, "sites_per_batch": 16, **options},
+        **{"geometry": GEOMETRY, "epochs": 7, "folds": 2, "learning_rate": 4e-3, "sites_per_batch": 16, **options},
     )
 
 
@@ -63,18 +63,59 @@ def test_it_predicts_new_crystals_better_than_the_mean(fitted):
     assert error < 0.5 * np.abs(VALUES.mean() - truth).mean()
 
 
-def test_it_stops_where_the_error_over_the_folds_is_lowest(fitted):
-    assert fitted.curve_.shape == (7,)
-    assert 1 <= fitted.epochs_ <= 7
-    assert fitted.curve_[fitted.epochs_ - 1] < fitted.curve_[0]
-    # Errors are in units of the variance of the labels, so knowing nothing is about 1.
-    assert fitted.curve_[0] == pytest.approx(1.0, abs=0.7)
+def test_a_prediction_is_the_mean_over_the_copies(fitted):
+    members = fitted.objective_.members
+    data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
+    each = [predict(member, GEOMETRY, data) for member in members]
+    assert len(each) == 2
+    assert not np.allclose(*each)
+    np.testing.assert_allclose(fitted.predict(CRYSTALS), np.mean(each, axis=0), rtol=1e-6)
 
 
-def test_without_folds_it_trains_to_the_end():
-    model = regressor(folds=0, max_epochs=3).fit(CRYSTALS, VALUES)
-    assert model.epochs_ == 3
-    assert len(model.curve_) == 0
+def test_a_label_left_out_is_predicted_by_a_copy_that_has_not_seen_it(fitted):
+    changed = VALUES.copy()
+    changed[3] += 1000
+    again = clone(fitted).fit(CRYSTALS, changed)
+    parts = KFold(2, shuffle=True, random_state=0).split(CRYSTALS)
+    outside = next(outside for _, outside in parts if 3 in outside)
+    np.testing.assert_array_equal(again.held_out_[outside], fitted.held_out_[outside])
+    inside = np.setdiff1d(np.arange(len(VALUES)), outside)
+    assert (again.held_out_[inside] != fitted.held_out_[inside]).all()
+    # In the order of the labels: those of one salt are nearer to each other than to the other's.
+    assert np.abs(fitted.held_out_ - VALUES).mean() < np.abs(VALUES - np.median(VALUES)).mean()
+
+
+def test_without_folds_one_copy_learns_from_all_labels():
+    model = regressor(folds=0, epochs=3).fit(CRYSTALS, VALUES)
+    assert len(model.objective_.members) == 1
+    assert len(model.held_out_) == 0
+    assert model.objective_.members[0].mean == pytest.approx(VALUES.mean())
+
+
+def moved(model):
+    """How far the encoders of all copies went from where they began, the longest step of any number."""
+    start = encoder().state_dict()
+    ends = [member.encoder.state_dict() for member in model.objective_.members]
+    return max((end[name] - start[name]).abs().max().item() for end in ends for name in start)
+
+
+def test_at_a_rate_of_0_the_encoder_stays_and_the_head_learns():
+    model = regressor(encoder_rate=0.0).fit(CRYSTALS, VALUES)
+    assert moved(model) == 0
+    assert np.abs(model.predict(CRYSTALS) - VALUES).mean() < np.abs(VALUES - np.median(VALUES)).mean()
+
+
+def test_at_a_lower_rate_the_encoder_goes_less_far():
+    slow, fast = (moved(regressor(folds=0, epochs=2, encoder_rate=rate).fit(CRYSTALS, VALUES)) for rate in (0.1, 1.0))
+    assert 0 < slow < 0.3 * fast
+
+
+def test_a_saved_model_predicts_the_same(fitted, tmp_path):
+    save(Model(fitted.objective_, GEOMETRY, {}), tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
+    np.testing.assert_allclose(predict(loaded.objective, GEOMETRY, data), fitted.predict(CRYSTALS), rtol=1e-6)
+    assert loaded.encoder is loaded.objective.members[0].encoder
 
 
 def test_the_given_encoder_is_not_changed(fitted):
@@ -85,7 +126,7 @@ def test_the_given_encoder_is_not_changed(fitted):
 
 
 def test_it_starts_from_the_weights_of_the_given_encoder():
-    still = regressor(folds=0, max_epochs=1, learning_rate=1e-30).fit(CRYSTALS, VALUES)
+    still = regressor(folds=0, epochs=1, learning_rate=1e-30).fit(CRYSTALS, VALUES)
     for name, weights in encoder().state_dict().items():
         torch.testing.assert_close(weights, still.objective_.encoder.state_dict()[name], rtol=0, atol=1e-20)
 
@@ -94,10 +135,10 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another():
     models = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(models))
-        models.append(regressor(seed=seed, max_epochs=2).fit(CRYSTALS, VALUES))
+        models.append(regressor(seed=seed, epochs=2).fit(CRYSTALS, VALUES))
     first, second, other = models
     np.testing.assert_array_equal(first.predict(CRYSTALS), second.predict(CRYSTALS))
-    np.testing.assert_array_equal(first.curve_, second.curve_)
+    np.testing.assert_array_equal(first.held_out_, second.held_out_)
     assert not np.allclose(first.predict(CRYSTALS), other.predict(CRYSTALS))
 
 
@@ -111,19 +152,19 @@ def test_predictions_do_not_depend_on_company_cell_or_order(fitted):
 
 def test_values_far_from_zero_are_scaled_back():
     crystals, values = CRYSTALS[:8], VALUES[:8]
-    plain = regressor(folds=0, max_epochs=2).fit(crystals, values).predict(crystals)
-    moved = regressor(folds=0, max_epochs=2).fit(crystals, 1e3 * values - 5e4).predict(crystals)
+    plain = regressor(folds=0, epochs=2).fit(crystals, values).predict(crystals)
+    moved = regressor(folds=0, epochs=2).fit(crystals, 1e3 * values - 5e4).predict(crystals)
     np.testing.assert_allclose(moved, 1e3 * plain - 5e4, rtol=1e-3)
 
 
 def test_equal_values_are_predicted_as_they_are():
-    model = regressor(folds=0, max_epochs=2).fit(CRYSTALS[:4], [3.0] * 4)
+    model = regressor(folds=0, epochs=2).fit(CRYSTALS[:4], [3.0] * 4)
     assert np.abs(model.predict(CRYSTALS) - 3.0).max() < 3.0
 
 
 def test_structures_and_values_may_be_columns_of_a_table():
     table = pd.DataFrame({"structure": CRYSTALS[:4], "value": VALUES[:4]}, index=[7, 3, 5, 1])
-    quick = regressor(folds=0, max_epochs=1)
+    quick = regressor(folds=0, epochs=1)
     from_lists = clone(quick).fit(CRYSTALS[:4], VALUES[:4].tolist()).predict(CRYSTALS)
     from_table = clone(quick).fit(table["structure"], table["value"]).predict(CRYSTALS)
     np.testing.assert_array_equal(from_table, from_lists)
@@ -163,7 +204,7 @@ def test_a_pickle_predicts_the_same(fitted):
 
 
 def test_it_works_in_cross_validation():
-    quick = regressor(folds=0, max_epochs=2)
+    quick = regressor(folds=0, epochs=2)
     predicted = cross_val_predict(quick, CRYSTALS, VALUES, cv=2)
     assert np.isfinite(predicted).all()
 
@@ -185,8 +226,8 @@ def test_sklearn_finds_nothing_wrong(check):
 def test_it_starts_from_a_run_folder(tmp_path):
     made = DeepInfoMax(encoder())
     save(Model(made, AllPairs(max_sites=9), {}), tmp_path)
-    model = CrystalRegressor.from_pretrained(tmp_path, folds=0, max_epochs=1)
-    assert (model.geometry, model.folds, model.max_epochs) == (AllPairs(max_sites=9), 0, 1)
+    model = CrystalRegressor.from_pretrained(tmp_path, folds=0, epochs=1)
+    assert (model.geometry, model.folds, model.epochs) == (AllPairs(max_sites=9), 0, 1)
     assert torch.equal(model.encoder.to_site.weight, made.encoder.to_site.weight)
 
 
@@ -203,11 +244,11 @@ def labelled_batch(values):
     return GEOMETRY(CrystalBatch.collate(labelled))
 
 
-def test_the_error_is_the_mean_square_in_units_of_the_deviation_over_known_values():
+def test_the_error_is_absolute_in_units_of_the_deviation_over_known_values():
     values = [9.0, float("nan"), 12.0, 10.5, float("nan"), 11.0]
     batch, made = labelled_batch(values), head()
     predicted = made.predict(batch).tolist()
-    expected = [((p - value) / 2.0) ** 2 for p, value in zip(predicted, values, strict=True) if value == value]
+    expected = [abs(p - value) / 2.0 for p, value in zip(predicted, values, strict=True) if value == value]
     terms = made(batch, torch.Generator())
     assert list(terms) == ["error"]
     assert terms["error"].item() == pytest.approx(sum(expected) / 4, rel=1e-5)
@@ -238,3 +279,21 @@ def test_a_whole_data_set_is_predicted_in_its_order():
     together = predict(made, GEOMETRY, CrystalDataset.from_crystals(crystals), sites_per_batch=4)
     alone = [made.predict(GEOMETRY(CrystalBatch.collate([one]))).item() for one in crystals]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_an_ensemble_keeps_the_protocol_and_survives_a_description():
+    members = [head(mean=mean) for mean in (1.0, 4.0)]
+    made = Ensemble(members)
+    assert isinstance(made, Objective)
+    twin = build(describe(made))
+    twin.load_state_dict(copy.deepcopy(made.state_dict()))
+    batch = labelled_batch([1.0] * 6)
+    assert torch.equal(twin.predict(batch), made.predict(batch))
+    torch.testing.assert_close(made.predict(batch), (members[0].predict(batch) + members[1].predict(batch)) / 2)
+    terms = [member(batch, torch.Generator())["error"] for member in members]
+    torch.testing.assert_close(made(batch, torch.Generator())["error"], sum(terms) / 2)
+
+
+def test_an_ensemble_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="give at least one regression"):
+        Ensemble([])

@@ -51,6 +51,6 @@ def test_vectors_are_those_of_the_crystal_and_not_of_its_cell(featurizer):
 
 
 def test_fine_tuning_starts_from_them():
-    regressor = CrystalRegressor.from_pretrained(max_epochs=1, folds=0)
+    regressor = CrystalRegressor.from_pretrained(epochs=1, folds=0)
     weights = load(SHIPPED).encoder.state_dict()
     assert all((regressor.encoder.state_dict()[name] == weights[name]).all() for name in weights)

@@ -20,8 +20,8 @@ def study(tmp_path_factory):
 class Deaf:
     """Learns a number made of everything that it is given, but for the network that it starts from."""
 
-    def __init__(self, encoder, *, geometry, max_epochs, folds, seed, accelerator):
-        self.geometry, self.epochs_, self.seed = geometry, max_epochs, seed
+    def __init__(self, encoder, *, geometry, epochs, folds, seed, accelerator):
+        self.geometry, self.epochs, self.seed = geometry, epochs, seed
 
     def fit_crystals(self, crystals, target):
         self.objective_ = self.seed + sum(place * crystal.targets[target] for place, crystal in enumerate(crystals, 1))

@@ -294,6 +294,58 @@ def test_impossible_plans_are_refused(name):
         replace(HOW, **{name: 0})
 
 
+def test_a_schedule_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="schedule is 'cosin'; give one of constant, cosine"):
+        Training(schedule="cosin")
+    with pytest.raises(ValueError, match="encoder_rate is -1"):
+        Training(encoder_rate=-1)
+
+
+def test_a_rate_rises_over_a_twentieth_and_falls_to_nothing_along_a_cosine():
+    how = Training(learning_rate=2.0, schedule="cosine")
+    rates = [how.rate(done) for done in (0.0, 0.025, 0.05, 0.525, 1.0)]
+    assert rates == pytest.approx([0.0, 1.0, 2.0, 1.0, 0.0])
+    assert {Training(learning_rate=2.0).rate(done) for done in (0.0, 0.3, 1.0)} == {2.0}
+
+
+def rates_of(monkeypatch, how):
+    """The rate of each group at each step."""
+    seen, step = [], torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        seen.append([group["lr"] for group in self.param_groups])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    made, _ = run(how=how)
+    return made, seen
+
+
+def test_each_step_has_the_rate_of_its_place_in_the_run_and_the_encoder_its_fraction(monkeypatch):
+    how = replace(HOW, schedule="cosine", encoder_rate=0.25)
+    _, seen = rates_of(monkeypatch, how)
+    expected = [how.rate(step / (HOW.epochs * STEPS)) for step in range(HOW.epochs * STEPS)]
+    np.testing.assert_allclose(seen, np.outer(expected, [0.25, 1.0]))
+
+
+def test_at_a_rate_of_0_the_encoder_stays_and_the_rest_does_not():
+    made, _ = run(how=replace(HOW, encoder_rate=0.0, weight_decay=0.1))
+    start = objective()
+    for name, weights in start.encoder.state_dict().items():
+        assert torch.equal(weights, made.encoder.state_dict()[name])
+    others = [name for name in start.state_dict() if not name.startswith("encoder.")]
+    assert any(not torch.equal(start.state_dict()[name], made.state_dict()[name]) for name in others)
+
+
+def test_dying_and_resuming_keeps_to_the_schedule(tmp_path, saving_every_step):
+    how = replace(HOW, schedule="cosine", encoder_rate=0.25)
+    with pytest.raises(Died):
+        run(tmp_path, how=how, made=Counting(objective(), at=5, act=die))
+    resumed = Counting(objective())
+    _, history = run(tmp_path, how=how, made=resumed)
+    assert_same((resumed.inner, without(history, "size")), run(how=how))
+
+
 def test_training_needs_two_crystals():
     with pytest.raises(ValueError, match="at least 2 crystals, but there are 1"):
         run(split=Split(train=ALL[:1], valid=ALL[:0]))

@@ -12,7 +12,7 @@ from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.objectives.supervised import Regression
+from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
@@ -28,7 +28,8 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
     """Fine-tune on canonical crystals with their target, and write a model folder.
 
     Returns:
-        Root mean square error over held-out folds, and that of always answering the mean; both in units of the target.
+        Mean absolute error of each label's prediction by a copy that has not seen it, and that of always answering the
+        median; both in units of the target.
 
     Raises:
         FileExistsError: `out` exists already.
@@ -36,11 +37,11 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} exists already; remove it or choose another name for the model")
     regressor.fit_crystals(crystals, target)
-    deviation = float(np.std([crystal.targets[target] for crystal in crystals]))
-    error = deviation * float(regressor.curve_[regressor.epochs_ - 1]) ** 0.5
-    extra = {"target": target, "labels": len(crystals), "epochs": regressor.epochs_, "error": error}
+    values = np.array([crystal.targets[target] for crystal in crystals])
+    error = float(np.abs(regressor.held_out_ - values).mean())
+    extra = {"target": target, "labels": len(crystals), "epochs": regressor.epochs, "error": error}
     checkpoint.save(Model(regressor.objective_, regressor.geometry, extra), out)
-    return error, deviation
+    return error, float(np.abs(values - np.median(values)).mean())
 
 
 def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
         ValueError: The model was not fine-tuned.
     """
     objective = model.objective
-    if not isinstance(objective, Regression):
+    if not isinstance(objective, Regression | Ensemble):
         raise ValueError("this model predicts nothing yet; fine-tune it with `crystalmax finetune`")
     return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 

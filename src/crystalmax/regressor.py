@@ -20,9 +20,9 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.objectives.supervised import Regression
+from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.shipped import SHIPPED
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.training import Rows, Split, Training, seeded_weights, train
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +30,27 @@ _TARGET = "target"
 
 
 class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
-    """A copy of an encoder, trained further together with a small head on labelled crystals.
+    """Copies of an encoder, each trained further together with a small head on labelled crystals, and averaged.
 
-    When to stop cannot be read off a validation set of five crystals. So the labels are first cut into folds, every
-    fold is predicted by a model that has not seen it, and the number of epochs is the one at which the error over
-    *all* labels is lowest; then one model is trained on all labels for that long.
+    The labels are cut into folds, and for each fold a copy learns from all others. A prediction is the mean of these
+    copies, and each label has one by a copy that has not seen it, which tells how large the errors are. When to stop
+    need not be chosen: the rate falls to nothing by the last epoch. The encoder is trained at a lower rate than the
+    head, so that few labels do not undo what it has learnt (Howard and Ruder, DOI 10.18653/v1/P18-1031).
 
     Args:
         encoder: Where to start from; it is copied, not changed.
         geometry: Makes the pairs that the encoder was trained on.
-        max_epochs: Passes over the labelled crystals at most.
-        learning_rate: Of AdamW.
+        epochs: Passes over the labelled crystals.
+        learning_rate: Of AdamW for the head; it rises over the first twentieth of the epochs, then falls to nothing.
+        encoder_rate: That of the encoder, as a fraction of it.
         sites_per_batch: Batches are filled up to about this many sites, and to at most an eighth of the labels.
-        folds: How many, to find when to stop; 0 trains for `max_epochs`.
-        seed: Of the head, the folds and the order of crystals.
+        folds: How many; 0 trains one copy on all labels, and no error is known.
+        seed: Of the heads, the folds and the order of crystals.
         accelerator: Where to train, as Lightning names it.
 
     Attributes:
-        epochs_: How many epochs the final model was trained for.
-        curve_: Mean squared error over held-out folds after each epoch, in units of the target's variance.
-        objective_: The trained encoder with its head.
+        objective_: The trained encoders with their heads.
+        held_out_: A prediction for each label by the copy that has not seen it; empty without folds.
     """
 
     def __init__(
@@ -57,16 +58,17 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         encoder: Encoder,
         *,
         geometry: Geometry = AllPairs(),  # noqa: B008  # frozen
-        max_epochs: int = 60,
-        learning_rate: float = 1e-3,
+        epochs: int = 40,
+        learning_rate: float = 3e-3,
+        encoder_rate: float = 0.2,
         sites_per_batch: int = 400,
         folds: int = 5,
         seed: int = 0,
         accelerator: str = "cpu",
     ) -> None:
         self.encoder, self.geometry = encoder, geometry
-        self.max_epochs, self.learning_rate, self.sites_per_batch = max_epochs, learning_rate, sites_per_batch
-        self.folds, self.seed, self.accelerator = folds, seed, accelerator
+        self.epochs, self.learning_rate, self.encoder_rate = epochs, learning_rate, encoder_rate
+        self.sites_per_batch, self.folds, self.seed, self.accelerator = sites_per_batch, folds, seed, accelerator
 
     @classmethod
     def from_pretrained(
@@ -104,18 +106,17 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         if len(data) < least:
             raise ValueError(f"{self.folds} folds need at least {least} labels, but there are {len(data)}")
         rows = np.arange(len(data))
-        self.epochs_, self.curve_ = self.max_epochs, np.empty(0)
-        if self.folds:
-            folds = KFold(self.folds, shuffle=True, random_state=self.seed).split(rows)
-            errors = np.zeros(self.max_epochs)
-            for fold, (inside, outside) in enumerate(folds):
-                log.info("finding when to stop: fold %d of %d", fold + 1, self.folds)
-                _, history = self._train(data, target, Split(rows[inside], rows[outside]), self.max_epochs)
-                errors += len(outside) * np.array([row["error"] for row in history if row["split"] == "valid"])
-            self.curve_ = errors / len(data)
-            self.epochs_ = int(_smoothed(self.curve_).argmin()) + 1
-        log.info("training on all %d labels for %d epochs", len(data), self.epochs_)
-        self.objective_, _ = self._train(data, target, Split(rows, rows[:0]), self.epochs_)
+        if not self.folds:
+            self.objective_, self.held_out_ = Ensemble([self._train(data, target, rows, 0)]).eval(), np.empty(0)
+            return self
+        members, self.held_out_ = [], np.empty(len(data))
+        for fold, (inside, outside) in enumerate(KFold(self.folds, shuffle=True, random_state=self.seed).split(rows)):
+            log.info("training without fold %d of %d", fold + 1, self.folds)
+            members.append(self._train(data, target, inside, fold))
+            self.held_out_[outside] = predict(
+                members[-1], self.geometry, CrystalDataset.from_crystals(data.crystals(outside))
+            )
+        self.objective_ = Ensemble(members).eval()
         return self
 
     def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
@@ -127,25 +128,31 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             out[rows] = predict(self.objective_, self.geometry, CrystalDataset.from_crystals(crystals))
         return out
 
-    def _train(
-        self, data: CrystalDataset, target: str, split: Split, epochs: int
-    ) -> tuple[Regression, list[dict[str, Any]]]:
-        values = data.target[split.train, data.target_names.index(target)]
-        with seeded_weights(self.seed):
+    def _train(self, data: CrystalDataset, target: str, rows: Rows, member: int) -> Regression:
+        values = data.target[rows, data.target_names.index(target)]
+        # Members that differ in their heads and orders too err more independently, so their mean errs less.
+        seed = int(np.random.SeedSequence([self.seed, member]).generate_state(1)[0])
+        with seeded_weights(seed):
             mean, deviation = float(values.mean()), float(values.std()) or 1.0
             objective = Regression(copy.deepcopy(self.encoder), target=target, mean=mean, deviation=deviation)
         # At least eight steps an epoch, however few labels there are.
-        sites = min(self.sites_per_batch, max(int(data.n_sites[split.train].sum()) // 8, 1))
+        sites = min(self.sites_per_batch, max(int(data.n_sites[rows].sum()) // 8, 1))
         how = Training(
-            epochs=epochs, sites_per_batch=sites, learning_rate=self.learning_rate, weight_decay=1e-2, seed=self.seed
+            epochs=self.epochs,
+            sites_per_batch=sites,
+            learning_rate=self.learning_rate,
+            encoder_rate=self.encoder_rate,
+            schedule="cosine",
+            weight_decay=1e-2,
+            seed=seed,
         )
         objective.train()
-        history = train(objective, data, split, how, geometry=self.geometry, accelerator=self.accelerator)
-        return objective.eval(), history
+        train(objective, data, Split(rows, rows[:0]), how, geometry=self.geometry, accelerator=self.accelerator)
+        return objective.eval()
 
 
 def predict(
-    objective: Regression, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
+    objective: Regression | Ensemble, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
 ) -> Float[np.ndarray, " crystals"]:
     """Predictions for a whole data set, in its order, made where the objective is."""
     out = np.empty(len(data))
@@ -154,8 +161,3 @@ def predict(
         for batch in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
             out[batch] = objective.predict(geometry(data.batch(batch).to(device))).double().cpu().numpy()
     return out
-
-
-def _smoothed(curve: Float[np.ndarray, " epochs"]) -> Float[np.ndarray, " epochs"]:
-    """A running mean over five epochs: the minimum of a noisy curve is luck."""
-    return np.convolve(np.pad(curve, 2, mode="edge"), np.full(5, 0.2), mode="valid")

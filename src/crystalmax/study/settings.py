@@ -28,7 +28,7 @@ class Budget:
         transfer_seeds: Trials of fine-tuning, for each number of labels.
         twins: Untrained networks beside each trained one.
         epochs: Of every pre-training, instead of the recipe's.
-        fine_tuning_epochs: At most, of every fine-tuning.
+        fine_tuning_epochs: Of every fine-tuning.
         trees: Of every forest.
         encoder_crystals: Structures that each network of the part `encoders` learns from, at most.
         encoder_epochs: At most, of these networks.
@@ -42,7 +42,7 @@ class Budget:
     transfer_seeds: int
     twins: int = 5
     epochs: int | None = None
-    fine_tuning_epochs: int = 60
+    fine_tuning_epochs: int = 40
     trees: int = 100
     encoder_crystals: int | None = None
     encoder_epochs: int | None = None

@@ -32,8 +32,8 @@ STARTS: dict[Start, tuple[str, str]] = {
 RECIPE = "infomax"
 """What is pre-trained, and the network of every start."""
 
-FOLDS = 2
-"""Parts that the labels are cut into to find when to stop: the fewest that let each label be predicted unseen."""
+FOLDS = 3
+"""Parts that the labels are cut into: a copy of the network learns from all but one of them, and all are averaged."""
 
 SUPERVISED = {"epochs": 12, "sites_per_batch": 400, "learning_rate": 1e-3, "weight_decay": 1e-2}
 """How a network is trained on all labels of the other property: as fine-tuning does, for a fixed time."""
@@ -76,7 +76,7 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
     regressor = CrystalRegressor(
         begin.model.encoder,
         geometry=begin.model.geometry,
-        max_epochs=study.budget.fine_tuning_epochs,
+        epochs=study.budget.fine_tuning_epochs,
         folds=FOLDS,
         seed=trial,
         accelerator=study.accelerator,
@@ -98,7 +98,7 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
         "seed": study.seed,
         "pool": len(study.pool(material, target)),
         "mae": np.abs(predictions - values[tested]).mean(),
-        "epochs": regressor.epochs_,
+        "epochs": regressor.epochs,
         **counts(material, tested, study.pool(material, target), begin.pretraining),
     }
     arrays = {"predictions": predictions[None].astype(np.float32), "measured": values[tested]}
