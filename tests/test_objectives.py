@@ -24,6 +24,7 @@ from crystalmax.intrinsic import (
     RadialDistribution,
     SpaceGroup,
     Statistics,
+    told,
 )
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
 from crystalmax.objectives.base import Objective
@@ -181,7 +182,7 @@ def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crysta
     crystals, rows = some_crystals(), np.array([0, 2, 3, 5])
     objective = Reconstruction(encoder(), intrinsics=[Density(), Statistics(farthest=1.5)])
     data = objective.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path)
-    values, names = baselines.statistics(crystals)
+    values, names = told(crystals)
     truth = Statistics(farthest=1.5).truth(data.batch(np.arange(len(crystals)))).numpy()
     assert truth.shape == (len(crystals), Statistics().width) == values.shape
     assert np.flatnonzero(np.isnan(truth).any(axis=1)).tolist() == [1, 4]

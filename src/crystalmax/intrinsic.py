@@ -1,6 +1,7 @@
 """What a structure itself says of a crystal, as numbers that a vector can be asked for."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,11 +134,12 @@ class Coordination(_Squared):
 
 @dataclass(frozen=True)
 class Statistics(_Squared):
-    """All numbers of `baselines.statistics`, each with mean 0 and deviation 1 in the crystals that are learnt from.
+    """Fractions, composition and structure statistics, each with mean 0 and deviation 1 where it is learnt from.
 
-    They need shells that a supercell may cut off, so they are made once, before training. Numbers farther than
-    `farthest` deviations from the mean count as that far: an element that few crystals have is an outlier in all of
-    them.
+    What electrons say of a composition (`baselines`) is not among them: a vector that has to tell it too has less room
+    for structure. Some need shells that a supercell may cut off, so all are made once, before training. Numbers
+    farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an outlier
+    in all of them.
 
     Attributes:
         farthest: In deviations.
@@ -164,14 +166,21 @@ class Statistics(_Squared):
         return numbers.clamp(-self.farthest, self.farthest)
 
 
+def told(crystals: Sequence[Crystal]) -> baselines.Features:
+    """What `Statistics` asks for: a row a crystal, and the names of the columns."""
+    asked = (baselines.element_fractions, baselines.composition_statistics, baselines.structure_statistics)
+    found = [make(crystals) for make in asked]
+    return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
+
+
 def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
-    return baselines.statistics(crystals)[0]
+    return told(crystals)[0]
 
 
 @cache
 def _columns() -> tuple[str, ...]:
     """Names of the statistics, as columns of a data set."""
-    return tuple(f"statistics: {name}" for name in baselines.statistics([])[1])
+    return tuple(f"statistics: {name}" for name in told([])[1])
 
 
 @dataclass(frozen=True)

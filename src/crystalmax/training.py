@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,12 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import Dataset, batches_of_sites
 from crystalmax.geometry import Geometry
+from crystalmax.history import count, sentence
 from crystalmax.joined import order
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
@@ -277,7 +278,7 @@ class _Module(pl.LightningModule):
             weight = share.counts * self.trainer.world_size / self.how.batches_per_step
             with nullcontext() if share is shares[-1] else self._without_exchange():
                 self.manual_backward(weight * total)
-            _add(sums, terms, batch.n_crystals * share.counts)
+            count(sums, terms, batch.n_crystals * share.counts)
         self.clip_gradients(cast(torch.optim.Optimizer, optimizer), self.how.clip, "norm")
         # By the place in the run alone, so that a resumed run has the rates of one that was not stopped.
         done = (self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches) / self.how.epochs
@@ -294,7 +295,7 @@ class _Module(pl.LightningModule):
             batch = self._batch(share.rows)
             # The same false samples every epoch, so that the curve shows the network and not the draw.
             terms = self.objective(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
-            _add(sums, terms, batch.n_crystals * share.counts)
+            count(sums, terms, batch.n_crystals * share.counts)
         self._count("valid", sums)
 
     def on_train_epoch_start(self) -> None:
@@ -311,7 +312,7 @@ class _Module(pl.LightningModule):
         self.sums, self.seconds = {}, 0.0
         # Fine-tuning trains many times over.
         level = logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG
-        log.log(level, "%s", _sentence(self.history, self.how.epochs, self.objective.chance))
+        log.log(level, "%s", sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
@@ -393,27 +394,3 @@ class _Saver(Checkpoint):
         partial.replace(path)
         with at_once(path.with_name("history.jsonl")) as file:
             file.write("".join(json.dumps(row) + "\n" for row in self.module.history).encode())
-
-
-def _add(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) -> None:
-    """Count the means over a batch; where it has no crystal that counts, only the names are new."""
-    sums["crystals"] = sums.get("crystals", 0.0) + n_crystals
-    for name, value in terms.items():
-        sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
-
-
-_BESIDE = ("epoch", "split", "crystals_per_second")
-"""What a row of the history says that is no loss."""
-
-
-def _sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
-    """The last epoch in one line."""
-    last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
-    shown = [
-        [f"{name} {value:.3f}" for name, value in row.items() if name not in _BESIDE and not name.endswith("_penalty")]
-        for row in last
-    ]
-    parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
-    line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
-    rate = max(row.get("crystals_per_second", 0.0) for row in last)
-    return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"

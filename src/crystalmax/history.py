@@ -1,0 +1,30 @@
+"""What is counted in an epoch, and what its end says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def count(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) -> None:
+    """Count the means over a batch; where it has no crystal that counts, only the names are new."""
+    sums["crystals"] = sums.get("crystals", 0.0) + n_crystals
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
+
+
+_BESIDE = ("epoch", "split", "crystals_per_second")
+"""What a row of the history says that is no loss."""
+
+
+def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
+    """The last epoch in one line."""
+    last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
+    shown = [
+        [f"{name} {value:.3f}" for name, value in row.items() if name not in _BESIDE and not name.endswith("_penalty")]
+        for row in last
+    ]
+    parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
+    line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
+    rate = max(row.get("crystals_per_second", 0.0) for row in last)
+    return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"
