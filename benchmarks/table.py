@@ -176,8 +176,12 @@ def processes() -> str:
     largest = found["largest_difference_of_a_loss"]
     rows = [
         ("largest difference of a loss", f"{largest:.0e}" if largest else "0"),
+        ("throughput of two over one, wall", f"{found['throughput_two_over_one_wall']:.2f}"),
+        ("of two that train apart, wall", f"{found['throughput_two_apart_over_one_wall']:.2f}"),
         ("throughput of two over one, CPU seconds", f"{found['throughput_two_over_one_cpu']:.2f}"),
         ("CPU seconds of both together over one", f"{found['cpu_seconds_two_over_one']:.2f}"),
+        ("of two that train apart", f"{found['cpu_seconds_two_apart_over_one']:.2f}"),
+        ("the slower process of a step over the mean", f"{found['slower_process_over_mean']:.2f}"),
     ]
     return table(("two processes", "measured"), rows)
 
@@ -239,7 +243,7 @@ def starts() -> str:
         (name.partition(", ")[2], labels, f"{row['random']:.3g}", f"{row['shipped']:.3g}", f"{row['ratio']:.2f}", won)
         for name, budgets in found["properties"].items()
         for labels, row in budgets.items()
-        for won in [f"{row['won']} of {found['trials']}"]
+        for won in [f"{row['won']} of {row.get('trials', found.get('trials'))}"]
     ]
     return table(("fine-tuned", "labels", "from random weights", "from those that ship", "ratio", "trials won"), rows)
 
