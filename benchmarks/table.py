@@ -243,7 +243,7 @@ def starts() -> str:
         (name.partition(", ")[2], labels, f"{row['random']:.3g}", f"{row['shipped']:.3g}", f"{row['ratio']:.2f}", won)
         for name, budgets in found["properties"].items()
         for labels, row in budgets.items()
-        for won in [f"{row['won']} of {row.get('trials', found.get('trials'))}"]
+        for won in [f"{row['won']} of {row['trials']}"]
     ]
     return table(("fine-tuned", "labels", "from random weights", "from those that ship", "ratio", "trials won"), rows)
 
