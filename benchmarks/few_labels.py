@@ -73,7 +73,7 @@ def main() -> None:
         return
     plan = LabelBudgets(n_draws=options.draws, seed=1)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
-    known = json.loads(options.rivals.read_text())["properties"] if options.rivals else {}
+    known = json.loads(options.rivals.read_text()) if options.rivals else {}
     found = {}
     for table, target, keep in PROPERTIES:
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
@@ -87,17 +87,20 @@ def main() -> None:
         }
         featurizer = CrystalFeaturizer()
         numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
-        widths = featurizer.blocks
+        blocks = featurizer.blocks
         peers = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
         # Vectors first.
-        ours = {"default": Ours(numbers, widths), "statistics": Ours(numbers[:, widths[0] :], widths[1:])}
+        ours = {"default": Ours(numbers, blocks), "statistics": Ours(numbers[:, blocks[0] :], blocks[1:])}
         draws = plan.draws(np.unique(groups, return_inverse=True)[1])
         one = delayed(errors_of_ours)
         tasks = [one(draw, name, each, y) for draw in reversed(draws) for name, each in ours.items()]
         mine = pd.DataFrame(Parallel(options.jobs)(tasks))
         budgets = sorted(mine.labels.unique().tolist())
         if known:
-            rivals = [{name: each[name] for name in OF_RIVALS if name in each} for each in known[f"{table}, {target}"]]
+            rivals = [
+                {name: each[name] for name in OF_RIVALS if name in each}
+                for each in known["properties"][f"{table}, {target}"]
+            ]
         else:
             scores = errors_of_rivals(plain | peers, y, groups, plan, options.jobs)
             few = [draw for draw in reversed(draws) if draw.number < DRAWS_OF_OTHERS]
@@ -112,7 +115,7 @@ def main() -> None:
             for labels, of_rivals in zip(budgets, rivals, strict=True)
         ]
         print(target, len(crystals), *found[f"{table}, {target}"], sep="\n", flush=True)
-    kept = {"rivals_of": json.loads(options.rivals.read_text())["commit"]} if options.rivals else {}
+    kept = {"rivals_of": known["commit"]} if known else {}
     publish({"draws": options.draws, "coverage": COVERAGE, "properties": found, **kept, **about()}, options.out)
 
 

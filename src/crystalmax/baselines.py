@@ -18,6 +18,9 @@ from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
 """One row a crystal, and what the columns are called."""
 
+Maker = Callable[[Sequence[Crystal]], Features]
+"""Makes them."""
+
 STATISTICS = ("mean", "deviation", "min", "max", "range")
 """What `composition_statistics` takes of each elemental property."""
 
@@ -110,7 +113,7 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
 
 
-COMPOSITION: tuple[Callable[[Sequence[Crystal]], Features], ...] = (
+COMPOSITION: tuple[Maker, ...] = (
     element_fractions,
     composition_statistics,
     valence_statistics,
@@ -129,7 +132,12 @@ def statistics_widths() -> tuple[int, ...]:
 
 def statistics(crystals: Sequence[Crystal]) -> Features:
     """All of the above side by side: what is known of a crystal without any learning."""
-    found = [make(crystals) for make in _BLOCKS]
+    return side_by_side(_BLOCKS, crystals)
+
+
+def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:
+    """The columns of several of these functions."""
+    found = [make(crystals) for make in makers]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 

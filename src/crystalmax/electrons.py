@@ -3,9 +3,7 @@
 The numbers of the elements live in `data/electrons.csv`, whose header has units, sources and the few decided values.
 """
 
-import csv
 from functools import cache
-from importlib.resources import files
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -15,8 +13,7 @@ from jaxtyping import Float, Int
 
 from crystalmax import elements
 
-_LINES = files("crystalmax").joinpath("data/electrons.csv").read_text(encoding="utf-8").splitlines()
-_ROWS = list(csv.DictReader(line for line in _LINES if not line.startswith("#")))
+_ROWS = elements.rows_of("electrons.csv")
 
 KINDS = "spdf"
 CAPACITY = {kind: 4 * degree + 2 for degree, kind in enumerate(KINDS)}

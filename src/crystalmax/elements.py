@@ -14,8 +14,14 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float
 
-_LINES = files("crystalmax").joinpath("data/elements.csv").read_text(encoding="utf-8").splitlines()
-_ROWS = list(csv.DictReader(line for line in _LINES if not line.startswith("#")))
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Rows of a table of the elements that ships, from hydrogen on, without the comments above it."""
+    lines = files("crystalmax").joinpath(f"data/{name}").read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+_ROWS = rows_of("elements.csv")
 
 FEATURES: tuple[str, ...] = tuple(name for name in _ROWS[0] if name not in {"symbol", "decided"})
 """Names of the features, in the order of the columns of `table`."""

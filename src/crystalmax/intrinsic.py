@@ -169,8 +169,7 @@ class Statistics(_Squared):
 def told(crystals: Sequence[Crystal]) -> baselines.Features:
     """What `Statistics` asks for: a row a crystal, and the names of the columns."""
     asked = (baselines.element_fractions, baselines.composition_statistics, baselines.structure_statistics)
-    found = [make(crystals) for make in asked]
-    return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
+    return baselines.side_by_side(asked, crystals)
 
 
 def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
