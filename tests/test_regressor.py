@@ -3,24 +3,28 @@
 import copy
 import pickle
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.utils import estimator_checks
 
+from crystalmax.baselines import formula
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
+from crystalmax.featurizer import encode
 from crystalmax.geometry import AllPairs
-from crystalmax.objectives import DeepInfoMax, Ensemble, Regression
+from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.regressor import CrystalRegressor, predict
+from crystalmax.small_data import SmallDataRegressor
 from crystalmax.spec import build, describe
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
@@ -63,24 +67,54 @@ def test_it_predicts_new_crystals_better_than_the_mean(fitted):
     assert error < 0.5 * np.abs(VALUES.mean() - truth).mean()
 
 
-def test_a_prediction_is_the_mean_over_the_copies(fitted):
-    members = fitted.objective_.members
+def test_a_prediction_is_the_mean_over_the_copies_and_what_frozen_vectors_say_beside(fitted):
+    made = fitted.objective_
     data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
-    each = [predict(member, GEOMETRY, data) for member in members]
+    each = [predict(member, GEOMETRY, data) for member in made.networks.members]
     assert len(each) == 2
     assert not np.allclose(*each)
-    np.testing.assert_allclose(fitted.predict(CRYSTALS), np.mean(each, axis=0), rtol=1e-6)
+    vectors = encode(encoder(), GEOMETRY, data)
+    rows = np.arange(len(CRYSTALS))
+    beside = SmallDataRegressor().fit(vectors, VALUES, rows)
+    tuned = np.empty(len(CRYSTALS))
+    for member, (_, outside) in zip(made.networks.members, folds(), strict=True):
+        tuned[outside] = predict(member, GEOMETRY, CrystalDataset.from_crystals(data.crystals(outside)))
+    of_copies, of_beside = (np.abs(told - VALUES).mean() for told in (tuned, beside.held_out_))
+    assert made.share == pytest.approx(3 * of_copies**-2 / (3 * of_copies**-2 + of_beside**-2))
+    expected = made.share * np.mean(each, axis=0) + (1 - made.share) * beside.predict(vectors)
+    np.testing.assert_allclose(fitted.predict(CRYSTALS), expected, rtol=1e-6)
+    np.testing.assert_allclose(fitted.held_out_, made.share * tuned + (1 - made.share) * beside.held_out_, rtol=1e-6)
+
+
+def folds():
+    """As the labels of `fitted` are cut: two formulas are too few to leave one out."""
+    rows = np.arange(len(CRYSTALS))
+    return GroupKFold(2, shuffle=True, random_state=0).split(rows, groups=rows)
+
+
+def test_labels_of_one_formula_are_left_out_together():
+    salts = [
+        rock_salt(5.0 + 0.1 * i, pair, key=f"{i}")
+        for i, pair in enumerate(2 * list(product(("Na", "K", "Rb"), ("F", "Cl", "Br"))))
+    ]
+    told = clone(regressor(epochs=1)).fit(salts, np.arange(len(salts)) / 7)
+    names = [formula(canonical(one)) for one in salts]
+    groups = told.objective_.groups.numpy()
+    assert len(set(zip(groups.tolist(), names, strict=True))) == len(set(names)) == len(salts) // 2
 
 
 def test_a_label_left_out_is_predicted_by_a_copy_that_has_not_seen_it(fitted):
     changed = VALUES.copy()
     changed[3] += 1000
     again = clone(fitted).fit(CRYSTALS, changed)
-    parts = KFold(2, shuffle=True, random_state=0).split(CRYSTALS)
-    outside = next(outside for _, outside in parts if 3 in outside)
-    np.testing.assert_array_equal(again.held_out_[outside], fitted.held_out_[outside])
-    inside = np.setdiff1d(np.arange(len(VALUES)), outside)
-    assert (again.held_out_[inside] != fitted.held_out_[inside]).all()
+    number = next(number for number, (_, outside) in enumerate(folds()) if 3 in outside)
+    data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
+    same, other = (
+        [predict(model.objective_.networks.members[copy], GEOMETRY, data) for model in (again, fitted)]
+        for copy in (number, 1 - number)
+    )
+    np.testing.assert_array_equal(*same)
+    assert (other[0] != other[1]).all()
     # In the order of the labels: those of one salt are nearer to each other than to the other's.
     assert np.abs(fitted.held_out_ - VALUES).mean() < np.abs(VALUES - np.median(VALUES)).mean()
 
@@ -92,10 +126,15 @@ def test_without_folds_one_copy_learns_from_all_labels():
     assert model.objective_.members[0].mean == pytest.approx(VALUES.mean())
 
 
+def members(model):
+    """The copies; one that was trained without folds has nothing beside it."""
+    return (model.objective_.networks if model.folds else model.objective_).members
+
+
 def moved(model):
     """How far the encoders of all copies went from where they began, the longest step of any number."""
     start = encoder().state_dict()
-    ends = [member.encoder.state_dict() for member in model.objective_.members]
+    ends = [member.encoder.state_dict() for member in members(model)]
     return max((end[name] - start[name]).abs().max().item() for end in ends for name in start)
 
 
@@ -115,7 +154,7 @@ def test_a_saved_model_predicts_the_same(fitted, tmp_path):
     loaded = load(tmp_path / "model")
     data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
     np.testing.assert_allclose(predict(loaded.objective, GEOMETRY, data), fitted.predict(CRYSTALS), rtol=1e-6)
-    assert loaded.encoder is loaded.objective.members[0].encoder
+    assert loaded.encoder is loaded.objective.networks.members[0].encoder
 
 
 def test_the_given_encoder_is_not_changed(fitted):
@@ -139,7 +178,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another():
     first, second, other = models
     np.testing.assert_array_equal(first.predict(CRYSTALS), second.predict(CRYSTALS))
     np.testing.assert_array_equal(first.held_out_, second.held_out_)
-    assert not np.allclose(first.predict(CRYSTALS), other.predict(CRYSTALS))
+    assert (first.predict(CRYSTALS) != other.predict(CRYSTALS)).all()
 
 
 def test_predictions_do_not_depend_on_company_cell_or_order(fitted):
@@ -297,3 +336,20 @@ def test_an_ensemble_keeps_the_protocol_and_survives_a_description():
 def test_an_ensemble_of_nothing_is_refused():
     with pytest.raises(ValueError, match="give at least one regression"):
         Ensemble([])
+
+
+def test_a_blend_keeps_the_protocol_and_survives_a_description():
+    made = Blend(Ensemble([head()]), encoder(1), labels=6, share=0.25)
+    assert isinstance(made, Objective)
+    batch = labelled_batch([9.0, 8.0, 12.0, 10.5, 7.0, 11.0])
+    with torch.inference_mode():
+        made.vectors.copy_(made.start(batch).crystals)
+        made.values.copy_(batch.targets["value"])
+        made.groups.copy_(torch.arange(6))
+        twin = build(describe(made))
+        twin.load_state_dict(copy.deepcopy(made.state_dict()))
+        torch.testing.assert_close(twin.predict(batch), made.predict(batch))
+        beside = torch.from_numpy(made.regressor.predict(made.vectors.numpy()))
+        torch.testing.assert_close(made.predict(batch), 0.25 * made.networks.predict(batch) + 0.75 * beside.float())
+    assert made.encoder is made.networks.members[0].encoder
+    assert torch.equal(made(batch, torch.Generator())["error"], made.networks(batch, torch.Generator())["error"])

@@ -206,7 +206,7 @@ def finetune(
     seed: int = 0,
     options: Options = GIVEN,
 ) -> None:
-    """Train an encoder further to predict a property: five copies, each without a fifth of the labels, and averaged.
+    """Train an encoder further to predict a property: five copies, each without a fifth of the labels, averaged.
 
     Args:
         out: The model folder to write.

@@ -12,6 +12,7 @@ from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
@@ -28,7 +29,7 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
     """Fine-tune on canonical crystals with their target, and write a model folder.
 
     Returns:
-        Mean absolute error of each label's prediction by a copy that has not seen it, and that of always answering the
+        Mean absolute error of each label's prediction by what has not seen it, and that of always answering the
         median; both in units of the target.
 
     Raises:
@@ -51,7 +52,7 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
         ValueError: The model was not fine-tuned.
     """
     objective = model.objective
-    if not isinstance(objective, Regression | Ensemble):
+    if not isinstance(objective, Regression | Ensemble | Blend):
         raise ValueError("this model predicts nothing yet; fine-tune it with `crystalmax finetune`")
     return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 

@@ -70,7 +70,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 
     Attributes:
         shares_: Share of each member: forest, process, process on transformed labels.
-        error_: Mean absolute error over the labels, each left out in turn; a little too good, as it chose the shares.
+        held_out_: A prediction for each label, left out in turn.
+        error_: Their mean absolute error; a little too good, as it chose the shares.
     """
 
     def __init__(self, trees: int = 100, *, blocks: Sequence[int] = (), random_state: int | None = 0) -> None:
@@ -108,9 +109,10 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             *(process.left_out(parts) for process in processes),
         )
         self.labels_ = y
-        errors = {shares: self._error(shares) for shares in _all_shares(len(self.members_))}
+        told = {shares: mixture(self.left_out_, shares, [0.5])[:, 0] for shares in _all_shares(len(self.members_))}
+        errors = {shares: float(np.abs(each - y).mean()) for shares, each in told.items()}
         self.shares_ = min(errors, key=lambda shares: errors[shares])
-        self.error_ = errors[self.shares_]
+        self.held_out_, self.error_ = told[self.shares_], errors[self.shares_]
         return self
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
@@ -142,9 +144,6 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         margin = 0.0 if enough.any() else float(np.quantile(beyond, level, method="higher"))
         low, high = self.predict_quantiles(X, _ends(MASSES[[mass]])).T
         return np.stack([low - margin, high + margin], axis=1)
-
-    def _error(self, shares: tuple[float, ...]) -> float:
-        return float(np.abs(mixture(self.left_out_, shares, [0.5])[:, 0] - self.labels_).mean())
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Objectives: what training minimises over an encoder."""
 
+from crystalmax.objectives.blend import Blend as Blend
 from crystalmax.objectives.contrastive import Contrastive as Contrastive
 from crystalmax.objectives.deep_infomax import DeepInfoMax as DeepInfoMax
 from crystalmax.objectives.mixture import Mixture as Mixture

@@ -1,0 +1,62 @@
+"""Fine-tuned networks, and beside them a regressor on vectors that stayed as they were."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoding import Encoder, width_of
+from crystalmax.objectives.supervised import Ensemble
+from crystalmax.small_data import SmallDataRegressor
+
+
+class Blend(nn.Module):
+    """Fine-tuned networks, and beside them a regressor for few labels on vectors of the encoder that they began with.
+
+    Networks follow what the vector did not know; a forest and Gaussian processes on the vector are better at what is
+    not smooth, such as gaps, many of which are 0. The regressor is fitted when it is first asked, which takes seconds.
+
+    Args:
+        networks: What was fine-tuned.
+        start: The encoder that it began with.
+        labels: How many the regressor is fitted to.
+        share: Of the networks in a prediction; the rest is the regressor's.
+        seed: Of the regressor.
+    """
+
+    chance = None
+    vectors: Float[Tensor, "labels width"]
+    values: Float[Tensor, " labels"]
+    groups: Int[Tensor, " labels"]
+
+    def __init__(self, networks: Ensemble, start: Encoder, *, labels: int, share: float = 0.5, seed: int = 0) -> None:
+        super().__init__()
+        self.networks, self.start, self.labels, self.share, self.seed = networks, start, labels, share, seed
+        self.register_buffer("vectors", torch.zeros(labels, width_of(start)))
+        self.register_buffer("values", torch.zeros(labels, dtype=torch.float64))
+        self.register_buffer("groups", torch.zeros(labels, dtype=torch.int64))
+
+    @property
+    def encoder(self) -> Encoder:
+        """That of the first network."""
+        return self.networks.encoder
+
+    @cached_property
+    def regressor(self) -> SmallDataRegressor:
+        """On the vectors of the labelled crystals; the same vectors and versions give the same."""
+        known = (each.cpu().numpy() for each in (self.vectors, self.values, self.groups))
+        return SmallDataRegressor(random_state=self.seed).fit(*known)
+
+    def predict(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
+        """Predictions in the units of the target."""
+        of_networks = self.networks.predict(batch)
+        beside = torch.from_numpy(self.regressor.predict(self.start(batch).crystals.detach().cpu().numpy()))
+        return self.share * of_networks + (1 - self.share) * beside.to(of_networks)
+
+    def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
+        """One term, `error`, that of the networks."""
+        terms: Mapping[str, Float[Tensor, ""]] = self.networks(batch, rng)
+        return terms
