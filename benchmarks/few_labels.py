@@ -31,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
+from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import Draw, FeatureSet, LabelBudgets, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
@@ -47,8 +48,6 @@ THEIRS = ("formation_energy_eV_per_atom",)
 OF_RIVALS = ("rival", "mae_of_rival", "intervals_of_others", "frozen", "mae_of_frozen")
 """What a result says of others, which does not change with our features and regressor."""
 
-Numbers = Mapping[str, np.ndarray]
-
 
 @dataclass(frozen=True)
 class Ours:
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE, as the scripts in peers/ write it")
-    parser.add_argument("--rivals", type=Path, help="an earlier result, to measure only what is ours")
+    parser.add_argument("--rivals", type=Path, help="an earlier result, to measure ours and --vectors only")
     parser.add_argument("--table", type=Path, help="only write the CIFs of all crystals to this table, for peers/")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -80,11 +79,6 @@ def main() -> None:
         y = np.array([crystal.targets[target] for crystal in crystals])
         groups = list(map(formula, crystals))
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
-        plain = {
-            "element fractions": element_fractions(crystals)[0],
-            "composition statistics": composition_statistics(crystals)[0],
-            "structure statistics": structure_statistics(crystals)[0],
-        }
         featurizer = CrystalFeaturizer()
         numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
         blocks = featurizer.blocks
@@ -96,26 +90,26 @@ def main() -> None:
         tasks = [one(draw, name, each, y) for draw in reversed(draws) for name, each in ours.items()]
         mine = pd.DataFrame(Parallel(options.jobs)(tasks))
         budgets = sorted(mine.labels.unique().tolist())
+        sets = {name: FeatureSet(values, "baseline") for name, values in peers.items()}
+        sets |= {} if known else plain(crystals)
+        scores = evaluate(sets, y, plan=plan, groups=groups, n_jobs=options.jobs).table if sets else None
+        rivals = [best_of(scores, labels, target not in THEIRS) for labels in budgets]
         if known:
-            rivals = [
-                {name: each[name] for name in OF_RIVALS if name in each}
-                for each in known["properties"][f"{table}, {target}"]
-            ]
+            rivals = list(map(better, known["properties"][f"{table}, {target}"], rivals))
         else:
-            scores = errors_of_rivals(plain | peers, y, groups, plan, options.jobs)
             few = [draw for draw in reversed(draws) if draw.number < DRAWS_OF_OTHERS]
             others = [delayed(intervals_of_others)(draw, ours["statistics"].columns, y) for draw in few]
             widths = pd.DataFrame(chain.from_iterable(Parallel(options.jobs)(others)))
             rivals = [
-                row_of_rivals(scores[scores.labels == labels], widths[widths.labels == labels], target not in THEIRS)
-                for labels in budgets
+                {**each, "intervals_of_others": widths_of_others(widths[widths.labels == labels])}
+                for each, labels in zip(rivals, budgets, strict=True)
             ]
         found[f"{table}, {target}"] = [
             row(labels, mine[mine.labels == labels], of_rivals)
             for labels, of_rivals in zip(budgets, rivals, strict=True)
         ]
         print(target, len(crystals), *found[f"{table}, {target}"], sep="\n", flush=True)
-    kept = {"rivals_of": known["commit"]} if known else {}
+    kept = {"rivals_of": f"{known.get('rivals_of', '')} {known['commit']}".strip()} if known else {}
     publish({"draws": options.draws, "coverage": COVERAGE, "properties": found, **kept, **about()}, options.out)
 
 
@@ -140,15 +134,16 @@ def numbers_of(table: pd.DataFrame, keys: Sequence[str]) -> np.ndarray:
     return columns.fillna(columns.median()).to_numpy()
 
 
-def errors_of_rivals(
-    features: Numbers, y: np.ndarray, groups: Sequence[str], plan: LabelBudgets, jobs: int
-) -> pd.DataFrame:
-    """Ridge and extra trees on each, and on what belongs together."""
-    composition, structure = features["composition statistics"], features["structure statistics"]
-    together = {"composition and structure statistics": np.concatenate([composition, structure], axis=1)}
-    sets = {name: FeatureSet(values, "baseline") for name, values in {**features, **together}.items()}
-    table = evaluate(sets, y, plan=plan, groups=groups, n_jobs=jobs).table
-    return table[table.kind == "baseline"]
+def plain(crystals: Sequence[Crystal]) -> dict[str, FeatureSet]:
+    """Numbers of a composition and of a structure, by themselves and together."""
+    composition, structure = composition_statistics(crystals)[0], structure_statistics(crystals)[0]
+    numbers = {
+        "element fractions": element_fractions(crystals)[0],
+        "composition statistics": composition,
+        "structure statistics": structure,
+        "composition and structure statistics": np.concatenate([composition, structure], axis=1),
+    }
+    return {name: FeatureSet(values, "baseline") for name, values in numbers.items()}
 
 
 def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray) -> dict[str, object]:
@@ -191,23 +186,35 @@ def interval(low: np.ndarray, high: np.ndarray, y: np.ndarray) -> dict[str, floa
     return {"covered": float(((low <= y) & (y <= high)).mean()), "width": float((high - low).mean())}
 
 
-def row_of_rivals(rivals: pd.DataFrame, widths: pd.DataFrame, fair: bool) -> dict[str, object]:
-    """Medians over draws at one number of labels; rivals are chosen by the very errors that we compare with."""
+def best_of(scores: pd.DataFrame | None, labels: int, fair: bool) -> dict[str, object]:
+    """The rival and the potential with the least median over draws, chosen by the very errors that we compare with."""
+    found: dict[str, object] = {}
+    if scores is None:
+        return found
+    rivals = scores[(scores.labels == labels) & (scores.kind == "baseline")]
     of_potential = rivals.features.isin(POTENTIALS)
-    plain, frozen = (
-        rivals[chosen].groupby(["features", "model"]).mae.median() for chosen in (~of_potential, of_potential)
-    )
-    found = {
-        "rival": ", ".join(plain.idxmin()),
-        "mae_of_rival": round(float(plain.min()), 4),
-        "intervals_of_others": {
-            name: {"covered": round(float(each.covered.mean()), 3), "width": round(float(each.width.median()), 4)}
-            for name, each in widths.groupby("method")
-        },
-    }
-    if fair and len(frozen):
-        found |= {"frozen": ", ".join(frozen.idxmin()), "mae_of_frozen": round(float(frozen.min()), 4)}
+    for name, chosen in (("rival", ~of_potential), ("frozen", of_potential)):
+        errors = rivals[chosen].groupby(["features", "model"]).mae.median()
+        if len(errors) and (fair or name == "rival"):
+            found |= {name: ", ".join(errors.idxmin()), f"mae_of_{name}": round(float(errors.min()), 4)}
     return found
+
+
+def better(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, object]:
+    """What an earlier result says of rivals, but for those that a new one beats."""
+    found = {name: known[name] for name in OF_RIVALS if name in known}
+    for name in ("rival", "frozen"):
+        if new.get(f"mae_of_{name}", np.inf) < found.get(f"mae_of_{name}", np.inf):
+            found |= {each: new[each] for each in (name, f"mae_of_{name}")}
+    return found
+
+
+def widths_of_others(widths: pd.DataFrame) -> dict[str, object]:
+    """How much intervals of other methods hold, and how wide they are."""
+    return {
+        name: {"covered": round(float(each.covered.mean()), 3), "width": round(float(each.width.median()), 4)}
+        for name, each in widths.groupby("method")
+    }
 
 
 def row(labels: int, mine: pd.DataFrame, rivals: Mapping[str, Any]) -> dict[str, object]:
