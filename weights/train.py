@@ -48,6 +48,19 @@ def crystals_of(path: Path, n_jobs: int) -> Iterator[Crystal]:
             yield replace(record.crystal, key=f"{path.stem}: {record.crystal.key}", targets={})
 
 
+def learnt_from(tables: Path, n_jobs: int = 1) -> list[Crystal]:
+    """Crystals of `LEARNT_FROM` whose formulas are neither evaluated nor reserved."""
+    kept_out = {formula(each) for name in EVALUATED for each in crystals_of(tables / f"{name}.parquet", n_jobs)}
+    learnt = []
+    for name in LEARNT_FROM:
+        for crystal in crystals_of(tables / f"{name}.parquet", n_jobs):
+            composition = formula(crystal)
+            # Carbon has one formula only.
+            if composition not in kept_out and not (reserved(composition) and name != "carbon_24"):
+                learnt.append(crystal)
+    return learnt
+
+
 def main() -> None:
     """Read, leave out, train, copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,15 +70,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    of_tables = {name: options.data / f"{name}.parquet" for name in (*LEARNT_FROM, *EVALUATED)}
-    kept_out = {formula(each) for name in EVALUATED for each in crystals_of(of_tables[name], options.jobs)}
-    learnt = []
-    for name in LEARNT_FROM:
-        for crystal in crystals_of(of_tables[name], options.jobs):
-            composition = formula(crystal)
-            # Carbon has one formula only.
-            if composition not in kept_out and not (reserved(composition) and name != "carbon_24"):
-                learnt.append(crystal)
+    learnt = learnt_from(options.data, options.jobs)
     print(Counter(crystal.key.partition(":")[0] for crystal in learnt))
     data = CrystalDataset.from_crystals(learnt)
     pretrain(data, options.out, recipe=RECIPE, epochs=options.epochs, resume=options.out.exists())

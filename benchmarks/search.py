@@ -1,0 +1,181 @@
+"""Searches the recipe of the weights that ship: networks, rates and batches, judged on development splits.
+
+    pip install optuna
+    OMP_NUM_THREADS=1 python benchmarks/search.py --data DIR --folder search --trials 50 --out search.json
+
+Every trial learns from the same structures, a sample of those that `weights/train.py` learns from, and is judged by
+ridge regression on its vectors. The labelled crystals are those of `vectors.py` without the ones that it tests, cut
+once more by formula. The score is the mean over properties and numbers of labels of the logarithm of the error, less
+that of the recipe as it ships, which is the first trial. The folder keeps the study: called again, it goes on.
+About a minute a trial on one core.
+"""
+
+import logging
+import pickle
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from machine import about, parser_of, publish
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from properties import PROPERTIES, unseen
+from train import learnt_from
+
+from crystalmax.baselines import formula
+from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset, Dataset
+from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.geometry import AllPairs
+from crystalmax.intrinsic import Statistics
+from crystalmax.spec import build
+from crystalmax.training import Split, Training, seeded_weights, train
+
+TESTED = LabelBudgets(seed=1)
+"""The plan of `vectors.py`, whose tested rows are not looked at here."""
+DEVELOPMENT = LabelBudgets(budgets=(100, 400), n_draws=8, seed=2)
+SHIPPED: dict[str, Any] = {
+    "learning_rate": 8.12e-4,
+    "schedule": "constant",
+    "weight_decay": 1e-4,
+    "sites_per_batch": 1200,
+    "site_width": 32,
+    "crystal_width": 64,
+    "hidden": 64,
+    "distance": "ScaledDistance",
+}
+EPOCHS = 6
+MAX_SITES = 50
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Crystals of one property that may be looked at."""
+
+    name: str
+    data: CrystalDataset
+    values: np.ndarray
+    formulas: list[str]
+
+
+def main() -> None:
+    """Search, print, write JSON."""
+    parser = parser_of(__doc__, crystals=4000)
+    parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls")
+    parser.add_argument("--structures", type=int, default=8000, help="to learn from")
+    parser.add_argument("--trials", type=int, default=50, help="how many there are to be in the end")
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data, labelled = kept(options.folder, options.data, options.structures, options.crystals)
+    learnt = np.arange(len(data))
+    prepared = Statistics().prepared(data, learnt, options.folder)
+
+    def score(trial: optuna.Trial) -> float:
+        chosen = suggested(trial)
+        began = time.process_time()
+        featurizer = trained(prepared, learnt, chosen)
+        trial.set_user_attr("cpu_seconds", round(time.process_time() - began, 1))
+        found = errors(featurizer, labelled)
+        trial.set_user_attr("errors", found)
+        first = trial.study.trials[0]
+        start = first.user_attrs["errors"] if trial.number else found
+        return float(np.mean([np.log(found[cell] / start[cell]) for cell in found]))
+
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(options.folder / "study.log"))),
+        study_name="recipe",
+        sampler=optuna.samplers.TPESampler(seed=0, multivariate=True, n_startup_trials=12),
+        load_if_exists=True,
+    )
+    if not study.trials:
+        study.enqueue_trial(SHIPPED)
+    finished = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    study.optimize(score, n_trials=max(options.trials - len(finished), 0))
+    finished = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    rows = [
+        {"trial": one.number, "score": round(one.value or 0.0, 4), **one.params, **one.user_attrs}
+        for one in sorted(finished, key=lambda one: one.value or 0.0)
+    ]
+    weight = optuna.importance.get_param_importances(study)
+    found = {"structures": len(data), "epochs": EPOCHS, "importance": {k: round(v, 3) for k, v in weight.items()}}
+    publish({**found, "trials": rows, **about()}, options.out)
+
+
+def kept(folder: Path, tables: Path, n_structures: int, most: int) -> tuple[CrystalDataset, list[Labelled]]:
+    """Structures to learn from, and labelled crystals to judge by; read once."""
+    path = folder / "crystals.pickle"  # written and read by this script alone
+    if not path.exists():
+        structures = learnt_from(tables)
+        rows = np.sort(np.random.default_rng(4).permutation(len(structures))[:n_structures])
+        chosen = [structures[row] for row in rows.tolist()]
+        found = [
+            (target, development(unseen(tables / f"{table}.parquet", target, keep, most)))
+            for table, target, keep in PROPERTIES
+        ]
+        path.write_bytes(pickle.dumps((chosen, found)))
+    chosen, found = pickle.loads(path.read_bytes())
+    return CrystalDataset.from_crystals(chosen), [
+        Labelled(
+            target,
+            CrystalDataset.from_crystals(crystals),
+            np.array([crystal.targets[target] for crystal in crystals]),
+            list(map(formula, crystals)),
+        )
+        for target, crystals in found
+    ]
+
+
+def development(crystals: list[Crystal]) -> list[Crystal]:
+    """Those that `vectors.py` does not test."""
+    draws = TESTED.draws(np.unique(list(map(formula, crystals)), return_inverse=True)[1])
+    ((_, tested),) = draws[0].parts
+    return [crystals[row] for row in np.setdiff1d(np.arange(len(crystals)), tested).tolist()]
+
+
+def suggested(trial: optuna.Trial) -> dict[str, Any]:
+    """The space that is searched."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
+        "schedule": trial.suggest_categorical("schedule", ["constant", "cosine"]),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
+        "sites_per_batch": trial.suggest_categorical("sites_per_batch", [600, 1200, 2400]),
+        "site_width": trial.suggest_categorical("site_width", [32, 64, 96]),
+        "crystal_width": trial.suggest_categorical("crystal_width", [64, 96, 128]),
+        "hidden": trial.suggest_categorical("hidden", [64, 96, 128]),
+        "distance": trial.suggest_categorical("distance", ["ScaledDistance", "GaussianBasis"]),
+    }
+
+
+def trained(data: Dataset, rows: np.ndarray, chosen: dict[str, Any]) -> CrystalFeaturizer:
+    """What a recipe with these choices learns."""
+    widths = {name: chosen[name] for name in ("site_width", "crystal_width", "hidden")}
+    encoder = {"use": "SiteNet", **widths, "distance": {"use": chosen["distance"]}}
+    names = ("learning_rate", "schedule", "weight_decay", "sites_per_batch")
+    how = Training(epochs=EPOCHS, **{name: chosen[name] for name in names})
+    geometry = AllPairs(max_sites=MAX_SITES)
+    with seeded_weights(how.seed):
+        statistics = {"use": "Statistics"}
+        objective = build({"use": "Reconstruction", "hidden": 0, "encoder": encoder, "intrinsics": [statistics]})
+    train(objective, data, Split(rows, rows[:0]), how, geometry=geometry)
+    return CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)
+
+
+def errors(featurizer: CrystalFeaturizer, labelled: list[Labelled]) -> dict[str, float]:
+    """Median error of ridge regression on the vectors, by property and number of labels."""
+    ridge = {"ridge": default_models()["ridge"]}
+    found = {}
+    for each in labelled:
+        features = {"vectors": FeatureSet(featurizer.numbers(each.data), "pretrained")}
+        table = evaluate(features, each.values, models=ridge, plan=DEVELOPMENT, groups=each.formulas).table
+        for labels, mae in table[table.model == "ridge"].groupby("labels").mae.median().items():
+            found[f"{each.name}, {labels}"] = round(float(mae), 5)
+    return found
+
+
+if __name__ == "__main__":
+    main()
