@@ -7,7 +7,8 @@ Crystals are made from those of a table: each element gives way to one of its gr
 They are written as CIF text into a Parquet table, which is ingested as a user's would be; of more than `--text` they
 come as objects in their canonical cells, since reading text costs each crystal the same. Every stage runs in a process
 of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of mapped files,
-which the system takes back whenever it needs room, `anonymous` does not.
+which the system takes back whenever it needs room, `anonymous` does not. Steps of the smallest and of the largest data
+set are compared in turns, without a look at memory, which costs time, since a busy machine moves them by more.
 """
 
 import json
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -66,18 +68,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of training")
     parser.add_argument("--text", type=int, default=100_000, help="largest size that is ingested from CIF text")
     parser.add_argument("--slow", type=int, default=10_000, help="largest size for fingerprints and statistics")
+    parser.add_argument("--turns", type=int, default=5, help="of steps of the smallest and the largest; 0 for none")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    known = json.loads(options.out.read_text())["sizes"] if options.out and options.out.exists() else []
-    rows = {row["crystals"]: row for row in known}
+    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    rows, turns = {row["crystals"]: row for row in known.get("sizes", [])}, known.get("turns", {})
     for size in options.sizes:
         row = rows.setdefault(size, {"crystals": size})
         for name, stage in stages(options, size).items():
             if name not in row:
                 row[name] = alone(*stage)
                 found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
-                publish({**about(), **found}, options.out)
+                publish({**about(), **found, "turns": turns}, options.out)
+    if options.turns:
+        turns = {recipe: in_turns(options, recipe) for recipe in ("infomax", "intrinsic")}
+        found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
+        publish({**about(), **found, "turns": turns}, options.out)
     if options.figure:
         options.figure.write_text(svg(draw(sorted(rows.values(), key=lambda row: row["crystals"])), "large"))
 
@@ -98,6 +105,19 @@ def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
     else:
         found["intrinsic_made_up"] = (trained_on_made_up_numbers, data, run, options.steps)
     return found
+
+
+def in_turns(options: Namespace, recipe: str) -> Measured:
+    """CPU time of a step from the smallest and the largest data set in turns; numbers to tell are made up in both."""
+    train = trained_on_made_up_numbers if recipe == "intrinsic" else partial(trained, recipe=recipe)
+    sizes = min(options.sizes), max(options.sizes)
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for _ in range(options.turns):
+        for size in sizes:
+            data, run = options.folder / f"{size}", options.folder / f"{size}_turn"
+            found[size].append(apart(train, data, run, steps=options.steps)["step_cpu_ms"])
+    small, large = (float(np.median(each)) for each in found.values())
+    return {"step_cpu_ms": found, "ratio": round(large / small, 3)}
 
 
 def draw(rows: list[Measured]) -> Figure:
@@ -125,8 +145,13 @@ def draw(rows: list[Measured]) -> Figure:
 
 def alone(stage: Callable[..., Measured], *arguments: object) -> Measured:
     """What a stage gives, run in a process of its own, with the memory that it took."""
+    return apart(watched, stage, arguments)
+
+
+def apart(stage: Callable[..., Measured], *arguments: object, **options: object) -> Measured:
+    """What a stage gives, run in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(watched, stage, arguments).result()
+        return pool.submit(stage, *arguments, **options).result()
 
 
 def watched(stage: Callable[..., Measured], arguments: tuple[object, ...]) -> Measured:
