@@ -86,6 +86,16 @@ def test_a_prediction_is_the_mean_over_the_copies_and_what_frozen_vectors_say_be
     np.testing.assert_allclose(fitted.held_out_, made.share * tuned + (1 - made.share) * beside.held_out_, rtol=1e-6)
 
 
+def test_of_many_labels_the_copies_stand_alone(monkeypatch):
+    monkeypatch.setattr("crystalmax.regressor._FEW", len(CRYSTALS) - 1)
+    model = regressor(epochs=2).fit(CRYSTALS, VALUES)
+    assert isinstance(model.objective_, Ensemble)
+    data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
+    each = [predict(member, GEOMETRY, data) for member in model.objective_.members]
+    np.testing.assert_allclose(model.predict(CRYSTALS), np.mean(each, axis=0), rtol=1e-6)
+    assert (np.abs(model.held_out_ - each).min(axis=0) < 1e-4).all()
+
+
 def folds():
     """As the labels of `fitted` are cut: two formulas are too few to leave one out."""
     rows = np.arange(len(CRYSTALS))

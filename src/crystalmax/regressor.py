@@ -30,6 +30,8 @@ from crystalmax.training import Rows, Split, Training, seeded_weights, train
 log = logging.getLogger(__name__)
 
 _TARGET = "target"
+_FEW = 3000
+"""Labels at most for which frozen vectors help; their processes cost the cube of this."""
 _OF_NETWORKS = 3.0
 """How much more the mean of all copies weighs than one with the same error: what it errs less is not known."""
 
@@ -45,7 +47,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     the head, so that few labels do not undo what it has learnt (Howard and Ruder, DOI 10.18653/v1/P18-1031).
 
     Beside the mean of the copies stands a `SmallDataRegressor` on vectors of the encoder as it started. Both weigh with
-    the inverse square of their errors on labels left out, the mean of the copies three times.
+    the inverse square of their errors on labels left out, the mean of the copies three times. Of more than 3,000 labels
+    the networks learn enough, and stand alone.
 
     Args:
         encoder: Where to start from; it is copied, not changed.
@@ -59,7 +62,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         accelerator: Where to train, as Lightning names it.
 
     Attributes:
-        objective_: What predicts: a `Blend`, or without folds an `Ensemble` of one.
+        objective_: What predicts: a `Blend`, or an `Ensemble` of many labels or without folds.
         held_out_: A prediction for each label by what has not seen it; empty without folds.
     """
 
@@ -128,14 +131,16 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             log.info("training without fold %d of %d", fold + 1, self.folds)
             members.append(self._train(data, target, inside, fold))
             tuned[outside] = predict(members[-1], self.geometry, CrystalDataset.from_crystals(data.crystals(outside)))
-        values = data.target[:, data.target_names.index(target)]
-        self.objective_, self.held_out_ = self._beside(Ensemble(members), tuned, data, values, groups)
+        self.objective_, self.held_out_ = Ensemble(members).eval(), tuned
+        if len(data) <= _FEW:
+            self.objective_, self.held_out_ = self._beside(self.objective_, tuned, data, target, groups)
         return self
 
     def _beside(
-        self, networks: Ensemble, tuned: Predictions, data: CrystalDataset, values: Predictions, groups: Rows
+        self, networks: Ensemble, tuned: Predictions, data: CrystalDataset, target: str, groups: Rows
     ) -> tuple[Blend, Predictions]:
         """What predicts in the end, and what it says of labels left out."""
+        values = data.target[:, data.target_names.index(target)]
         vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
         weight = _OF_NETWORKS * frozen.error_**2
@@ -143,6 +148,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         blend = Blend(networks, copy.deepcopy(self.encoder), labels=len(values), share=share, seed=self.seed)
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
+        blend.regressor = frozen  # as it would be fitted again
         return blend.eval(), share * tuned + (1 - share) * frozen.held_out_
 
     def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
