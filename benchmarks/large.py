@@ -83,6 +83,7 @@ def main() -> None:
                 publish({**about(), **found, "turns": turns}, options.out)
     if options.turns:
         turns = {recipe: in_turns(options, recipe) for recipe in ("infomax", "intrinsic")}
+        turns["stages_of"] = known.get("commit")  # those that were kept
         found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
         publish({**about(), **found, "turns": turns}, options.out)
     if options.figure:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = ("perov_5", "carbon_24", "matbench_phonons")
 RATES = "crystals_per_cpu_second"
+POTENTIALS = ("chgnet", "sevennet")
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -189,20 +190,33 @@ def processes() -> str:
 def few_labels() -> str:
     """The default featuriser and regressor against rivals, a row for each property."""
     (found,) = results("few_labels.json").values()
-    rows = [
-        (
-            name.partition(", ")[2],
-            _joined(f"{row['mae_of_rival']:.3g}" for row in budgets),
-            _joined(f"{row['mae_of_frozen']:.3g}" for row in budgets) if "frozen" in budgets[0] else "no fair rival",
-            _joined(f"{row['mae_of_statistics']:.3g}" for row in budgets),
-            _joined(f"{row['mae']:.3g}" for row in budgets),
-            _joined(f"{row['ratio']:.2f}" for row in budgets),
-            _joined(f"{row['ratio_to_statistics']:.2f}" for row in budgets),
+    (further,) = results("rivals.json").values()
+    rows = []
+    for name, budgets in found["properties"].items():
+        mine, plain = [row["mae"] for row in budgets], [row["mae_of_rival"] for row in budgets]
+        frozen = [row["mae_of_frozen"] for row in budgets] if "frozen" in budgets[0] else None
+        for kind, properties in further["rivals"].items():
+            theirs = [row["mae"] for row in properties.get(name, [])]
+            if theirs and kind not in POTENTIALS:
+                plain = list(map(min, plain, theirs))
+            elif theirs and frozen:
+                frozen = list(map(min, frozen, theirs))
+        rows.append(
+            (
+                name.partition(", ")[2],
+                *(_joined(f"{value:.3g}" for value in each) if each else "no fair rival" for each in (plain, frozen)),
+                _joined(f"{row['mae_of_statistics']:.3g}" for row in budgets),
+                _joined(f"{value:.3g}" for value in mine),
+                *(
+                    _joined(f"{a / b:.2f}" for a, b in zip(mine, each, strict=True)) if each else ""
+                    for each in (plain, frozen)
+                ),
+                _joined(f"{row['ratio_to_statistics']:.2f}" for row in budgets),
+            )
         )
-        for name, budgets in found["properties"].items()
-    ]
-    head = ("best plain rival", "best frozen potential", "ours, statistics alone", "ours", "to rival", "to statistics")
-    return table(("error at 50 / 100 / 250 / 1,000 labels", *head), rows)
+    head = ("best plain rival", "best frozen potential", "ours, statistics alone", "ours")
+    ratios = ("to rival", "to potential", "to statistics")
+    return table(("error at 50 / 100 / 250 / 1,000 labels", *head, *ratios), rows)
 
 
 def intervals() -> str:
@@ -223,6 +237,88 @@ def intervals() -> str:
             )
         )
     return table(("held: width, at 50 / 100 / 250 / 1,000 labels", "ours", *others[0]), rows)
+
+
+def rivals() -> str:
+    """Vectors from elsewhere, one kind at a time, a row for each kind and property."""
+    (found,) = results("rivals.json").values()
+    (ours,) = results("few_labels.json").values()
+    rows = [
+        (
+            name,
+            target.partition(", ")[2],
+            _joined(f"{row['mae']:.3g}" for row in budgets),
+            _joined(
+                f"{mine['mae'] / row['mae']:.2f}" for mine, row in zip(ours["properties"][target], budgets, strict=True)
+            ),
+        )
+        for name, properties in found["rivals"].items()
+        for target, budgets in properties.items()
+    ]
+    return table(("rival", "error at 50 / 100 / 250 / 1,000 labels", "", "ours to it"), rows)
+
+
+def held() -> str:
+    """How many values intervals of 90 % hold where each draw tests other crystals, a row for each property."""
+    (found,) = results("intervals.json").values()
+    rows = [
+        (
+            name.partition(", ")[2],
+            *(_joined(f"{100 * row[key]:.1f}" for row in budgets) for key in ("covered", "standard_error")),
+        )
+        for name, budgets in found["properties"].items()
+    ]
+    return table(("held, %, at 50 / 100 / 250 / 1,000 labels", "mean over splits", "standard error"), rows)
+
+
+def searched() -> str:
+    """The best trials of the search of a recipe, and the recipe as it ships."""
+    (found,) = results("search.json").values()
+    best, ships = found["trials"][:5], [row for row in found["trials"] if row["trial"] == 0]
+    columns = [name for name in found["importance"] if name in ships[0]]
+    rows = [
+        (
+            "as it ships" if row in ships else str(row["trial"]),
+            *(f"{row[name]:.1e}" if isinstance(row[name], float) else str(row[name]) for name in columns),
+            f"{row['cpu_seconds']:.0f}",
+            f"{row['score']:+.3f}",
+        )
+        for row in best + ships
+    ]
+    return table(("trial", *(name.replace("_", " ") for name in columns), "CPU s", "score"), rows)
+
+
+def large() -> str:
+    """What grows with the number of crystals, a column for each number."""
+    (found,) = results("large.json").values()
+    sizes = {row["crystals"]: row for row in found["sizes"]}
+    stores = [row.get("ingest") or row["ingest_objects"] for row in sizes.values()]
+    told = [row.get("intrinsic") or row["intrinsic_made_up"] for row in sizes.values()]
+
+    def memory(stages: Iterable[Mapping[str, Any]]) -> list[str]:
+        return ["{anonymous} / {resident}".format(**each["MiB_most"]) for each in stages]
+
+    rows = [
+        (
+            "ingest, crystals a CPU second",
+            *(
+                f"{store['crystals_per_cpu_second']:,}{'' if 'ingest' in row else ' (from objects)'}"
+                for store, row in zip(stores, sizes.values(), strict=True)
+            ),
+        ),
+        ("data set, MB", *(f"{store['bytes'] / 1e6:.0f}" for store in stores)),
+        ("open it, ms", *(f"{1e3 * row['open']['seconds']:.0f}" for row in sizes.values())),
+        ("memory of ingest, MiB, anonymous / resident", *memory(stores)),
+        ("memory of `infomax`", *memory(row["infomax"] for row in sizes.values())),
+        ("memory of `intrinsic`", *memory(told)),
+    ]
+    for recipe in ("infomax", "intrinsic"):
+        turns = found.get("turns", {}).get(recipe)
+        if turns is None:
+            continue
+        small, *_, most = (f"{sorted(each)[len(each) // 2]:.0f}" for each in turns["step_cpu_ms"].values())
+        rows.append((f"`{recipe}`: CPU ms a step, in turns", small, *[""] * (len(sizes) - 2), most))
+    return table(("", *(f"10^{len(str(size)) - 1}" for size in sizes)), rows)
 
 
 def vectors() -> str:
@@ -306,6 +402,10 @@ TABLES = {
     "processes": processes,
     "few_labels": few_labels,
     "intervals": intervals,
+    "rivals": rivals,
+    "held": held,
+    "searched": searched,
+    "large": large,
     "vectors": vectors,
     "starts": starts,
     "fine_tuning": fine_tuning,
