@@ -79,15 +79,19 @@ def main() -> None:
         for name, stage in stages(options, size).items():
             if name not in row:
                 row[name] = alone(*stage)
-                found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
-                publish({**about(), **found, "turns": turns}, options.out)
+                keep(options, rows, turns)
     if options.turns:
         turns = {recipe: in_turns(options, recipe) for recipe in ("infomax", "intrinsic")}
         turns["stages_of"] = known.get("commit")  # those that were kept
-        found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values())}
-        publish({**about(), **found, "turns": turns}, options.out)
+        keep(options, rows, turns)
     if options.figure:
         options.figure.write_text(svg(draw(sorted(rows.values(), key=lambda row: row["crystals"])), "large"))
+
+
+def keep(options: Namespace, rows: dict[int, Measured], turns: Measured) -> None:
+    """Print and write everything so far."""
+    found = {"data": options.data.stem, "steps": options.steps, "sizes": list(rows.values()), "turns": turns}
+    publish({**about(), **found}, options.out)
 
 
 def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:

@@ -313,9 +313,7 @@ def large() -> str:
         ("memory of `intrinsic`", *memory(told)),
     ]
     for recipe in ("infomax", "intrinsic"):
-        turns = found.get("turns", {}).get(recipe)
-        if turns is None:
-            continue
+        turns = found["turns"][recipe]
         small, *_, most = (f"{sorted(each)[len(each) // 2]:.0f}" for each in turns["step_cpu_ms"].values())
         rows.append((f"`{recipe}`: CPU ms a step, in turns", small, *[""] * (len(sizes) - 2), most))
     return table(("", *(f"10^{len(str(size)) - 1}" for size in sizes)), rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,9 @@ from torch import Generator, Tensor, nn
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.objectives.supervised import Ensemble
-from crystalmax.small_data import SmallDataRegressor
+
+if TYPE_CHECKING:
+    from crystalmax.small_data import SmallDataRegressor
 
 
 class Blend(nn.Module):
@@ -45,8 +48,10 @@ class Blend(nn.Module):
         return self.networks.encoder
 
     @cached_property
-    def regressor(self) -> SmallDataRegressor:
+    def regressor(self) -> "SmallDataRegressor":
         """On the vectors of the labelled crystals; the same vectors and versions give the same."""
+        from crystalmax.small_data import SmallDataRegressor  # what else needs objectives needs no forest
+
         known = (each.cpu().numpy() for each in (self.vectors, self.values, self.groups))
         return SmallDataRegressor(random_state=self.seed).fit(*known)
 
