@@ -62,7 +62,7 @@ def main() -> None:
     models = {**default_models(), "extra trees": ExtraTreesRegressor(60, max_features=1 / 3)}
     errors = {}
     for target in TARGETS:
-        y = np.array(data.target[:, data.target_names.index(target)])
+        y = data.values(target)
         scores = evaluate(vectors, y, plan=LabelBudgets(n_draws=10), models=models).table
         scores["features"] = scores.features.where(scores.kind != "untrained", "untrained")
         medians = scores.groupby(["features", "model", "labels"]).mae.median().round(4)

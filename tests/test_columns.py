@@ -1,7 +1,4 @@
-"""Arrays on disk: what is made once, mapped, and forgotten between two looks."""
-
-import re
-from pathlib import Path
+"""Numbers of every crystal that are made once and kept on disk."""
 
 import numpy as np
 import pytest
@@ -9,9 +6,8 @@ from joblib import parallel_config
 
 from crystalmax import columns
 from crystalmax.columns import standardised
-from crystalmax.dataset import CrystalDataset, DatasetWriter
-from crystalmax.mapping import forget, mapped
-from crystals import rock_salt, some_crystals
+from crystalmax.dataset import CrystalDataset
+from crystals import rock_salt
 
 
 def numbers(crystals):
@@ -54,49 +50,3 @@ def test_numbers_that_cannot_be_made_leave_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError):
         standardised(many(5), np.arange(5), lambda crystals: 1 // 0, 3, tmp_path / "made.f4")
     assert {path.name for path in tmp_path.iterdir()} <= {"made.lock"}
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is resident")
-def test_what_was_read_of_a_map_does_not_stay(tmp_path):
-    def resident():
-        (entry,) = re.findall(
-            rf"{re.escape(str(path))}\n.*?Rss:\s+(\d+) kB", Path("/proc/self/smaps").read_text(), re.S
-        )
-        return int(entry)
-
-    path = tmp_path / "numbers.f8"
-    np.arange(2.0**20).tofile(path)
-    array = mapped(path, 2**23, "again")
-    view = array.reshape(-1, 2)
-    assert view[::256].sum() > 0
-    assert resident() > 4000
-    forget(view)
-    assert resident() == 0
-    assert view[-1, -1] == 2**20 - 1
-
-
-def test_only_maps_that_cannot_be_written_to_are_forgotten(tmp_path):
-    path = tmp_path / "numbers.f8"
-    np.zeros(1000).tofile(path)
-    array = np.memmap(path, dtype="<f8", mode="c")
-    array[:] = 1
-    forget(array)
-    assert array.sum() == 1000
-    forget(np.ones(3))
-
-
-def test_batches_of_a_mapped_data_set_do_not_stay_in_memory(tmp_path, monkeypatch):
-    forgotten = []
-    monkeypatch.setattr("crystalmax.dataset.forget", lambda array: forgotten.append(array))
-    with DatasetWriter(tmp_path / "data", provenance={}) as writer:
-        for crystal in some_crystals():
-            writer.add(crystal)
-    values = np.ones((6, 2), dtype=np.float32)
-    data = CrystalDataset.open(tmp_path / "data").with_targets(("x", "y"), values)
-    for _ in range(4):
-        assert not forgotten
-        batch = data.batch(np.array([1, 2]))
-    assert batch.targets["y"].tolist() == [1.0, 1.0]
-    for name in ("lattice", "site_end", "position", "species", "target", "key", "key_end"):
-        assert sum(array is getattr(data, name) for array in forgotten) == 1
-    assert sum(array is values for array in forgotten) == 1

@@ -10,12 +10,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crystalmax import disk
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset, DatasetWriter, batches_of_sites
+from crystalmax.disk import DiskArray
 from crystalmax.manifest import CONTENT, FORMAT
 from crystalmax.writing import hash_of
 from crystals import random_crystals, rock_salt, some_crystals
 from disks import full_disk
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_small():
+    """Or all that is on disk here would be read whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "SMALL", 0)
+        yield
 
 
 def write_dataset(path, crystals, *, provenance):
@@ -66,7 +76,7 @@ def test_properties_that_appear_late_are_unknown_before(tmp_path, monkeypatch):
     data = write_dataset(tmp_path / "data", [*crystals, replace(rock_salt(), targets={"age": 1.0})], provenance={})
     expected = CrystalDataset.from_crystals([*crystals, replace(rock_salt(), targets={"age": 1.0})])
     assert data.target_names == expected.target_names == ("gap", "hardness", "age")
-    np.testing.assert_array_equal(data.target, expected.target)
+    np.testing.assert_array_equal(data.target[:], expected.target)
 
 
 @given(crystals=st.lists(random_crystals(), max_size=5))
@@ -103,20 +113,24 @@ def test_an_empty_data_set_is_one(tmp_path):
         assert list(data) == []
 
 
-def is_mapped(array):
-    return isinstance(array, np.memmap) or (array is not None and is_mapped(getattr(array, "base", None)))
-
-
-def test_arrays_are_mapped_not_read(tmp_path):
-    crystals = [rock_salt()] * 4_000
-    write_dataset(tmp_path / "data", crystals, provenance={})
+def test_large_arrays_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "SMALL", 40_000)
+    write_dataset(tmp_path / "data", [rock_salt()] * 4_000, provenance={})
     began = time.process_time()
     data = CrystalDataset.open(tmp_path / "data")
     assert time.process_time() - began < 0.1
-    for array in (data.lattice, data.position, data.species, data.key, data.site_end):
-        assert is_mapped(array)
-        assert not array.flags.writeable
+    for array in (data.lattice, data.position):
+        assert isinstance(array, DiskArray)
+    assert isinstance(data.key, np.ndarray)
     assert_same(data[3_210], rock_salt())
+
+
+def test_names_and_properties_are_told(tmp_path):
+    for data in (CrystalDataset.from_crystals(labelled()), write_dataset(tmp_path / "data", labelled(), provenance={})):
+        assert data.keys(np.array([4, 0])) == tuple(labelled()[row].key for row in (4, 0))
+        np.testing.assert_array_equal(data.values("gap"), [each.targets.get("gap", np.nan) for each in labelled()])
+        with pytest.raises(ValueError, match="has no property 'colour'; its properties: gap, hardness"):
+            data.values("colour")
 
 
 def test_the_hash_is_of_the_content(tmp_path):
@@ -238,6 +252,8 @@ def spoil_an_array(folder, name, value, row=1):
         ("site_end.i8", 2**60, r"site_end.i8 points outside the 26 sites"),
         ("site_end.i8", -5, r"site_end.i8 points outside the 26 sites"),
         ("site_end.i8", 1, r"site_end.i8 points outside the 26 sites"),
+        ("key_end.i8", 2**60, r"key_end.i8 points outside the \d+ letters"),
+        ("key_end.i8", -5, r"key_end.i8 points outside the \d+ letters"),
         ("species.i4", 10**6, r"species.i4 points outside the 12 species"),
         ("species.i4", -1, r"species.i4 points outside the 12 species"),
     ],

@@ -1,4 +1,4 @@
-"""Numbers of every crystal that training needs, made once by all processes and mapped from a file."""
+"""Numbers of every crystal that training needs, made once by all processes and read from a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import Dataset
-from crystalmax.mapping import forget, mapped
+from crystalmax.disk import DiskArray, stored
 from crystalmax.spread import in_order
 from crystalmax.writing import at_once
 
@@ -25,7 +25,7 @@ Make = Callable[[list[Crystal]], Float[np.ndarray, "crystals columns"]]
 
 def standardised(
     data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path
-) -> Float[np.ndarray, "crystals columns"]:
+) -> Float[np.ndarray, "crystals columns"] | DiskArray:
     """Numbers with mean 0 and deviation 1 in these rows, NaN in others, float32 on disk; a file that is there counts.
 
     Args:
@@ -38,33 +38,29 @@ def standardised(
     with FileLock(path.with_suffix(".lock")):  # several processes may train together
         if not path.exists():
             _write(data, rows, make, width, path)
-    return mapped(path, 4 * width * len(data), "remove it, and it is made anew").reshape(-1, width)
+    return stored(path, (len(data), width), "remove it, and it is made anew")
 
 
 def _write(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> None:
     """Write the numbers as they come, look at a sample of them, and write them again to its scale."""
     chunks = (data.crystals(rows[begin : begin + _CHUNK]) for begin in range(0, len(rows), _CHUNK))
+    sample, drawn, begin = _sample(len(rows)), [], 0
     with TemporaryFile(dir=path.parent) as rough, at_once(path) as file:
         for found in in_order(make, chunks, None):
             rough.write(found.astype("<f8").tobytes())
-        rough.flush()
-        values = np.memmap(rough, dtype="<f8", mode="r", shape=(len(rows), width))
-        sample = _sample(len(rows))
-        drawn = np.concatenate([_read(values, part) for part in np.array_split(sample, len(sample) // 1024 + 1)])
-        mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
+            first, last = np.searchsorted(sample, [begin, begin + len(found)])
+            drawn.append(found[sample[first:last] - begin])
+            begin += len(found)
+        rough.seek(0)
+        looked_at = np.concatenate(drawn)
+        mean, deviation = looked_at.mean(axis=0), looked_at.std(axis=0)
         scale = np.where(deviation > 0, deviation, 1.0)
         for begin in range(0, len(data), _BLOCK):
             first, last = np.searchsorted(rows, [begin, begin + _BLOCK])
+            values = np.frombuffer(rough.read(8 * width * (last - first)), dtype="<f8").reshape(-1, width)
             block = np.full((min(_BLOCK, len(data) - begin), width), np.nan, dtype="<f4")
-            block[rows[first:last] - begin] = (_read(values, slice(first, last)) - mean) / scale
+            block[rows[first:last] - begin] = (values - mean) / scale
             file.write(block.tobytes())
-
-
-def _read(values: np.ndarray, rows: Int[np.ndarray, " rows"] | slice) -> np.ndarray:
-    """These rows of a map, of which nothing else stays in memory."""
-    found = np.array(values[rows])
-    forget(values)
-    return found
 
 
 def _sample(n_rows: int) -> Int[np.ndarray, " drawn"]:

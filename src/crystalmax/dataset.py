@@ -1,4 +1,4 @@
-"""Many crystals as flat arrays, in memory or mapped from disk.
+"""Many crystals as flat arrays, in memory or on disk.
 
 What is stored is structures (lattice, positions, species of the canonical cell), not pairs: one data set serves every
 geometry. On disk a data set is a folder of raw little-endian arrays beside a `manifest.json` that names their counts,
@@ -13,7 +13,7 @@ sizes and hashes; opening compares sizes and counts, `integrity.verify` every by
     key_end.i8    where each name ends
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from operator import index
@@ -22,16 +22,15 @@ from typing import IO, Any, NamedTuple, Protocol, SupportsIndex, runtime_checkab
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
+from crystalmax.disk import DiskArray, stored
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
-from crystalmax.mapping import forget, mapped
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
 
-_CHUNK = 512  # crystals that are turned into arrays at once
-_LOOKS = 4  # batches, each of which brings some 25 to 60 MB of pages, between two times that pages are given back
+_CHUNK = 512  # crystals that are turned into arrays, or from arrays, at once
 
 
 @runtime_checkable
@@ -56,15 +55,27 @@ class Dataset(Protocol):
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch."""
 
-    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "Dataset":
+    def with_targets(
+        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
+    ) -> "Dataset":
         """The same crystals with more properties."""
 
 
 class Columns(NamedTuple):
-    """Numbers that belong to crystals, one row a crystal, in memory or mapped."""
+    """Numbers that belong to crystals, one row a crystal."""
 
     names: tuple[str, ...]
-    values: Float[np.ndarray, "crystals columns"]
+    values: Float[np.ndarray, "crystals columns"] | DiskArray
+
+
+class Stored(NamedTuple):
+    """Rows of the arrays of some crystals; `species` points into the species table of the data set."""
+
+    lattice: Float[np.ndarray, "crystals 3 3"]
+    sizes: Int[np.ndarray, " crystals"]
+    position: Float[np.ndarray, "sites 3"]
+    species: Int[np.ndarray, " sites"]
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,55 +87,57 @@ class CrystalDataset:
     `with_targets` added.
     """
 
-    lattice: Float[np.ndarray, "crystals 3 3"]
-    site_end: Int[np.ndarray, " crystals"]
-    position: Float[np.ndarray, "sites 3"]
-    species: Int[np.ndarray, " sites"]
-    target: Float[np.ndarray, "crystals targets"]
+    lattice: Float[np.ndarray, "crystals 3 3"] | DiskArray
+    site_end: Int[np.ndarray, " crystals"] | DiskArray
+    position: Float[np.ndarray, "sites 3"] | DiskArray
+    species: Int[np.ndarray, " sites"] | DiskArray
+    target: Float[np.ndarray, "crystals targets"] | DiskArray
     target_names: tuple[str, ...]
-    key: np.ndarray
-    key_end: Int[np.ndarray, " crystals"]
+    key: UInt8[np.ndarray, " letters"] | DiskArray
+    key_end: Int[np.ndarray, " crystals"] | DiskArray
     kinds: tuple[Species, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     more: tuple[Columns, ...] = ()
-    _looks: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)  # since pages were given back
 
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
         """A data set in memory."""
         kinds: dict[Species, int] = {}
         names: dict[str, int] = {}
-        return cls._of(_arrays(crystals, kinds, names), tuple(kinds), tuple(names))
+        flat = _arrays(crystals, kinds, names)
+        shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
+        arrays = {name: array.reshape(shapes[name]) for name, array in flat.items()}
+        return cls._of(arrays, tuple(kinds), tuple(names))
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
-        """Map a data set from disk; takes milliseconds whatever its size.
+        """A data set on disk, of which batches are read as they are asked for; takes milliseconds whatever its size.
 
         Raises:
             ValueError: The folder holds no data set, a newer format, a manifest that contradicts itself, or arrays of
                 another size than the manifest says.
         """
         manifest = read_manifest(path)
-        arrays = {name: mapped(path / name, manifest["bytes"][name], AGAIN) for name in ARRAYS}
-        for name, total in (("site_end.i8", manifest["n_sites"]), ("key_end.i8", manifest["bytes"]["key.u1"])):
-            if len(arrays[name]) and arrays[name][-1] != total:
-                raise ValueError(f"{path / name} ends with {arrays[name][-1]}, not with {total}; {AGAIN}")
+        names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
+        shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
+        arrays = {name: stored(path / name, shapes[name], AGAIN) for name in ARRAYS}
+        for name, total in (("site_end.i8", n_sites), ("key_end.i8", n_letters)):
+            for last in arrays[name][-1:].tolist():
+                if last != total:
+                    raise ValueError(f"{path / name} ends with {last}, not with {total}; {AGAIN}")
         kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
-        names = tuple(manifest["target_names"])
         return cls._of(arrays, kinds, names, manifest["provenance"], manifest["content_hash"])
 
     @classmethod
     def _of(
         cls,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray | DiskArray],
         kinds: tuple[Species, ...],
         names: tuple[str, ...],
         *origin: Any,  # noqa: ANN401  # provenance and hash
     ) -> "CrystalDataset":
         lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in ARRAYS)
-        target = target.reshape(len(site_end), len(names))
-        lattice, position = lattice.reshape(-1, 3, 3), position.reshape(-1, 3)
         return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, *origin)
 
     def __len__(self) -> int:
@@ -134,42 +147,77 @@ class CrystalDataset:
         row = index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"this data set has {len(self)} crystals; there is no crystal {row}")
-        row %= len(self)
-        ((begin, end),) = self._ends(np.array([row])).tolist()
-        used, species = np.unique(self.species[begin:end], return_inverse=True)
-        return Crystal(
-            lattice=np.array(self.lattice[row]),
-            positions=np.array(self.position[begin:end], dtype=np.float64),
-            species=species.astype(np.int64),
-            kinds=self._kinds(used),
-            key=self.key_of(row),
-            targets=dict(zip(self.target_names, map(float, self.target[row]), strict=True)),
-        )
+        return self.crystals(np.array([row % len(self)]))[0]
 
     def __iter__(self) -> Iterator[Crystal]:
-        return (self[row] for row in range(len(self)))
+        for begin in range(0, len(self), _CHUNK):
+            yield from self.crystals(np.arange(begin, min(begin + _CHUNK, len(self))))
 
     def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
         """These crystals, one by one."""
-        found = [self[row] for row in rows.tolist()]
-        self._forget()
-        return found
+        found, targets = self._stored(rows), self.target[rows]
+        cuts = np.cumsum(found.sizes)[:-1]
+        sites = zip(np.split(found.position, cuts), np.split(found.species, cuts), strict=True)
+        crystals = []
+        for place, (positions, kinds) in enumerate(sites if len(rows) else ()):
+            used, species = np.unique(kinds, return_inverse=True)
+            crystal = Crystal(
+                lattice=found.lattice[place].copy(),
+                positions=positions.astype(np.float64),
+                species=species.astype(np.int64),
+                kinds=self._kinds(used),
+                key=found.keys[place],
+                targets=dict(zip(self.target_names, targets[place].tolist(), strict=True)),
+            )
+            crystals.append(crystal)
+        return crystals
 
-    def key_of(self, row: int) -> str:
-        """Name of a crystal."""
-        return self.key[(int(self.key_end[row - 1]) if row else 0) : int(self.key_end[row])].tobytes().decode()
+    def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
+        """These crystals as one batch; its species table holds only species that occur in it."""
+        found = self._stored(rows)
+        used, species = np.unique(found.species, return_inverse=True)
+        return CrystalBatch(
+            lattice=torch.from_numpy(found.lattice),
+            positions=torch.from_numpy(found.position.astype(np.float64)),
+            species=torch.from_numpy(species.astype(np.int64)),
+            kinds=torch.from_numpy(kind_table(self._kinds(used))),
+            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(found.sizes)),
+            targets=targets_of((Columns(self.target_names, self.target), *self.more), rows),
+            keys=found.keys,
+        )
 
     @property
     def n_sites(self) -> Int[np.ndarray, " crystals"]:
         """Number of sites of each crystal."""
-        return np.diff(self.site_end, prepend=0)
+        return np.diff(self.site_end[:], prepend=0)
 
-    def _ends(self, rows: Int[np.ndarray, " batch"]) -> Int[np.ndarray, "batch 2"]:
-        """Where the sites of these crystals begin and end; a data set from a stranger may say anything."""
-        ends = np.stack([np.where(rows > 0, self.site_end[rows - 1], 0), self.site_end[rows]], axis=1)
-        if np.any((ends < 0) | (ends > len(self.species))) or np.any(ends[:, 0] > ends[:, 1]):
-            raise ValueError(f"site_end.i8 points outside the {len(self.species)} sites of the data set; {AGAIN}")
-        return ends
+    def keys(self, rows: Int[np.ndarray, " rows"]) -> tuple[str, ...]:
+        """Names of these crystals."""
+        sizes, letters = _stretches(self.key_end, rows, len(self.key), ("key_end.i8", "letters"))
+        text, ends = self.key[letters].tobytes(), np.cumsum(sizes).tolist()
+        return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
+
+    def values(self, name: str) -> Float[np.ndarray, " crystals"]:
+        """A property of all crystals, NaN where unknown.
+
+        Raises:
+            ValueError: There is no such property.
+        """
+        if name not in self.target_names:
+            known = ", ".join(self.target_names) or "none"
+            raise ValueError(f"the data set has no property {name!r}; its properties: {known}")
+        return self.target[:][:, self.target_names.index(name)].copy()
+
+    def with_targets(
+        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
+    ) -> "CrystalDataset":
+        """The same crystals, whose batches have more targets; what it was made from is not known any more."""
+        more = (*self.more, Columns(tuple(names), values))
+        return replace(self, more=more, provenance={}, content_hash="")
+
+    def _stored(self, rows: Int[np.ndarray, " rows"]) -> Stored:
+        sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
+        return Stored(self.lattice[rows], sizes, self.position[sites], self.species[sites], self.keys(rows))
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
         """These rows, sorted, of the species table."""
@@ -177,50 +225,33 @@ class CrystalDataset:
             raise ValueError(f"species.i4 points outside the {len(self.kinds)} species of the data set; {AGAIN}")
         return tuple(self.kinds[row] for row in rows)
 
-    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "CrystalDataset":
-        """The same crystals, whose batches have more targets; what it was made from is not known any more.
 
-        The values are not copied, so they may be mapped and larger than memory.
-        """
-        more = (*self.more, Columns(tuple(names), values))
-        return replace(self, more=more, provenance={}, content_hash="")
+def targets_of(columns: Iterable[Columns], rows: Int[np.ndarray, " batch"]) -> dict[str, Float[torch.Tensor, " batch"]]:
+    """All these columns in these rows, by name."""
+    found: dict[str, Float[torch.Tensor, " batch"]] = {}
+    for names, values in columns:
+        found |= zip(names, torch.from_numpy(values[rows]).unbind(1), strict=True)
+    return found
 
-    def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
-        """These crystals as one batch; its species table holds only species that occur in it."""
-        begins, ends = torch.from_numpy(self._ends(rows)).unbind(1)
-        sizes = ends - begins
-        sites = ranges(begins, sizes).numpy()
-        used, species = np.unique(self.species[sites], return_inverse=True)
-        batch = CrystalBatch(
-            lattice=torch.from_numpy(self.lattice[rows]),
-            positions=torch.from_numpy(self.position[sites].astype(np.float64)),
-            species=torch.from_numpy(species.astype(np.int64)),
-            kinds=torch.from_numpy(kind_table(self._kinds(used))),
-            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes),
-            targets=self._targets(rows),
-            keys=tuple(map(self.key_of, rows.tolist())),
-        )
-        self._forget()
-        return batch
 
-    def _targets(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Float[torch.Tensor, " batch"]]:
-        found: dict[str, Float[torch.Tensor, " batch"]] = {}
-        for names, values in (Columns(self.target_names, self.target), *self.more):
-            found |= zip(names, torch.from_numpy(values[rows]).unbind(1), strict=True)
-        return found
+def _stretches(
+    ends: Int[np.ndarray, " crystals"] | DiskArray, rows: Int[np.ndarray, " rows"], total: int, names: tuple[str, str]
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " parts"]]:
+    """How many sites or letters these crystals have, and which; a data set from a stranger may say anything."""
+    begin, end = ends[np.stack([np.maximum(rows - 1, 0), rows], axis=1).ravel()].reshape(-1, 2).T  # neighbors at once
+    begin = np.where(rows > 0, begin, 0)
+    if np.any((begin < 0) | (begin > end) | (end > total)):
+        raise ValueError(f"{names[0]} points outside the {total} {names[1]} of the data set; {AGAIN}")
+    return end - begin, ranges(torch.from_numpy(begin), torch.from_numpy(end - begin)).numpy()
 
-    def _forget(self) -> None:
-        """Give pages of the map back now and then, or all that was ever read would count as memory of this process.
 
-        The system keeps them as long as it has room, so reading them again costs microseconds.
-        """
-        self._looks[0] += 1
-        if self._looks[0] < _LOOKS:
-            return
-        self._looks[0] = 0
-        arrays = (self.lattice, self.site_end, self.position, self.species, self.target, self.key, self.key_end)
-        for array in (*arrays, *(columns.values for columns in self.more)):
-            forget(array)
+def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> dict[str, tuple[int, ...]]:
+    """Of the arrays, in their order."""
+    shapes: tuple[tuple[int, ...], ...] = (
+        *((n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)),
+        *((n_crystals, n_targets), (n_letters,), (n_crystals,)),
+    )
+    return dict(zip(ARRAYS, shapes, strict=True))
 
 
 def batches_of_sites(

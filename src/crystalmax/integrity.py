@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from crystalmax import fitted
 from crystalmax.checkpoint import SPEC, WEIGHTS, read_spec
 from crystalmax.dataset import CrystalDataset
+from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, read_manifest
 from crystalmax.writing import PARTIAL, checksum
 
@@ -96,7 +97,7 @@ def _misfits(path: Path) -> Iterator[str]:
             yield f"{path / name} holds numbers that are not finite; {_AGAIN}."
 
 
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(array: np.ndarray | DiskArray) -> Iterator[np.ndarray]:
     """Parts of an array that overlap by one row."""
     return (array[max(begin - 1, 0) : begin + _CHUNK] for begin in range(0, len(array), _CHUNK))
 

@@ -1,7 +1,7 @@
 """Several data sets as one, without a copy, and how often each is drawn from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from operator import index
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, CrystalBatch
-from crystalmax.dataset import CrystalDataset, Dataset
+from crystalmax.dataset import Columns, CrystalDataset, Dataset, targets_of
+from crystalmax.disk import DiskArray
 from crystalmax.segments import ranges
 from crystalmax.writing import hash_of
 
@@ -23,10 +24,11 @@ Rows = Int[np.ndarray, " _"]
 class JoinedDataset:
     """Data sets one after another: the rows of the second follow those of the first.
 
-    Each stays where it is, in memory or mapped from disk.
+    Each stays where it is, in memory or on disk.
     """
 
     sets: tuple[CrystalDataset, ...]
+    more: tuple[Columns, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sets:
@@ -44,8 +46,8 @@ class JoinedDataset:
 
     @property
     def content_hash(self) -> str:
-        """A hash of those of the data sets, in their order."""
-        return hash_of({"sets": [one.content_hash for one in self.sets]})
+        """A hash of those of the data sets, in their order; empty once there are more targets."""
+        return "" if self.more else hash_of({"sets": [one.content_hash for one in self.sets]})
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -72,10 +74,11 @@ class JoinedDataset:
             for crystal in self.sets[number[each[0]]].crystals(rows[each] - self._begin(number[each[0]]))
         ]
 
-    def with_targets(self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"]) -> "JoinedDataset":
-        """The same crystals with more columns of properties, in memory."""
-        parts = zip(self.sets, np.split(values, self.ends[:-1]), strict=True)
-        return JoinedDataset(tuple(one.with_targets(names, part) for one, part in parts))
+    def with_targets(
+        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
+    ) -> "JoinedDataset":
+        """The same crystals, whose batches have more targets; what they were made from is not known any more."""
+        return replace(self, more=(*self.more, Columns(tuple(names), values)))
 
     def groups(self, rows: Rows) -> list[Rows]:
         """Those of these rows that are of the first data set, of the second, and so on."""
@@ -103,12 +106,7 @@ class JoinedDataset:
             species=species[sites],
             kinds=kinds,
             crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), sizes[order]),
-            targets={
-                name: torch.cat(
-                    [part.targets.get(name, part.lattice.new_full((part.n_crystals,), torch.nan)) for part in parts]
-                )[order]
-                for name in dict.fromkeys(names)
-            },
+            targets={name: _joined(name, parts)[order] for name in dict.fromkeys(names)} | targets_of(self.more, rows),
             keys=tuple(keys[place] for place in order.tolist()),
         )
 
@@ -117,6 +115,12 @@ class JoinedDataset:
 
     def _begin(self, number: int) -> int:
         return int(self.ends[number - 1]) if number else 0
+
+
+def _joined(name: str, parts: Sequence[CrystalBatch]) -> Float[torch.Tensor, " batch"]:
+    """A property of all batches, unknown in those that do not have it."""
+    unknown = (part.lattice.new_full((part.n_crystals,), torch.nan) for part in parts)
+    return torch.cat([part.targets.get(name, nan) for part, nan in zip(parts, unknown, strict=True)])
 
 
 def order(data: Dataset, rows: Rows, weights: Sequence[float], seed: int, epoch: int) -> Rows:

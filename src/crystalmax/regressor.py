@@ -140,7 +140,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self, networks: Ensemble, tuned: Predictions, data: CrystalDataset, target: str, groups: Rows
     ) -> tuple[Blend, Predictions]:
         """What predicts in the end, and what it says of labels left out."""
-        values = data.target[:, data.target_names.index(target)]
+        values = data.values(target)
         vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
         weight = _OF_NETWORKS * frozen.error_**2
@@ -161,7 +161,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return out
 
     def _train(self, data: CrystalDataset, target: str, rows: Rows, member: int) -> Regression:
-        values = data.target[rows, data.target_names.index(target)]
+        values = data.values(target)[rows]
         # Members that differ in their heads and orders too err more independently, so their mean errs less.
         seed = int(np.random.SeedSequence([self.seed, member]).generate_state(1)[0])
         with seeded_weights(seed):

@@ -93,14 +93,14 @@ class Material:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Name of each crystal."""
-        return tuple(self.data.key_of(row) for row in range(len(self.data)))
+        return self.data.keys(np.arange(len(self.data)))
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
         """A property of all crystals, NaN where unknown."""
         if name not in self.data.target_names:
             known = ", ".join(self.data.target_names)
             raise ValueError(f"the data set {self.name} has no column {name!r}; its numbers are {known}")
-        return np.array(self.data.target[:, self.data.target_names.index(name)])
+        return self.data.values(name)
 
     def known(self, name: str, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
         """Those of the rows that have a value of the property."""

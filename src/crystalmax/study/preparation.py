@@ -146,7 +146,7 @@ def _store(
 def _numbers(table: pd.DataFrame | CrystalDataset) -> pd.DataFrame:
     """Every column of numbers, and of true and false, as numbers with NaN where unknown."""
     if isinstance(table, CrystalDataset):
-        return pd.DataFrame(np.array(table.target), columns=list(table.target_names))
+        return pd.DataFrame(table.target[:], columns=list(table.target_names))
     return table.select_dtypes(["number", "bool", "boolean"]).astype("Float64").astype(float)
 
 
@@ -168,7 +168,8 @@ def _records(
 ) -> Iterator[tuple[int, Record]]:
     """Row and canonical record of these rows, lazily and in their order."""
     if isinstance(table, CrystalDataset):
-        yield from ((row, Record(table.key_of(row), "", table[row])) for row in rows.tolist())
+        crystals = table.crystals(rows)
+        yield from ((row, Record(each.key, "", each)) for row, each in zip(rows.tolist(), crystals, strict=True))
         return
     names = _keys(table).iloc[rows].tolist()
     if "structure" in table:

@@ -1,0 +1,89 @@
+"""Arrays on disk of which only the rows that are asked for are read.
+
+A memory map would do, but a page of it that is looked at for one row costs more than reading the row, and counts as
+memory of the process until it is given back (docs/scale.md).
+"""
+
+import math
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+SMALL = 2**24
+"""An array of so many bytes at most is read whole: from memory its rows come sooner."""
+
+
+class DiskArray:
+    """A raw little-endian array on disk; `array[rows]` reads these rows, as does a slice, and `array[:]` all.
+
+    Threads and processes may share one; what goes to another process is the path, not the content.
+
+    Args:
+        path: Its ending is the type of the numbers, such as `.f4`.
+        shape: Number of rows, then how many numbers each has.
+        remedy: What to do if the file is another one; ends the message of an error.
+
+    Raises:
+        ValueError: The file has another size, or is missing.
+        IndexError: A row is asked for that there is not.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], remedy: str) -> None:
+        self.path, self.shape, self.remedy = path, shape, remedy
+        self.dtype = np.dtype("<" + path.suffix[1:])
+        self._row_bytes = self.dtype.itemsize * math.prod(shape[1:])
+        found = path.stat().st_size if path.exists() else None
+        if found != self.n_bytes:
+            raise ValueError(f"{path} has {found} bytes where {self.n_bytes} are expected; {remedy}")
+        self._file, self._lock = path.open("rb", buffering=0), Lock()
+        finalize(self, self._file.close)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DiskArray, (self.path.absolute(), self.shape, self.remedy)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the file."""
+        return len(self) * self._row_bytes
+
+    def __getitem__(self, rows: slice | Int[np.ndarray, " rows"]) -> Shaped[np.ndarray, "rows ..."]:
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"{self.path} has {len(self)} rows; rows {rows.min()} to {rows.max()} were asked for")
+        first = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of each stretch of rows that follow one another
+        stretches = np.stack([rows[first], np.diff(first, append=len(rows))], axis=1) * self._row_bytes
+        found = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        left = found.reshape(-1).view(np.uint8).data
+        for begin, n_bytes in stretches.tolist():
+            self._fill(left[:n_bytes], begin)
+            left = left[n_bytes:]
+        return found
+
+    def _fill(self, wanted: memoryview, begin: int) -> None:
+        """Read as many bytes as are wanted from this place on; the system may give them in parts."""
+        while (n_read := self._read(wanted, begin)) < len(wanted):
+            if not n_read:
+                raise ValueError(f"{self.path} ends at byte {begin}: it was cut short while in use; {self.remedy}")
+            wanted, begin = wanted[n_read:], begin + n_read
+
+    def _read(self, wanted: memoryview, begin: int) -> int:
+        if hasattr(os, "preadv"):  # knows of no place in the file that another reader could move
+            return os.preadv(self._file.fileno(), [wanted], begin)
+        with self._lock:
+            self._file.seek(begin)
+            return self._file.readinto(wanted) or 0
+
+
+def stored(path: Path, shape: tuple[int, ...], remedy: str) -> np.ndarray | DiskArray:
+    """An array on disk, read whole if it is small; see `DiskArray`."""
+    array = DiskArray(path, shape, remedy)
+    return array[:] if array.n_bytes <= SMALL else array
