@@ -6,9 +6,10 @@
 Crystals are made from those of a table: each element gives way to one of its group, and the cell follows the radii.
 They are written as CIF text into a Parquet table, which is ingested as a user's would be; of more than `--text` they
 come as objects in their canonical cells, since reading text costs each crystal the same. Every stage runs in a process
-of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of mapped files,
-which the system takes back whenever it needs room, `anonymous` does not. Steps of the smallest and of the largest data
-set are compared in turns, without a look at memory, which costs time, since a busy machine moves them by more.
+of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of files, such
+as libraries, which the system takes back whenever it needs room, `anonymous` does not. Steps of the smallest and of the
+largest data set are compared in turns, without a look at memory, which costs time, since a busy machine moves them by
+more; what they read is in the system's cache then, as far as it has room.
 """
 
 import json
@@ -67,7 +68,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=200, help="of training")
     parser.add_argument("--text", type=int, default=100_000, help="largest size that is ingested from CIF text")
-    parser.add_argument("--slow", type=int, default=10_000, help="largest size for fingerprints and statistics")
+    parser.add_argument("--fingerprints", type=int, default=10_000, help="largest size for `ingest --unique`")
+    parser.add_argument("--statistics", type=int, default=10_000, help="largest size for which they are not made up")
     parser.add_argument("--turns", type=int, default=5, help="of steps of the smallest and the largest; 0 for none")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
@@ -104,8 +106,9 @@ def stages(options: Namespace, size: int) -> dict[str, tuple[object, ...]]:
     else:
         found["ingest_objects"] = (ingested_objects, options.data, options.crystals, size, data)
     found |= {"open": (opened, data), "infomax": (trained, data, run, "infomax", options.steps)}
-    if size <= options.slow:
+    if size <= options.fingerprints:
         found["ingest_unique"] = (ingested, table, options.folder / f"{size}_unique", True)
+    if size <= options.statistics:
         found["intrinsic"] = (trained, data, run, "intrinsic", options.steps)
     else:
         found["intrinsic_made_up"] = (trained_on_made_up_numbers, data, run, options.steps)
@@ -120,9 +123,18 @@ def in_turns(options: Namespace, recipe: str) -> Measured:
     for _ in range(options.turns):
         for size in sizes:
             data, run = options.folder / f"{size}", options.folder / f"{size}_turn"
+            into_cache(data)
             found[size].append(apart(train, data, run, steps=options.steps)["step_cpu_ms"])
     small, large = (float(np.median(each)) for each in found.values())
     return {"step_cpu_ms": found, "ratio": round(large / small, 3)}
+
+
+def into_cache(folder: Path) -> None:
+    """Read all files once, since the system forgets what nobody has read for a while."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            while file.read(2**24):
+                pass
 
 
 def draw(rows: list[Measured]) -> Figure:
