@@ -135,8 +135,10 @@ def test_intervals_hold_as_many_values_as_they_say(function):
         X, y = function(360, seed=seed)
         regressor = SmallDataRegressor(25).fit(X[:60], y[:60])
         for coverage in (0.5, 0.9):
-            low, high = regressor.predict_interval(X[60:], coverage).T
-            assert ((low <= regressor.predict(X[60:])) & (regressor.predict(X[60:]) <= high)).all()
+            told, low, high = regressor.predict_with_interval(X[60:], coverage).T
+            np.testing.assert_array_equal(told, regressor.predict(X[60:]))
+            np.testing.assert_array_equal(np.stack([low, high], 1), regressor.predict_interval(X[60:], coverage))
+            assert ((low <= told) & (told <= high)).all()
             found.append((coverage, ((low <= y[60:]) & (y[60:] <= high)).mean()))
     held = {coverage: np.mean([share for asked, share in found if asked == coverage]) for coverage in (0.5, 0.9)}
     assert 0.86 < held[0.9] < 0.96

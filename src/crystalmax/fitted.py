@@ -90,8 +90,7 @@ def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9)
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
         numbers = fitted.featurizer.numbers(data).astype(np.float64)
-        interval = fitted.regressor.predict_interval(numbers, coverage)
-        return np.concatenate([fitted.regressor.predict(numbers)[:, None], interval], axis=1)
+        return fitted.regressor.predict_with_interval(numbers, coverage)
 
     return table_of(records, ["prediction", "low", "high"], ends)
 

@@ -133,6 +133,14 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         Raises:
             ValueError: The coverage is not between 0 and 1.
         """
+        return self.predict_with_interval(X, coverage)[:, 1:]
+
+    def predict_with_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 3"]:
+        """What `predict` and `predict_interval` say, side by side, in half the time.
+
+        Raises:
+            ValueError: The coverage is not between 0 and 1.
+        """
         if not 0 < coverage < 1:
             raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
         low, high = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
@@ -143,8 +151,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         # Where even the outermost quantiles hold too few, they are moved outwards.
         beyond = np.maximum(low[:, -1] - self.labels_, self.labels_ - high[:, -1])
         margin = 0.0 if enough.any() else float(np.quantile(beyond, level, method="higher"))
-        low, high = self.predict_quantiles(X, _ends(MASSES[[mass]])).T
-        return np.stack([low - margin, high + margin], axis=1)
+        told = self.predict_quantiles(X, [0.5, *_ends(MASSES[[mass]])])
+        told += [0.0, -margin, margin]
+        return told
 
 
 @runtime_checkable
