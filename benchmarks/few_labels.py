@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from machine import about, parser_of, publish
-from properties import PROPERTIES, unseen
+from machine import about, publish
+from properties import PROPERTIES, earlier, parser_of_properties, unseen
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -59,9 +59,8 @@ class Ours:
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = parser_of(__doc__, crystals=4000)
+    parser = parser_of_properties(__doc__)
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE, as the scripts in peers/ write it")
     parser.add_argument("--rivals", type=Path, help="an earlier result, to measure ours and --vectors only")
     parser.add_argument("--table", type=Path, help="only write the CIFs of all crystals to this table, for peers/")
@@ -73,8 +72,10 @@ def main() -> None:
     plan = LabelBudgets(n_draws=options.draws, seed=1)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
     known = json.loads(options.rivals.read_text()) if options.rivals else {}
-    found = {}
-    for table, target, keep in PROPERTIES:
+    result = earlier(options.out)
+    found, commits = result["properties"], result["commits"]
+    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+        commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])
         groups = list(map(formula, crystals))
@@ -110,7 +111,7 @@ def main() -> None:
         ]
         print(target, len(crystals), *found[f"{table}, {target}"], sep="\n", flush=True)
     kept = {"rivals_of": f"{known.get('rivals_of', '')} {known['commit']}".strip()} if known else {}
-    publish({"draws": options.draws, "coverage": COVERAGE, "properties": found, **kept, **about()}, options.out)
+    publish({**result, "draws": options.draws, "coverage": COVERAGE, **kept, **about()}, options.out)
 
 
 def write_table(data: Path, most: int, out: Path) -> None:

@@ -7,14 +7,13 @@ is tested, at most 500 crystals; the nth trial has the same labels for both star
 About forty minutes on two cores.
 """
 
-import json
 import logging
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from machine import about, parser_of, publish
-from properties import PROPERTIES, unseen
+from machine import about, publish
+from properties import PROPERTIES, earlier, parser_of_properties, unseen
 
 from crystalmax import CrystalRegressor
 from crystalmax.baselines import formula
@@ -33,14 +32,12 @@ STARTS = ("random", "shipped")
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = parser_of(__doc__, crystals=4000)
+    parser = parser_of_properties(__doc__, TARGETS)
     parser.add_argument("--labels", type=int, nargs="*", default=[50, 100, 250, 1000])
     parser.add_argument("--trials", type=int, nargs="*", default=[4, 4, 4, 2], help="at each number of labels")
-    parser.add_argument("--targets", nargs="*", default=TARGETS, help="others are kept as they are in the file")
-    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    found, commits = known.get("properties", {}), known.get("commits", {})
+    result = earlier(options.out)
+    found, commits = result["properties"], result["commits"]
     for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         crystals = [crystal for crystal in crystals if crystal.n_sites <= MAX_SITES]
@@ -58,7 +55,7 @@ def main() -> None:
             }
             found[f"{table}, {target}"][labels] = row
             print(target, labels, row, flush=True)
-    publish({"properties": found, "commits": commits, **about()}, options.out)
+    publish({**result, **about()}, options.out)
 
 
 def error(crystals: list[Crystal], target: str, labels: int, trial: int, start: str) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from few_labels import COVERAGE, Ours, errors_of_ours
 from joblib import Parallel, delayed
-from machine import about, parser_of, publish
-from properties import PROPERTIES, unseen
+from machine import about, publish
+from properties import PROPERTIES, earlier, parser_of_properties, unseen
 
 from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
@@ -22,13 +22,14 @@ from crystalmax.featurizer import CrystalFeaturizer
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = parser_of(__doc__, crystals=4000)
+    parser = parser_of_properties(__doc__)
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    found = {}
+    result = earlier(options.out)
+    found, commits = result["properties"], result["commits"]
     featurizer = CrystalFeaturizer()
-    for table, target, keep in PROPERTIES:
+    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+        commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         ours = Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)
         y = np.array([crystal.targets[target] for crystal in crystals])
@@ -45,7 +46,7 @@ def main() -> None:
             for labels, each in scores
         ]
         print(target, *found[f"{table}, {target}"], sep="\n", flush=True)
-    publish({"draws": options.draws, "coverage": COVERAGE, "properties": found, **about()}, options.out)
+    publish({**result, "draws": options.draws, "coverage": COVERAGE, **about()}, options.out)
 
 
 def draws(groups: np.ndarray, n_draws: int) -> list[Draw]:

@@ -1,10 +1,15 @@
 """Which properties of which crystals the benchmarks of few labels look at."""
 
+import json
 import sys
+from argparse import ArgumentParser
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from machine import parser_of
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
@@ -21,8 +26,25 @@ PROPERTIES = (
     ("mp_cgcnn", "formation_energy_eV_per_atom", "labels_agree"),
     ("mp_cgcnn", "band_gap_eV", "labels_agree"),
     ("mp_cgcnn", "seebeck_p_uV_per_K", "labels_agree"),
+    ("mp_cgcnn", "fermi_energy_eV", "labels_agree"),
 )
 """Table, column, and a column that must be true. The third and the fourth were measured, the others computed."""
+
+
+def parser_of_properties(description: str | None, targets: Collection[str] = ()) -> ArgumentParser:
+    """The options of a benchmark that can measure some properties and leave others as they are in its file."""
+    parser = parser_of(description, crystals=4000)
+    every = targets or [target for _, target, _ in PROPERTIES]
+    parser.add_argument("--targets", nargs="*", default=every, help="others are kept as they are in the file")
+    parser.add_argument("--jobs", type=int, default=1)
+    return parser
+
+
+def earlier(out: Path | None) -> dict[str, Any]:
+    """A file of results, if it is there; with its `properties`, and the `commits` that they were measured at."""
+    known = json.loads(out.read_text()) if out and out.exists() else {"properties": {}}
+    everywhere = {name.partition(", ")[2]: known["commit"] for name in known["properties"]}
+    return {**known, "commits": everywhere | known.get("commits", {})}
 
 
 def labelled(path: Path, target: str, keep: str) -> pd.DataFrame:

@@ -10,8 +10,8 @@ of 50 / 100 / 250 / 1,000 labels from the rest; three untrained networks. About 
 import logging
 
 import numpy as np
-from machine import about, parser_of, publish
-from properties import PROPERTIES, unseen
+from machine import about, publish
+from properties import PROPERTIES, earlier, parser_of_properties, unseen
 
 from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
@@ -25,14 +25,17 @@ TWINS = (1001, 1002, 1003)
 
 def main() -> None:
     """Measure, print, write JSON."""
-    parser = parser_of(__doc__, crystals=4000)
+    parser = parser_of_properties(__doc__)
     parser.add_argument("--draws", type=int, default=20)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     featurizer, seen = CrystalFeaturizer.from_pretrained(), Seen.load(SHIPPED)
     assert seen is not None  # the shipped weights carry their list
-    plan, found = LabelBudgets(n_draws=options.draws, seed=1), {}
-    for table, target, keep in PROPERTIES:
+    plan = LabelBudgets(n_draws=options.draws, seed=1)
+    result = earlier(options.out)
+    found, commits = result["properties"], result["commits"]
+    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+        commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         n_known = int(seen.knows(crystals)[1].sum())
         data = CrystalDataset.from_crystals(crystals)
@@ -42,7 +45,9 @@ def main() -> None:
             for seed in TWINS
         }
         ridge = {"ridge": default_models()["ridge"]}
-        scores = evaluate(features, values, models=ridge, plan=plan, groups=list(map(formula, crystals))).table
+        scores = evaluate(
+            features, values, models=ridge, plan=plan, groups=list(map(formula, crystals)), n_jobs=options.jobs
+        ).table
         errors = scores[scores.model == "ridge"].groupby(["labels", "kind"]).mae.median().unstack()
         found[f"{table}, {target}"] = {
             "crystals": len(crystals),
@@ -58,7 +63,7 @@ def main() -> None:
             ],
         }
         print(target, *found[f"{table}, {target}"]["budgets"], sep="\n", flush=True)
-    publish({"draws": options.draws, "properties": found, **about()}, options.out)
+    publish({**result, "draws": options.draws, **about()}, options.out)
 
 
 if __name__ == "__main__":
