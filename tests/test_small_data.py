@@ -1,6 +1,7 @@
 """The regressor for few labels: each member against a naive computation, the mixture, and what is promised of both."""
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from crystalmax import SmallDataRegressor
-from crystalmax.small_data import LEVELS, Forest, Member, Process, mixture
+from crystalmax.small_data import ANEW, LEVELS, MASSES, Forest, Member, Process, _ends, _parts, mixture
 
 MIDDLE = len(LEVELS) // 2
 
@@ -156,6 +157,39 @@ def test_intervals_are_as_narrow_as_the_labels_left_out_allow():
         least = min(mass for mass, held in holding.items() if held >= coverage * (1 + 1 / 300))
         enough = np.diff(regressor.predict_quantiles(X, [(1 - least) / 2, (1 + least) / 2]))
         assert (np.diff(regressor.predict_interval(X, coverage)) <= enough + 1e-9).all()
+
+
+def test_intervals_of_few_trees_hold_no_more_than_was_asked_for():
+    for coverage in (0.5, 0.7, 0.9):
+        X, y = smooth(200)
+        regressor = SmallDataRegressor(8).fit(X, y)
+        regressor.shares_ = (1.0, 0.0, 0.0)  # four trees for labels left out: five quantiles, and jumps between them
+        low, high = np.split(mixture(regressor.left_out_, regressor.shares_, _ends(MASSES)), 2, axis=1)
+        inside = ((low <= y[:, None]) & (y[:, None] <= high)).mean(axis=0)
+        assert np.diff(inside).max() > 0.1
+        regressor.members_ = tuple(Told(each) for each in regressor.left_out_)
+        low, high = regressor.predict_interval(X, coverage).T
+        assert coverage <= ((low <= y) & (y <= high)).mean() < coverage + 0.03
+
+
+@dataclass
+class Told:
+    """A member that says again what was said of labels left out."""
+
+    said: np.ndarray
+
+    def quantiles(self, X):
+        return self.said
+
+
+@pytest.mark.parametrize("labels", [ANEW, ANEW + 1])
+def test_hyperparameters_are_found_without_the_labels_left_out_where_labels_are_few(labels):
+    X, y = smooth(labels)
+    regressor = SmallDataRegressor(4).fit(X, y)
+    parts = _parts(np.arange(labels), int(np.random.default_rng(0).integers(2**31)))
+    held, kept = parts[0], np.setdiff1d(np.arange(labels), parts[0])
+    alone = Process.fit(X[kept], y[kept], np.arange(len(kept)), (4,)).quantiles(X[held])
+    assert np.allclose(regressor.left_out_[1][held], alone) == (labels <= ANEW)
 
 
 def test_intervals_reach_beyond_all_quantiles_where_that_is_asked_for():

@@ -5,7 +5,7 @@ weighted points whatever they are.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -31,7 +31,10 @@ LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
 """Probabilities at which members say their quantiles; the middle one is the median."""
 
 MASSES: Float[np.ndarray, " masses"] = np.linspace(0, 0.98, 99)
-"""How much of a distribution may lie between the ends of an interval."""
+"""How much of a distribution may lie between the ends of an interval; ends between two of them are interpolated."""
+
+PLACES: Float[np.ndarray, " places"] = np.linspace(0, len(MASSES) - 1, 10 * (len(MASSES) - 1) + 1)
+"""Places among `MASSES` where intervals may end: forests of few trees have few quantiles, and jump between them."""
 
 FOLDS = 5
 """Parts of the labels, at most, that are left out in turn, to see how well each member predicts them."""
@@ -41,6 +44,9 @@ STEPS = 4
 
 FEW = 300
 """So many labels at most decide the hyperparameters of a kernel, whose search costs the cube of their number."""
+
+ANEW = 150
+"""With so many labels at most, intervals rest on hyperparameters that have not seen the labels left out."""
 
 FARTHEST = 4.0
 """Deviations from the mean at which a column is cut off before a Gaussian process sees it."""
@@ -105,15 +111,16 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         processes = [Process.fit(X, y, few, blocks), Process.fit(X, y, few, blocks, PowerTransformer())]
         self.members_: tuple[Member, ...] = (Forest.fit(X, y, self.trees, seed), *processes)
         # With fewer trees the forest looks worse than it is, and gets a smaller share.
-        self.left_out_ = (
-            _left_out(X, y, parts, -(-self.trees // 2), seed),
-            *(process.left_out(parts) for process in processes),
-        )
-        self.labels_ = y
-        told = {shares: mixture(self.left_out_, shares, [0.5])[:, 0] for shares in _all_shares(len(self.members_))}
+        forest = _left_out(partial(Forest.fit, trees=-(-self.trees // 2), seed=seed), X, y, parts)
+        left_out = (forest, *(process.left_out(parts) for process in processes))
+        told = {shares: mixture(left_out, shares, [0.5])[:, 0] for shares in _all_shares(len(self.members_))}
         errors = {shares: float(np.abs(each - y).mean()) for shares, each in told.items()}
         self.shares_ = min(errors, key=lambda shares: errors[shares])
         self.held_out_, self.error_ = told[self.shares_], errors[self.shares_]
+        if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
+            again = (partial(process.again, blocks=blocks) for process in processes)
+            left_out = (forest, *(_left_out(each, X, y, parts) for each in again))
+        self.left_out_, self.labels_ = left_out, y
         return self
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
@@ -143,17 +150,19 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         """
         if not 0 < coverage < 1:
             raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
-        low, high = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
+        ends = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
+        low, high = (_between(end, PLACES) for end in ends)
         inside = (low <= self.labels_[:, None]) & (self.labels_[:, None] <= high)
         level = min(1.0, coverage * (1 + 1 / len(self.labels_)))
         enough = inside.mean(axis=0) >= level
-        mass = int(enough.argmax()) if enough.any() else -1
+        place = PLACES[enough.argmax() if enough.any() else -1]
         # Where even the outermost quantiles hold too few, they are moved outwards.
         beyond = np.maximum(low[:, -1] - self.labels_, self.labels_ - high[:, -1])
         margin = 0.0 if enough.any() else float(np.quantile(beyond, level, method="higher"))
-        told = self.predict_quantiles(X, [0.5, *_ends(MASSES[[mass]])])
-        told += [0.0, -margin, margin]
-        return told
+        first = min(int(place), len(MASSES) - 2)
+        told = self.predict_quantiles(X, [0.5, *_ends(MASSES[first : first + 2])])
+        low, high = (_between(end, place[None] - first) for end in np.split(told[:, 1:], 2, axis=1))
+        return np.concatenate([told[:, :1], low - margin, high + margin], axis=1)
 
 
 @runtime_checkable
@@ -205,12 +214,12 @@ def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
     return [held for _, held in split.split(groups, groups=groups)]
 
 
-def _left_out(X: Columns, y: Labels, parts: Parts, trees: int, seed: int) -> Quantiles:
-    """What a forest says of each label that it was not grown on."""
+def _left_out(fit: Callable[[Columns, Labels], Member], X: Columns, y: Labels, parts: Parts) -> Quantiles:
+    """What a member says of each label that it was not fitted to."""
     found = np.empty((len(y), len(LEVELS)))
     for held in parts:
         kept = np.setdiff1d(np.arange(len(y)), held)
-        found[held] = Forest.fit(X[kept], y[kept], trees, seed).quantiles(X[held])
+        found[held] = fit(X[kept], y[kept]).quantiles(X[held])
     return found
 
 
@@ -256,6 +265,11 @@ class Process:
             found = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=search).fit(inputs[few], labels[few]).kernel_
         process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
         return cls(scaler, process, transform, middle, spread)
+
+    def again(self, X: Columns, y: Labels, blocks: Sequence[int]) -> "Process":
+        """Such a process of other labels, all of which decide its hyperparameters."""
+        transform = None if self.transform is None else PowerTransformer()
+        return Process.fit(X, y, np.arange(len(y)), blocks, transform)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of a measurement at each row, noise included."""
@@ -317,6 +331,16 @@ def _all_shares(n_members: int) -> list[tuple[float, ...]]:
     """All shares in steps, the most even first, which therefore win ties."""
     steps = [each for each in product(range(STEPS + 1), repeat=n_members) if sum(each) == STEPS]
     return [tuple(step / STEPS for step in each) for each in sorted(steps, key=max)]
+
+
+def _between(
+    ends: Float[np.ndarray, "rows masses"], places: Float[np.ndarray, " places"]
+) -> Float[np.ndarray, "rows places"]:
+    """Ends of intervals at these places, counted from the first of the ends that are given."""
+    first = np.minimum(places.astype(int), ends.shape[1] - 2)
+    share = places - first
+    found: Float[np.ndarray, "rows places"] = ends[:, first] * (1 - share) + ends[:, first + 1] * share
+    return found
 
 
 def _ends(masses: Float[np.ndarray, " masses"]) -> list[float]:
