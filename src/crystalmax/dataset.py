@@ -68,7 +68,7 @@ class Columns(NamedTuple):
     values: Float[np.ndarray, "crystals columns"] | DiskArray
 
 
-class Stored(NamedTuple):
+class _Rows(NamedTuple):
     """Rows of the arrays of some crystals; `species` points into the species table of the data set."""
 
     lattice: Float[np.ndarray, "crystals 3 3"]
@@ -155,7 +155,7 @@ class CrystalDataset:
 
     def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
         """These crystals, one by one."""
-        found, targets = self._stored(rows), self.target[rows]
+        found, targets = self._read(rows), self.target[rows]
         cuts = np.cumsum(found.sizes)[:-1]
         sites = zip(np.split(found.position, cuts), np.split(found.species, cuts), strict=True)
         crystals = []
@@ -174,7 +174,7 @@ class CrystalDataset:
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch; its species table holds only species that occur in it."""
-        found = self._stored(rows)
+        found = self._read(rows)
         used, species = np.unique(found.species, return_inverse=True)
         return CrystalBatch(
             lattice=torch.from_numpy(found.lattice),
@@ -215,9 +215,9 @@ class CrystalDataset:
         more = (*self.more, Columns(tuple(names), values))
         return replace(self, more=more, provenance={}, content_hash="")
 
-    def _stored(self, rows: Int[np.ndarray, " rows"]) -> Stored:
+    def _read(self, rows: Int[np.ndarray, " rows"]) -> _Rows:
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
-        return Stored(self.lattice[rows], sizes, self.position[sites], self.species[sites], self.keys(rows))
+        return _Rows(self.lattice[rows], sizes, self.position[sites], self.species[sites], self.keys(rows))
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
         """These rows, sorted, of the species table."""
