@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from machine import about, publish
 
+from crystalmax import disk
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.cif import read_cif
@@ -178,7 +179,8 @@ def opened(data: Path) -> None:
 
 
 def fuzz_manifest(folder: Path, rng: random.Random) -> bytes:
-    """Data sets: manifests with right and wrong hashes, and arrays that say anything."""
+    """Data sets: manifests with right and wrong hashes, and arrays that say anything, read whole or by rows."""
+    disk.SMALL = rng.choice((0, 2**24))
     data = data_set(folder)
     manifest = (folder / "manifest.json").read_bytes()
     if rng.random() < 0.3:
