@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmax import disk
-from crystalmax.disk import DiskArray, stored
+from crystalmax.disk import DiskArray
 
 NUMBERS = np.arange(40 * 3 * 2, dtype="<f4").reshape(40, 3, 2)
 
@@ -48,12 +48,16 @@ def test_any_rows_are_those_of_the_file(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("disk") / "numbers.f4"
     NUMBERS.tofile(path)
     rows = np.array(data.draw(st.lists(st.integers(0, 39))), dtype=np.int64)
-    stretch = data.draw(st.slices(40))
-    np.testing.assert_array_equal(opened(path)[rows], NUMBERS[rows])
+    stretch = slice(*data.draw(st.tuples(*[st.none() | st.integers(-50, 50)] * 2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "SMALL", data.draw(st.sampled_from([0, 2**24])))
+        np.testing.assert_array_equal(opened(path)[rows], NUMBERS[rows])
     np.testing.assert_array_equal(opened(path)[stretch], NUMBERS[stretch])
 
 
-def test_every_system_gives_the_same_rows(path, system):
+@pytest.mark.parametrize("small", [0, 2**24])
+def test_every_system_gives_the_same_rows(small, path, system, monkeypatch):
+    monkeypatch.setattr(disk, "SMALL", small)
     rows = np.array([3, 4, 5, 39, 0, 0, 7, 6])
     array = opened(path)
     np.testing.assert_array_equal(array[rows], NUMBERS[rows])
@@ -61,7 +65,8 @@ def test_every_system_gives_the_same_rows(path, system):
     assert len(array) == 40
 
 
-def test_threads_may_share_one(path, system):
+def test_threads_may_share_one(path, system, monkeypatch):
+    monkeypatch.setattr(disk, "SMALL", 0)
     array, rng = opened(path), np.random.default_rng(0)
     wanted = [rng.integers(0, 40, 20) for _ in range(200)]
     with ThreadPoolExecutor(4) as pool:
@@ -82,6 +87,11 @@ def test_rows_that_are_not_there_are_refused(row, path):
         opened(path)[np.array([3, row])]
 
 
+def test_gaps_are_refused(path):
+    with pytest.raises(IndexError, match=r"is read without gaps; take steps of 2 through what `\[:\]` gives"):
+        opened(path)[::2]
+
+
 def test_another_size_is_refused(path):
     with pytest.raises(ValueError, match=r"numbers.f4 has 960 bytes where 984 are expected; make it again"):
         opened(path, (41, 3, 2))
@@ -89,7 +99,8 @@ def test_another_size_is_refused(path):
         opened(path.with_name("gone.f4"))
 
 
-def test_a_file_that_is_cut_short_while_in_use_is_noticed(path, system):
+def test_a_file_that_is_cut_short_while_in_use_is_noticed(path, system, monkeypatch):
+    monkeypatch.setattr(disk, "SMALL", 0)
     array = opened(path)
     os.truncate(path, 500)
     np.testing.assert_array_equal(array[:20], NUMBERS[:20])
@@ -126,8 +137,15 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path):
     assert resident() - before < n_bytes / 8
 
 
-def test_only_small_arrays_are_read_whole(path, monkeypatch):
-    np.testing.assert_array_equal(stored(path, NUMBERS.shape, ""), NUMBERS)
-    assert isinstance(stored(path, NUMBERS.shape, ""), np.ndarray)
+def test_only_small_arrays_stay_in_memory_once_rows_were_asked_for(path, monkeypatch):
+    rows = np.array([3, 39])
+    small = opened(path)
+    np.testing.assert_array_equal(small[rows], NUMBERS[rows])
     monkeypatch.setattr(disk, "SMALL", NUMBERS.nbytes - 1)
-    assert isinstance(stored(path, NUMBERS.shape, ""), DiskArray)
+    large = opened(path)
+    np.testing.assert_array_equal(large[rows], NUMBERS[rows])
+    os.truncate(path, 500)
+    with pytest.raises(ValueError, match="was cut short"):
+        large[rows]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(small[rows], NUMBERS[rows])

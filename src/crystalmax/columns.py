@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import Dataset
-from crystalmax.disk import DiskArray, stored
+from crystalmax.disk import DiskArray
 from crystalmax.spread import in_order
 from crystalmax.writing import at_once
 
@@ -23,9 +23,7 @@ _BLOCK = 4096  # crystals whose numbers are in memory at once
 Make = Callable[[list[Crystal]], Float[np.ndarray, "crystals columns"]]
 
 
-def standardised(
-    data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path
-) -> Float[np.ndarray, "crystals columns"] | DiskArray:
+def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> DiskArray:
     """Numbers with mean 0 and deviation 1 in these rows, NaN in others, float32 on disk; a file that is there counts.
 
     Args:
@@ -38,7 +36,7 @@ def standardised(
     with FileLock(path.with_suffix(".lock")):  # several processes may train together
         if not path.exists():
             _write(data, rows, make, width, path)
-    return stored(path, (len(data), width), "remove it, and it is made anew")
+    return DiskArray(path, (len(data), width), "remove it, and it is made anew")
 
 
 def _write(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> None:

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
-from crystalmax.disk import DiskArray, stored
+from crystalmax.disk import DiskArray
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
@@ -121,7 +121,7 @@ class CrystalDataset:
         manifest = read_manifest(path)
         names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
         shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
-        arrays = {name: stored(path / name, shapes[name], AGAIN) for name in ARRAYS}
+        arrays = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
         for name, total in (("site_end.i8", n_sites), ("key_end.i8", n_letters)):
             for last in arrays[name][-1:].tolist():
                 if last != total:

@@ -6,6 +6,8 @@ memory of the process until it is given back (docs/scale.md).
 
 import math
 import os
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,11 +17,11 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 SMALL = 2**24
-"""An array of so many bytes at most is read whole: from memory its rows come sooner."""
+"""An array of so many bytes at most is read whole when rows of it are asked for: from memory they come sooner."""
 
 
 class DiskArray:
-    """A raw little-endian array on disk; `array[rows]` reads these rows, as does a slice, and `array[:]` all.
+    """A raw little-endian array on disk; `array[rows]` reads these rows, as a slice does, and `array[:]` all.
 
     Threads and processes may share one; what goes to another process is the path, not the content.
 
@@ -56,34 +58,42 @@ class DiskArray:
 
     def __getitem__(self, rows: slice | Int[np.ndarray, " rows"]) -> Shaped[np.ndarray, "rows ..."]:
         if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(len(self)))
+            begin, end, step = rows.indices(len(self))
+            if step != 1:
+                raise IndexError(f"{self.path} is read without gaps; take steps of {step} through what `[:]` gives")
+            return self._read([begin], [max(end - begin, 0)])
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"{self.path} has {len(self)} rows; rows {rows.min()} to {rows.max()} were asked for")
+        if self.n_bytes <= SMALL:
+            found: np.ndarray = self._whole[rows]
+            return found
         first = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of each stretch of rows that follow one another
-        stretches = np.stack([rows[first], np.diff(first, append=len(rows))], axis=1) * self._row_bytes
-        found = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        return self._read(rows[first].tolist(), np.diff(first, append=len(rows)).tolist())
+
+    @cached_property
+    def _whole(self) -> Shaped[np.ndarray, "rows ..."]:
+        return self[:]
+
+    def _read(self, begins: Sequence[int], counts: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
+        """Stretches of so many rows from these on."""
+        found = np.empty((sum(counts), *self.shape[1:]), dtype=self.dtype)
         left = found.reshape(-1).view(np.uint8).data
-        for begin, n_bytes in stretches.tolist():
-            self._fill(left[:n_bytes], begin)
+        for begin, count in zip(begins, counts, strict=True):
+            n_bytes = count * self._row_bytes
+            self._fill(left[:n_bytes], begin * self._row_bytes)
             left = left[n_bytes:]
         return found
 
     def _fill(self, wanted: memoryview, begin: int) -> None:
         """Read as many bytes as are wanted from this place on; the system may give them in parts."""
-        while (n_read := self._read(wanted, begin)) < len(wanted):
+        while (n_read := self._some(wanted, begin)) < len(wanted):
             if not n_read:
                 raise ValueError(f"{self.path} ends at byte {begin}: it was cut short while in use; {self.remedy}")
             wanted, begin = wanted[n_read:], begin + n_read
 
-    def _read(self, wanted: memoryview, begin: int) -> int:
+    def _some(self, wanted: memoryview, begin: int) -> int:
         if hasattr(os, "preadv"):  # knows of no place in the file that another reader could move
             return os.preadv(self._file.fileno(), [wanted], begin)
         with self._lock:
             self._file.seek(begin)
             return self._file.readinto(wanted) or 0
-
-
-def stored(path: Path, shape: tuple[int, ...], remedy: str) -> np.ndarray | DiskArray:
-    """An array on disk, read whole if it is small; see `DiskArray`."""
-    array = DiskArray(path, shape, remedy)
-    return array[:] if array.n_bytes <= SMALL else array
