@@ -9,7 +9,7 @@ come as objects in their canonical cells, since reading text costs each crystal 
 of its own. Memory is what Linux tells of that process every tenth of a second: `resident` counts pages of files, such
 as libraries, which the system takes back whenever it needs room, `anonymous` does not. Steps of the smallest and of the
 largest data set are compared in turns, without a look at memory, which costs time, since a busy machine moves them by
-more; what they read is in the system's cache then, as far as it has room.
+more. What steps read is in the system's cache, as it would stay on a machine that has room for it.
 """
 
 import json
@@ -123,7 +123,6 @@ def in_turns(options: Namespace, recipe: str) -> Measured:
     for _ in range(options.turns):
         for size in sizes:
             data, run = options.folder / f"{size}", options.folder / f"{size}_turn"
-            into_cache(data)
             found[size].append(apart(train, data, run, steps=options.steps)["step_cpu_ms"])
     small, large = (float(np.median(each)) for each in found.values())
     return {"step_cpu_ms": found, "ratio": round(large / small, 3)}
@@ -132,9 +131,10 @@ def in_turns(options: Namespace, recipe: str) -> Measured:
 def into_cache(folder: Path) -> None:
     """Read all files once, since the system forgets what nobody has read for a while."""
     for path in folder.iterdir():
-        with path.open("rb") as file:
-            while file.read(2**24):
-                pass
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**24):
+                    pass
 
 
 def draw(rows: list[Measured]) -> Figure:
@@ -317,6 +317,9 @@ def trained(path: Path, run: Path, recipe: str, steps: int) -> Measured:
     batch = CrystalDataset.batch
 
     def timed(data: CrystalDataset, rows: np.ndarray) -> object:
+        if not times:
+            into_cache(path)
+            into_cache(run)
         times.append((time.perf_counter(), time.process_time(), len(rows)))
         if len(times) == WARM_UP + steps:
             os.kill(os.getpid(), signal.SIGINT)
