@@ -245,6 +245,17 @@ def test_a_cell_that_every_row_repeats_is_not_made_for_all_of_them(tmp_path):
     assert max(taken) < 32 * len(cell)
 
 
+def test_a_table_does_not_stay_in_memory_as_it_is_read(tmp_path):
+    rng, schema = np.random.default_rng(0), pa.schema({"cif": pa.string()})
+    with pq.ParquetWriter(tmp_path / "t.parquet", schema) as writer:
+        for _ in range(40):  # groups of rows that cannot be packed
+            writer.write_table(pa.table({"cif": [rng.bytes(2**15).hex() for _ in range(4)]}, schema=schema))
+    before = pa.total_allocated_bytes()
+    taken = [pa.total_allocated_bytes() - before for _ in rows_of(tmp_path / "t.parquet", "t")]
+    assert len(taken) == 160
+    assert max(taken) < (tmp_path / "t.parquet").stat().st_size / 4
+
+
 def test_what_waits_for_a_worker_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CHUNK_BYTES", 2 * len(SALT))
     chunks = []

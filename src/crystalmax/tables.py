@@ -82,7 +82,8 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
         identifier = _identifier(header) or ("" if STRUCTURE in header else header[0])
         yield from _batches(pd.read_csv(table, dtype={identifier: str}))
     else:
-        yield from pq.ParquetFile(table).iter_batches(batch_size=_ROWS_OF_PARQUET)
+        # What is buffered ahead stays in memory until the end, though it was read.
+        yield from pq.ParquetFile(table, pre_buffer=False).iter_batches(batch_size=_ROWS_OF_PARQUET)
 
 
 def _identifier(columns: list[str]) -> str | None:
