@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import paper
@@ -314,7 +315,7 @@ def large() -> str:
     ]
     for recipe in ("infomax", "intrinsic"):
         turns = found["turns"][recipe]
-        small, *_, most = (f"{sorted(each)[len(each) // 2]:.0f}" for each in turns["step_cpu_ms"].values())
+        small, *_, most = (f"{median(each):.0f}" for each in turns["step_cpu_ms"].values())
         rows.append((f"`{recipe}`: CPU ms a step, in turns", small, *[""] * (len(sizes) - 2), most))
     return table(("", *(f"10^{len(str(size)) - 1}" for size in sizes)), rows)
 
