@@ -30,6 +30,8 @@ from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
 
+Values = Float[np.ndarray, "crystals columns"] | DiskArray
+
 _CHUNK = 512  # crystals that are turned into arrays, or from arrays, at once
 
 
@@ -55,9 +57,7 @@ class Dataset(Protocol):
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch."""
 
-    def with_targets(
-        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
-    ) -> "Dataset":
+    def with_targets(self, names: Sequence[str], values: Values) -> "Dataset":
         """The same crystals with more properties."""
 
 
@@ -65,17 +65,7 @@ class Columns(NamedTuple):
     """Numbers that belong to crystals, one row a crystal."""
 
     names: tuple[str, ...]
-    values: Float[np.ndarray, "crystals columns"] | DiskArray
-
-
-class _Rows(NamedTuple):
-    """Rows of the arrays of some crystals; `species` points into the species table of the data set."""
-
-    lattice: Float[np.ndarray, "crystals 3 3"]
-    sizes: Int[np.ndarray, " crystals"]
-    position: Float[np.ndarray, "sites 3"]
-    species: Int[np.ndarray, " sites"]
-    keys: tuple[str, ...]
+    values: Values
 
 
 @dataclass(frozen=True)
@@ -155,18 +145,18 @@ class CrystalDataset:
 
     def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
         """These crystals, one by one."""
-        found, targets = self._read(rows), self.target[rows]
-        cuts = np.cumsum(found.sizes)[:-1]
-        sites = zip(np.split(found.position, cuts), np.split(found.species, cuts), strict=True)
+        (lattice, sizes, position, species_of_site), keys = self._read(rows), self.keys(rows)
+        targets, cuts = self.target[rows], np.cumsum(sizes)[:-1]
+        sites = zip(np.split(position, cuts), np.split(species_of_site, cuts), strict=True)
         crystals = []
         for place, (positions, kinds) in enumerate(sites if len(rows) else ()):
             used, species = np.unique(kinds, return_inverse=True)
             crystal = Crystal(
-                lattice=found.lattice[place].copy(),
+                lattice=lattice[place].copy(),
                 positions=positions.astype(np.float64),
                 species=species.astype(np.int64),
                 kinds=self._kinds(used),
-                key=found.keys[place],
+                key=keys[place],
                 targets=dict(zip(self.target_names, targets[place].tolist(), strict=True)),
             )
             crystals.append(crystal)
@@ -174,16 +164,16 @@ class CrystalDataset:
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:
         """These crystals as one batch; its species table holds only species that occur in it."""
-        found = self._read(rows)
-        used, species = np.unique(found.species, return_inverse=True)
+        lattice, sizes, position, species_of_site = self._read(rows)
+        used, species = np.unique(species_of_site, return_inverse=True)
         return CrystalBatch(
-            lattice=torch.from_numpy(found.lattice),
-            positions=torch.from_numpy(found.position.astype(np.float64)),
+            lattice=torch.from_numpy(lattice),
+            positions=torch.from_numpy(position.astype(np.float64)),
             species=torch.from_numpy(species.astype(np.int64)),
             kinds=torch.from_numpy(kind_table(self._kinds(used))),
-            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(found.sizes)),
+            crystal_of_site=torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(sizes)),
             targets=targets_of((Columns(self.target_names, self.target), *self.more), rows),
-            keys=found.keys,
+            keys=self.keys(rows),
         )
 
     @property
@@ -198,26 +188,21 @@ class CrystalDataset:
         return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
-        """A property of all crystals, NaN where unknown.
-
-        Raises:
-            ValueError: There is no such property.
-        """
+        """A property of all crystals, NaN where unknown."""
         if name not in self.target_names:
             known = ", ".join(self.target_names) or "none"
             raise ValueError(f"the data set has no property {name!r}; its properties: {known}")
         return self.target[:][:, self.target_names.index(name)].copy()
 
-    def with_targets(
-        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
-    ) -> "CrystalDataset":
+    def with_targets(self, names: Sequence[str], values: Values) -> "CrystalDataset":
         """The same crystals, whose batches have more targets; what it was made from is not known any more."""
         more = (*self.more, Columns(tuple(names), values))
         return replace(self, more=more, provenance={}, content_hash="")
 
-    def _read(self, rows: Int[np.ndarray, " rows"]) -> _Rows:
+    def _read(self, rows: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, ...]:
+        """Lattice and number of sites of these crystals; position of each site, and its row of the species table."""
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
-        return _Rows(self.lattice[rows], sizes, self.position[sites], self.species[sites], self.keys(rows))
+        return self.lattice[rows], sizes, self.position[sites], self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
         """These rows, sorted, of the species table."""

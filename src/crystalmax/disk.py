@@ -39,9 +39,9 @@ class DiskArray:
         self.path, self.shape, self.remedy = path, shape, remedy
         self.dtype = np.dtype("<" + path.suffix[1:])
         self._row_bytes = self.dtype.itemsize * math.prod(shape[1:])
-        found = path.stat().st_size if path.exists() else None
-        if found != self.n_bytes:
-            raise ValueError(f"{path} has {found} bytes where {self.n_bytes} are expected; {remedy}")
+        self._n_bytes, found = shape[0] * self._row_bytes, path.stat().st_size if path.exists() else None
+        if found != self._n_bytes:
+            raise ValueError(f"{path} has {found} bytes where {self._n_bytes} are expected; {remedy}")
         self._file, self._lock = path.open("rb", buffering=0), Lock()
         finalize(self, self._file.close)
 
@@ -51,11 +51,6 @@ class DiskArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def n_bytes(self) -> int:
-        """Size of the file."""
-        return len(self) * self._row_bytes
-
     def __getitem__(self, rows: slice | Int[np.ndarray, " rows"]) -> Shaped[np.ndarray, "rows ..."]:
         if isinstance(rows, slice):
             begin, end, step = rows.indices(len(self))
@@ -64,7 +59,7 @@ class DiskArray:
             return self._read([begin], [max(end - begin, 0)])
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"{self.path} has {len(self)} rows; rows {rows.min()} to {rows.max()} were asked for")
-        if self.n_bytes <= SMALL:
+        if self._n_bytes <= SMALL:
             found: np.ndarray = self._whole[rows]
             return found
         first = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of each stretch of rows that follow one another

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, CrystalBatch
-from crystalmax.dataset import Columns, CrystalDataset, Dataset, targets_of
-from crystalmax.disk import DiskArray
+from crystalmax.dataset import Columns, CrystalDataset, Dataset, Values, targets_of
 from crystalmax.segments import ranges
 from crystalmax.writing import hash_of
 
@@ -74,9 +73,7 @@ class JoinedDataset:
             for crystal in self.sets[number[each[0]]].crystals(rows[each] - self._begin(number[each[0]]))
         ]
 
-    def with_targets(
-        self, names: Sequence[str], values: Float[np.ndarray, "crystals targets"] | DiskArray
-    ) -> "JoinedDataset":
+    def with_targets(self, names: Sequence[str], values: Values) -> "JoinedDataset":
         """The same crystals, whose batches have more targets; what they were made from is not known any more."""
         return replace(self, more=(*self.more, Columns(tuple(names), values)))
 

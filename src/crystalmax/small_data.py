@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve
 from scipy.stats import norm
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -109,7 +109,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         seed, few = int(rng.integers(2**31)), rng.permutation(len(y))[:FEW]
         parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
         blocks = tuple(self.blocks) or (X.shape[1],)
-        processes = [Process.fit(X, y, few, blocks), Process.fit(X, y, few, blocks, PowerTransformer())]
+        transforms = (None, PowerTransformer())
+        processes = [Process.fit(X, y, few, blocks, transform) for transform in transforms]
         self.members_: tuple[Member, ...] = (Forest.fit(X, y, self.trees, seed), *processes)
         # With fewer trees the forest looks worse than it is, and gets a smaller share.
         forest = _left_out(partial(Forest.fit, trees=-(-self.trees // 2), seed=seed), X, y, parts)
@@ -119,8 +120,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         self.shares_ = min(errors, key=lambda shares: errors[shares])
         self.held_out_, self.error_ = told[self.shares_], errors[self.shares_]
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
-            again = (partial(process.again, blocks=blocks) for process in processes)
-            left_out = (forest, *(_left_out(each, X, y, parts) for each in again))
+            again = (partial(Process.fit, few=None, blocks=blocks, transform=each) for each in transforms)
+            left_out = (forest, *(_left_out(fit, X, y, parts) for fit in again))
         self.left_out_, self.labels_ = left_out, y
         return self
 
@@ -136,11 +137,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
-        """Ends of an interval for each row that holds the measured value with this probability.
-
-        Raises:
-            ValueError: The coverage is not between 0 and 1.
-        """
+        """Ends of an interval for each row that holds the measured value with this probability."""
         return self.predict_with_interval(X, coverage)[:, 1:]
 
     def predict_with_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 3"]:
@@ -247,11 +244,13 @@ class Process:
         cls,
         X: Columns,
         y: Labels,
-        few: Int[np.ndarray, " few"],
+        few: Int[np.ndarray, " few"] | None,
         blocks: Sequence[int],
         transform: PowerTransformer | None = None,
     ) -> "Process":
-        """Find hyperparameters by the likelihood of a few of the labels, then condition on all."""
+        """Find hyperparameters by the likelihood of a few of the labels, or of all, then condition on all."""
+        few = np.arange(len(y)) if few is None else few
+        transform = None if transform is None else clone(transform)
         scaler = StandardScaler().fit(X)
         inputs = _scaled(scaler, X)
         labels = y if transform is None else transform.fit_transform(y[:, None])[:, 0]
@@ -266,11 +265,6 @@ class Process:
             found = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=search).fit(inputs[few], labels[few]).kernel_
         process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
         return cls(scaler, process, transform, middle, spread)
-
-    def again(self, X: Columns, y: Labels, blocks: Sequence[int]) -> "Process":
-        """Such a process of other labels, all of which decide its hyperparameters."""
-        transform = None if self.transform is None else PowerTransformer()
-        return Process.fit(X, y, np.arange(len(y)), blocks, transform)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of a measurement at each row, noise included."""
