@@ -41,7 +41,7 @@ def main() -> None:
     for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         crystals = [crystal for crystal in crystals if crystal.n_sites <= MAX_SITES]
-        found[f"{table}, {target}"], commits[target] = {}, about()["commit"]
+        rows, commits[target] = found.setdefault(f"{table}, {target}", {}), about()["commit"]
         for labels, trials in zip(options.labels, options.trials, strict=True):
             plan = [(trial, start) for trial in range(trials) for start in STARTS]
             errors = Parallel(options.jobs)(delayed(error)(crystals, target, labels, *each) for each in plan)
@@ -53,7 +53,7 @@ def main() -> None:
                 "won": int((shipped < random).sum()),
                 "trials": trials,
             }
-            found[f"{table}, {target}"][labels] = row
+            rows[str(labels)] = row
             print(target, labels, row, flush=True)
     publish({**result, **about()}, options.out)
 

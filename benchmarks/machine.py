@@ -16,7 +16,8 @@ from crystalmax import __version__
 
 def about() -> dict[str, Any]:
     """Where and with what a number was measured."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
         "commit": commit.stdout.strip(),
         "crystalmax": __version__,
