@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import PROPERTIES, earlier, parser_of_properties, unseen
+from properties import PROPERTIES, earlier, parser_of_properties, unseen, wanted
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -74,7 +74,7 @@ def main() -> None:
     known = json.loads(options.rivals.read_text()) if options.rivals else {}
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
-    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+    for table, target, keep in wanted(options.targets):
         commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])
@@ -152,8 +152,8 @@ def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray) -> dict[str
     ((train, test),) = draw.parts
     with threadpool_limits(1):
         regressor = SmallDataRegressor(blocks=ours.blocks, random_state=draw.number).fit(ours.columns[train], y[train])
-        low, high = regressor.predict_interval(ours.columns[test], COVERAGE).T
-        error = np.abs(regressor.predict(ours.columns[test]) - y[test]).mean()
+        told, low, high = regressor.predict_with_interval(ours.columns[test], COVERAGE).T
+        error = np.abs(told - y[test]).mean()
     return {"features": name, "labels": draw.labels, "mae": error, **interval(low, high, y[test])}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import PROPERTIES, earlier, parser_of_properties, unseen
+from properties import earlier, parser_of_properties, unseen, wanted
 
 from crystalmax import CrystalRegressor
 from crystalmax.baselines import formula
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
-    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+    for table, target, keep in wanted(options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         crystals = [crystal for crystal in crystals if crystal.n_sites <= MAX_SITES]
         rows, commits[target] = found.setdefault(f"{table}, {target}", {}), about()["commit"]

@@ -12,7 +12,7 @@ import pandas as pd
 from few_labels import COVERAGE, Ours, errors_of_ours
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import PROPERTIES, earlier, parser_of_properties, unseen
+from properties import earlier, parser_of_properties, unseen, wanted
 
 from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
@@ -28,7 +28,7 @@ def main() -> None:
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
     featurizer = CrystalFeaturizer()
-    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+    for table, target, keep in wanted(options.targets):
         commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         ours = Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)

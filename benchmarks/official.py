@@ -29,8 +29,8 @@ def main() -> None:
         errors, held = [], []
         for test in (fold == each for each in np.unique(fold)):
             regressor = SmallDataRegressor(blocks=featurizer.blocks).fit(numbers[~test], y[~test])
-            low, high = regressor.predict_interval(numbers[test], COVERAGE).T
-            errors.append(float(np.abs(regressor.predict(numbers[test]) - y[test]).mean()))
+            told, low, high = regressor.predict_with_interval(numbers[test], COVERAGE).T
+            errors.append(float(np.abs(told - y[test]).mean()))
             held.append(float(((low <= y[test]) & (y[test] <= high)).mean()))
         found[name] = {"mae": round(np.mean(errors), 2), "folds": np.round(errors, 2).tolist()}
         found[name]["covered"] = round(np.mean(held), 3)

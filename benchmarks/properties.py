@@ -40,6 +40,11 @@ def parser_of_properties(description: str | None, targets: Collection[str] = ())
     return parser
 
 
+def wanted(targets: Collection[str]) -> list[tuple[str, str, str]]:
+    """Those of `PROPERTIES` that are to be measured."""
+    return [one for one in PROPERTIES if one[1] in targets]
+
+
 def earlier(out: Path | None) -> dict[str, Any]:
     """A file of results, if it is there; with its `properties`, and the `commits` that they were measured at."""
     known = json.loads(out.read_text()) if out and out.exists() else {"properties": {}}

@@ -11,7 +11,7 @@ import logging
 
 import numpy as np
 from machine import about, publish
-from properties import PROPERTIES, earlier, parser_of_properties, unseen
+from properties import earlier, parser_of_properties, unseen, wanted
 
 from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
@@ -34,7 +34,7 @@ def main() -> None:
     plan = LabelBudgets(n_draws=options.draws, seed=1)
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
-    for table, target, keep in (one for one in PROPERTIES if one[1] in options.targets):
+    for table, target, keep in wanted(options.targets):
         commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         n_known = int(seen.knows(crystals)[1].sum())
