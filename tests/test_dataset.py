@@ -121,7 +121,9 @@ def test_large_arrays_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
     assert time.process_time() - began < 0.1
     for array in (data.lattice, data.position, data.key):
         assert isinstance(array, DiskArray)
+        assert "_whole" not in vars(array)
     assert_same(data[3_210], rock_salt())
+    assert ["_whole" in vars(array) for array in (data.lattice, data.position, data.key)] == [False, False, True]
 
 
 def test_names_and_properties_are_told(tmp_path):
