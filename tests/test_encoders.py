@@ -1,5 +1,6 @@
 """What every encoder has to do: no way of writing a crystal matters, levels are cut, Deep InfoMax learns on it."""
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,7 @@ def test_the_cut_stops_every_gradient_and_changes_no_number(case):
 def test_it_is_an_encoder_that_a_description_gives_again(case):
     net, batch = case.network(seed=3, distance=GaussianBasis(width=5)), case.batch(some_crystals())
     assert isinstance(net, Encoder)
+    assert inspect.getattr_static(net, "widths")  # Python 3.12's protocols see no more than this
     twin = build(describe(net))
     assert describe(twin) == describe(net)
     twin.load_state_dict(net.state_dict())

@@ -20,6 +20,7 @@ from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
 from crystalmax.joined import JoinedDataset
 from crystalmax.objectives import DeepInfoMax
+from crystalmax.objectives.base import Objective
 from crystalmax.pretraining import pretrain
 from crystalmax.processes import Processes, Share, Steps
 from crystalmax.training import Interrupted, seeded_weights, train
@@ -41,10 +42,8 @@ def choosy():
         return Leaving(DeepInfoMax(net, constituents=2, families=1))
 
 
-class Leaving(nn.Module):
+class Leaving(Objective):
     """Adds a number that only some batches need."""
-
-    chance = None
 
     def __init__(self, inner):
         super().__init__()
@@ -191,10 +190,8 @@ def test_batches_are_dealt_in_turn_and_all_take_part_in_every_step():
     assert len(list(halfway)) == 1
 
 
-class Sized(nn.Module):
+class Sized(Objective):
     """The derivative of its loss is the number of crystals in the batch."""
-
-    chance = None
 
     def __init__(self):
         super().__init__()

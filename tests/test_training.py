@@ -23,6 +23,7 @@ from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Density
 from crystalmax.negatives import OtherCrystals
 from crystalmax.objectives import DeepInfoMax, Reconstruction
+from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import NoRegularizer
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
 from crystals import perovskite, pure, rock_salt
@@ -111,10 +112,8 @@ def test_history_has_a_row_an_epoch_and_part_of_the_split(uninterrupted):
         assert ("crystals_per_second" in row) == (row["split"] == "train")
 
 
-class Counting(nn.Module):
+class Counting(Objective):
     """An objective whose term says how many crystals a batch has, and which may act at a chosen call."""
-
-    chance = None
 
     def __init__(self, inner, at=None, act=None):
         super().__init__()

@@ -32,6 +32,7 @@ from torch import nn
 from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
+from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe
 from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing, read_json
 
@@ -51,16 +52,14 @@ class Model:
     `extra` is other plain data stored with it, for example how many labels it has seen.
     """
 
-    objective: nn.Module
+    objective: Objective
     geometry: Geometry
     extra: Mapping[str, Any]
 
     @property
     def encoder(self) -> Encoder:
         """The encoder inside the objective."""
-        encoder = self.objective.encoder
-        assert isinstance(encoder, Encoder)  # an Objective has one, by its protocol
-        return encoder
+        return self.objective.encoder
 
 
 def save(model: Model, folder: Path) -> None:
@@ -106,7 +105,7 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
-    if not isinstance(objective, nn.Module) or not isinstance(geometry, Geometry):
+    if not isinstance(objective, Objective) or not isinstance(geometry, Geometry):
         raise ValueError(f"{folder}/{SPEC} names parts that are not an objective and a geometry")
     try:
         objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))

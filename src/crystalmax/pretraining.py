@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from crystalmax import __version__, plots, seen
 from crystalmax.checkpoint import Model, save
@@ -93,7 +92,7 @@ def pretrain(
     with seeded_weights(how.seed):
         objective = build(plan["objective"], trusted=trusted)
     geometry = build(plan["geometry"], trusted=trusted)
-    if not (isinstance(objective, nn.Module) and isinstance(objective, Objective) and isinstance(geometry, Geometry)):
+    if not (isinstance(objective, Objective) and isinstance(geometry, Geometry)):
         raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)

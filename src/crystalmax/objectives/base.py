@@ -1,24 +1,28 @@
 """What training minimises."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A module over one encoder; training minimises the sum of its terms."""
+class Objective(nn.Module, ABC):
+    """A module over one encoder; training minimises the sum of its terms.
+
+    A class to inherit from, not a protocol: since Python 3.12, protocols do not see what a module keeps as a submodule.
+    """
 
     encoder: Encoder
 
     @property
     def chance(self) -> float | None:
         """Loss of each level before anything is learnt, where there is such a number."""
+        return None
 
-    def __call__(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
+    @abstractmethod
+    def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Terms of the loss by name, for a batch with pairs."""

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder, width_of
+from crystalmax.objectives.base import Objective
 from crystalmax.objectives.supervised import Ensemble
 
 if TYPE_CHECKING:
     from crystalmax.small_data import SmallDataRegressor
 
 
-class Blend(nn.Module):
+class Blend(Objective):
     """Fine-tuned networks, and beside them a regressor for few labels on vectors of the encoder that they began with.
 
     Networks follow what the vector did not know; a forest and Gaussian processes on the vector are better at what is
@@ -30,7 +31,6 @@ class Blend(nn.Module):
         seed: Of the regressor.
     """
 
-    chance = None
     vectors: Float[Tensor, "labels width"]
     values: Float[Tensor, " labels"]
     groups: Int[Tensor, " labels"]
@@ -43,7 +43,7 @@ class Blend(nn.Module):
         self.register_buffer("groups", torch.zeros(labels, dtype=torch.int64))
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]  # nobody sets it
         """That of the first network."""
         return self.networks.encoder
 

@@ -9,10 +9,11 @@ from crystalmax.contrasts import Contrast, NTXent
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
 from crystalmax.layers import Dense
+from crystalmax.objectives.base import Objective
 from crystalmax.transforms import Transform
 
 
-class Contrastive(nn.Module):
+class Contrastive(Objective):
     """Two views of each batch, drawn apart, are encoded, projected and held against each other.
 
     Args:
@@ -23,8 +24,6 @@ class Contrastive(nn.Module):
         hidden: Width of the hidden layer of the projection.
         width: Width of the projection.
     """
-
-    chance = None
 
     def __init__(
         self,

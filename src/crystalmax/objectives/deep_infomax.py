@@ -12,6 +12,7 @@ from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoder, Encoding, Level, Widths
 from crystalmax.estimators import Estimator, JensenShannon, Scores
 from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
+from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import GaussianNoise
 from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
@@ -25,7 +26,7 @@ PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
 """The four families of the paper; the permutation is left out locally, where swaps within an element change nothing."""
 
 
-class DeepInfoMax(nn.Module):
+class DeepInfoMax(Objective):
     """At each level a critic learns to tell the constituents of a summary from false ones, and the encoder to let it.
 
     Each level trains its own part of the encoder: no gradient passes to the level below. The loss of a level is the

@@ -8,9 +8,10 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
+from crystalmax.objectives.base import Objective
 
 
-class Mixture(nn.Module):
+class Mixture(Objective):
     """A weighted sum of objectives; each makes its own passes through the shared encoder.
 
     Args:
@@ -21,8 +22,6 @@ class Mixture(nn.Module):
             w L - ln w (Kendall et al., arXiv:1705.07115, eq. 10, with w = 1 / s^2 and constants left out). For parts
             whose losses are not negative.
     """
-
-    chance = None
 
     def __init__(
         self,

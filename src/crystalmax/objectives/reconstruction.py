@@ -13,11 +13,12 @@ from crystalmax.dataset import Dataset
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, Prepares, RadialDistribution
 from crystalmax.layers import Dense
+from crystalmax.objectives.base import Objective
 
 DEFAULT: tuple[Intrinsic, ...] = (Composition(), Density(), RadialDistribution(), Coordination())
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(Objective):
     """A small head on the crystal vector for each intrinsic property; no label is needed.
 
     Args:
@@ -25,8 +26,6 @@ class Reconstruction(nn.Module):
         intrinsics: What is to be told.
         hidden: Width of the hidden layer of each head; 0 for linear heads, so that linear models can read it too.
     """
-
-    chance = None
 
     def __init__(self, encoder: Encoder, *, intrinsics: Sequence[Intrinsic] = DEFAULT, hidden: int = 64) -> None:
         super().__init__()

@@ -8,9 +8,10 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder, width_of
+from crystalmax.objectives.base import Objective
 
 
-class Regression(nn.Module):
+class Regression(Objective):
     """Mean absolute error of a head with one hidden layer on the crystal vector, in units of the target's deviation.
 
     Absolute, because that is how predictions are judged, and because half of all gaps are 0: squares pull them away.
@@ -24,8 +25,6 @@ class Regression(nn.Module):
         deviation: Its standard deviation.
         hidden: Width of the hidden layer.
     """
-
-    chance = None
 
     def __init__(
         self, encoder: Encoder, *, target: str, mean: float = 0.0, deviation: float = 1.0, hidden: int = 64
@@ -51,7 +50,7 @@ class Regression(nn.Module):
         return scaled
 
 
-class Ensemble(nn.Module):
+class Ensemble(Objective):
     """The mean of several regressions of one property (Lakshminarayanan et al., DOI 10.48550/arXiv.1612.01474).
 
     Args:
@@ -61,8 +60,6 @@ class Ensemble(nn.Module):
         ValueError: There are no members.
     """
 
-    chance = None
-
     def __init__(self, members: Sequence[Regression]) -> None:
         super().__init__()
         if not members:
@@ -71,7 +68,7 @@ class Ensemble(nn.Module):
         self.networks = nn.ModuleList(members)
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]  # nobody sets it
         """That of the first member, for vectors: those of several networks cannot be averaged."""
         return self.members[0].encoder
 

@@ -16,6 +16,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import encode
 from crystalmax.geometry import Geometry
+from crystalmax.objectives.base import Objective
 from crystalmax.pretraining import pretrain
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import Split, seeded_weights
@@ -66,7 +67,7 @@ def untrained(recipe: Recipe, seed: int) -> checkpoint.Model:
     with seeded_weights(seed):
         objective = build(content["objective"])
     geometry = build(content["geometry"])
-    assert isinstance(objective, nn.Module)  # shipped recipes are sound
+    assert isinstance(objective, Objective)  # shipped recipes are sound
     assert isinstance(geometry, Geometry)
     return checkpoint.Model(objective.eval(), geometry, {})
 
