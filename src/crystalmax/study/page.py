@@ -92,24 +92,30 @@ def _heading(each: Finding) -> str:
 
 
 def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Iterator[Section]:
-    """The parts in the order of the paper."""
-    of_part = {str(part): _plain(table) for part, table in rows.groupby("part")} if len(rows) else {}
-    none = rows[:0].assign(dataset="", property="")
-    own = [material for material in study.materials if material.donor == material.name]
-    borrowers = [material for material in study.materials if material.donor != material.name]
-    yield _leakage(of_part.get("leakage", none))
-    yield _curves(own, of_part.get("curves", none))
-    for material in own:
-        for each in material.properties:
-            yield _representation(material, each, of_part.get("representation", none), found)
-    yield from (_official(material, of_part.get("official", none)) for material in study.materials)
-    yield from (_transfer(material, of_part.get("transfer", none), found) for material in own)
-    yield from (_ablation(material, of_part.get("ablation", none)) for material in study.materials)
-    yield from (_encoders(study, material, of_part.get("encoders", none)) for material in study.materials)
-    yield from (_maps(study, material, of_part.get("maps", none)) for material in own)
-    for material in borrowers:
-        for each in material.properties:
-            yield _shift(material, each, of_part.get("shift", none), found)
+    """The parts in the order of the paper, as far as there are rows."""
+    parts = {str(part): _plain(table) for part, table in rows.groupby("part")} if len(rows) else {}
+
+    def of(part: str) -> Iterator[tuple[Material, pd.DataFrame]]:
+        if part in parts:
+            tables = dict(iter(parts[part].groupby("dataset")))
+            yield from ((material, tables[material.name]) for material in study.materials if material.name in tables)
+
+    def by_property(part: str) -> Iterator[tuple[Material, Property, pd.DataFrame]]:
+        for material, table in of(part):
+            for each in material.properties:
+                if len(chosen := table[table.property == each.name]):
+                    yield material, each, chosen
+
+    if "leakage" in parts:
+        yield _leakage(parts["leakage"])
+    yield Section("Learning curves", figures=[figures.curves(table) for _, table in of("curves")])
+    yield from (_representation(*each, found) for each in by_property("representation"))
+    yield from (_official(*each) for each in of("official"))
+    yield from (_transfer(*each, found) for each in of("transfer"))
+    yield from (_ablation(*each) for each in of("ablation"))
+    yield from (_encoders(study, *each) for each in of("encoders"))
+    yield from (_maps(study, *each) for each in of("maps"))
+    yield from (_shift(*each, found) for each in by_property("shift"))
 
 
 def _leakage(rows: pd.DataFrame) -> Section:
@@ -120,19 +126,10 @@ def _leakage(rows: pd.DataFrame) -> Section:
         "How many of the tested crystals were seen in pre-training, or are in the pool that labels come from: by "
         "structure, whatever the cell and up to small relaxations, and by formula."
     )
-    return Section("What was seen before", tables=[(caption, _counted(table))] if len(table) else ())
-
-
-def _curves(materials: Sequence[Material], rows: pd.DataFrame) -> Section:
-    shown = [figures.curves(rows[rows.dataset == material.name]) for material in materials if len(rows)]
-    return Section("Learning curves", figures=shown)
+    return Section("What was seen before", tables=[(caption, _counted(table))])
 
 
 def _representation(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
-    rows = rows[(rows.dataset == material.name) & (rows.property == each.name)]
-    title = f"Frozen vectors: {material.name}, {_words(each.name)}"
-    if not len(rows):
-        return Section(title)
     error = f"error{each.unit and ', '}{each.unit}"
     scores = rows.rename(columns={"method": "features"})
     ours = scores.features.isin(SHOWN) | scores.kind.eq("trivial") | scores.family.isin(RECIPES)
@@ -158,14 +155,10 @@ def _representation(material: Material, each: Property, rows: pd.DataFrame, foun
                 )
             )
             tables.append(_comparison(finding))
-    return Section(title, figures=drawn, tables=tables)
+    return Section(f"Frozen vectors: {material.name}, {_words(each.name)}", figures=drawn, tables=tables)
 
 
 def _official(material: Material, rows: pd.DataFrame) -> Section:
-    rows = rows[rows.dataset == material.name]
-    title = f"Official folds: {material.name}"
-    if not len(rows):
-        return Section(title)
     columns = ["method", "model"]
     means = rows.groupby(columns, as_index=False).agg({"mae": "mean", **dict.fromkeys(SEEN, "sum"), "tested": "sum"})
     best = means.sort_values("mae").drop_duplicates("method")
@@ -177,29 +170,22 @@ def _official(material: Material, rows: pd.DataFrame) -> Section:
         "All labels of the other folds, the best model of each method: mean absolute error, a mean over the folds. "
         "Leaderboard: Matbench v0.1. The model was chosen by these very errors, so small leads mean little."
     )
-    return Section(title, tables=[(caption, _counted(table.rename(columns={**SEEN, "mae": "error"})))])
+    table = _counted(table.rename(columns={**SEEN, "mae": "error"}))
+    return Section(f"Official folds: {material.name}", tables=[(caption, table)])
 
 
 def _transfer(material: Material, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
-    rows = rows[rows.dataset == material.name]
     units = {each.name: each.unit for each in material.properties}
     tables = [_comparison(each) for each in found if (each.part, each.dataset) == ("transfer", material.name)]
-    return Section(
-        f"Fine-tuning: {material.name}", figures=[figures.transfer(rows, units)] if len(rows) else (), tables=tables
-    )
+    return Section(f"Fine-tuning: {material.name}", figures=[figures.transfer(rows, units)], tables=tables)
 
 
 def _ablation(material: Material, rows: pd.DataFrame) -> Section:
-    rows = rows[rows.dataset == material.name]
-    drawn = [figures.ablation(rows, recipe) for recipe in RECIPES] if len(rows) else ()
+    drawn = [figures.ablation(rows, recipe) for recipe in RECIPES]
     return Section(f"What each part of the objective is worth: {material.name}", figures=drawn)
 
 
 def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
-    rows = rows[rows.dataset == material.name]
-    title = f"Encoders and objectives: {material.name}"
-    if not len(rows):
-        return Section(title)
     together = rows.assign(method=rows.method.str.split(", seed").str[0])  # the untrained of an encoder are one
     tables = []
     for each in material.properties:
@@ -208,14 +194,10 @@ def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
             caption, table = _ranking(together[together.property == each.name], each.unit)
             table = table.join(costs, on="method").sort_values("parameters", kind="stable")  # encoder by encoder
             tables.append((f"{_words(each.name)}. {caption} {COSTS}", table))
-    return Section(title, figures=[figures.encoders(rows)], tables=tables)
+    return Section(f"Encoders and objectives: {material.name}", figures=[figures.encoders(rows)], tables=tables)
 
 
 def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
-    rows = rows[rows.dataset == material.name]
-    title = f"Maps: {material.name}"
-    if not len(rows):
-        return Section(title)
     cells = study.folder / "cells"
     twin = rows.method[rows.kind == "untrained"].min()
     shown = [*sorted(rows.method[rows.kind == "pretrained"].unique()), twin]
@@ -231,17 +213,14 @@ def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
         "What the maps show, as numbers, in the space of the vectors and on each map; untrained is a mean over seeds."
     )
     return Section(
-        title,
+        f"Maps: {material.name}",
         figures=[figures.maps(arrays, units, space) for space in spaces],
         tables=[(caption, wide.reset_index().rename_axis(columns=None))],
     )
 
 
 def _shift(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
-    rows = rows[(rows.dataset == material.name) & (rows.property == each.name)]
     title = f"Vectors of {material.donor} for {material.name}, {_words(each.name)}"
-    if not len(rows):
-        return Section(title)
     wanted = ("shift", material.name, each.name)
     tables = [_comparison(one) for one in found if (one.part, one.dataset, one.target) == wanted]
     frozen = rows[rows.model != "fine-tuned"]
