@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from crystalmax.baselines import (
     COMPOSITION,
     composition_statistics,
+    density_statistics,
     element_fractions,
+    spring_statistics,
     statistics,
     statistics_widths,
     structure_statistics,
@@ -18,7 +21,7 @@ from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, surroundings
 
-ALL_FEATURES = (*COMPOSITION, structure_statistics)
+ALL_FEATURES = (*COMPOSITION, structure_statistics, spring_statistics, density_statistics)
 Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
 
 
@@ -135,6 +138,48 @@ def test_angular_order_tells_an_octahedron_from_a_tetrahedron():
     for crystal, order in zip((ROCK_SALT, zinc_blende), expected.values(), strict=True):
         found = surroundings(crystal).angular_order(degrees)
         np.testing.assert_allclose(found, [order, order], atol=0.01)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_springs_are_those_of_a_loop_over_pairs(seed, n_sites):
+    crystal = random_crystal(seed, n_sites)
+    around, found = surroundings(crystal), surroundings(crystal).swings()
+    for site in range(n_sites):
+        radius, weight = around.radius[site], around.weight[site]
+        stiffness = (2 * radius / CUTOFF) ** 6
+        fastest = stiffness / weight
+        for center, neighbor, distance in zip(around.center, around.neighbor, around.distance, strict=True):
+            if center == site:
+                spring = ((radius + around.radius[neighbor]) / distance) ** 6
+                stiffness += around.atoms[neighbor] * spring
+                fastest = max(fastest, spring / weight + spring / around.weight[neighbor])
+        assert found["stiffness"][site] == pytest.approx(math.log(stiffness))
+        assert found["frequency"][site] == pytest.approx(math.log(stiffness / weight) / 2)
+        assert found["frequency of a pair"][site] == pytest.approx(math.log(fastest) / 2)
+
+
+def test_lighter_atoms_on_the_same_springs_swing_faster():
+    around = surroundings(ROCK_SALT)  # Na is lighter than Cl, and both have six of the other at one distance
+    sodium, chlorine = (around.weight == table()[Z[name] - 1, FEATURES.index("atomic_weight")] for name in ("Na", "Cl"))
+    frequency = around.swings()["frequency"]
+    assert frequency[sodium].min() > frequency[chlorine].max()
+
+
+def test_one_atom_alone_is_held_by_itself():
+    far = cubic(30.0, [[0, 0, 0]], [0], pure("Cs"))
+    assert np.isfinite(spring_statistics([far])[0]).all()
+
+
+def test_densities_of_rock_salt():
+    numbers = named(density_statistics, ROCK_SALT)
+    radius = table()[:, FEATURES.index("radius")]
+    cubes = radius[Z["Na"] - 1] ** 3 + radius[Z["Cl"] - 1] ** 3
+    moment = radius[Z["Na"] - 1] ** 2 + 7 * radius[Z["Cl"] - 1] ** 2
+    expected = {"atoms": 2, "all electrons": 28, "valence electrons": 8, "holes": 2}
+    expected |= {"cubed covalent radii": cubes, "second moment of valence electrons": moment}
+    for name, of_formula in expected.items():
+        assert numbers[f"{name} by volume"] == pytest.approx(of_formula / ROCK_SALT.volume), name
 
 
 def test_pairs_far_away_tend_to_the_mean_density():

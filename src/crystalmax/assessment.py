@@ -62,9 +62,9 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     featurizer = clone(featurizer).set_params(statistics=False)
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
-    composition = [make(crystals)[0] for make in baselines.COMPOSITION]
-    structure, _ = baselines.structure_statistics(crystals)
-    statistics = (*composition, structure)
+    ends = np.cumsum(baselines.statistics_widths())[:-1]
+    statistics = np.split(baselines.statistics(crystals)[0], ends, axis=1)
+    composition, structure = statistics[: len(baselines.COMPOSITION)], statistics[len(baselines.COMPOSITION)]
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},

@@ -1,11 +1,12 @@
 """Plain numbers of a crystal that no network made: the rivals that any learnt vector has to beat.
 
 Each function returns one row a crystal and the names of the columns. Those of `COMPOSITION` look at the composition,
-`structure_statistics` at the arrangement; `statistics` has all of them side by side. All count atoms by occupancy, and
-none depends on which cell describes the crystal.
+the others at the arrangement too; `statistics` has all of them side by side. All count atoms by occupancy, and none
+depends on which cell describes the crystal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -83,8 +84,12 @@ def level_statistics(crystals: Sequence[Crystal]) -> Features:
 def _of_fractions(
     crystals: Sequence[Crystal], numbers: Callable[[Float[np.ndarray, " elements"]], Mapping[str, float]]
 ) -> Features:
-    rows = [numbers(fractions) for fractions in element_fractions([*crystals, _POLONIUM])[0]]
-    return np.array([list(row.values()) for row in rows[:-1]]).reshape(len(crystals), len(rows[-1])), tuple(rows[-1])
+    return _without_last([numbers(fractions) for fractions in element_fractions([*crystals, _POLONIUM])[0]])
+
+
+def _without_last(rows: Sequence[Mapping[str, float]]) -> Features:
+    """A table of these rows, of which the last one only tells what the columns are called."""
+    return np.array([list(row.values()) for row in rows])[:-1], tuple(rows[-1])
 
 
 def _over_elements(
@@ -108,9 +113,49 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
     the atoms on them. Bonds follow the rule of `surroundings`.
     """
-    rows = [_structure_statistics(crystal) for crystal in crystals]
-    names = tuple(rows[0] if rows else _structure_statistics(_POLONIUM))
-    return np.array([list(row.values()) for row in rows]).reshape(len(rows), len(names)), names
+    return _of_structures(crystals, [_arrangement])
+
+
+def spring_statistics(crystals: Sequence[Crystal]) -> Features:
+    """How stiffly sites are held, and how fast they would swing, if springs held them (see `Surroundings.swings`)."""
+    return _of_structures(crystals, [_springs])
+
+
+def _of_structures(
+    crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
+) -> Features:
+    """What these parts say, side by side, of structures that are looked around in once."""
+    rows = []
+    for crystal in [*crystals, _POLONIUM]:
+        around = surroundings(crystal)
+        rows.append({name: value for part in parts for name, value in part(crystal, around).items()})
+    return _without_last(rows)
+
+
+def density_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Sums over the atoms by volume: of electrons and holes in open shells, of their second moments, of space filled.
+
+    Second moments of electrons by volume set the mean potential of a crystal of neutral atoms (O'Keeffe and Spence,
+    Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
+    """
+    of_elements, of_electrons = (
+        dict(zip(names, values.T, strict=True))
+        for names, values in ((FEATURES, table()), (electrons.FEATURES, electrons.table()))
+    )
+    radius, valence, holes = of_elements["radius"], of_electrons["valence_electrons"], of_electrons["holes"]
+    of_an_atom = {
+        "atoms": np.ones(N_ELEMENTS),
+        "all electrons": of_elements["atomic_number"],
+        "valence electrons": valence,
+        "holes": holes,
+        "second moment of valence electrons": valence * radius**2,
+        "second moment of holes": holes * radius**2,
+        "cubed covalent radii": radius**3,
+        "cubed van der Waals radii": of_electrons["van_der_waals_radius"] ** 3,
+    }
+    atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
+    sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)
+    return sums * atoms_by_volume.reshape(-1, 1), tuple(f"{name} by volume" for name in of_an_atom)
 
 
 COMPOSITION: tuple[Maker, ...] = (
@@ -122,17 +167,17 @@ COMPOSITION: tuple[Maker, ...] = (
 )
 """What is known of a crystal without its structure, by what it means."""
 
-_BLOCKS = (*COMPOSITION, structure_statistics)
-
 
 def statistics_widths() -> tuple[int, ...]:
-    """How many columns of `statistics` come from each of `COMPOSITION`, and from the structure."""
-    return tuple(len(make([])[1]) for make in _BLOCKS)
+    """How many columns of `statistics` come from each of `COMPOSITION`, structure, springs and densities."""
+    makers = (*COMPOSITION, structure_statistics, spring_statistics, density_statistics)
+    return tuple(len(make([])[1]) for make in makers)
 
 
 def statistics(crystals: Sequence[Crystal]) -> Features:
     """All of the above side by side: what is known of a crystal without any learning."""
-    return side_by_side(_BLOCKS, crystals)
+    of_structures = partial(_of_structures, parts=(_arrangement, _springs))
+    return side_by_side((*COMPOSITION, of_structures, density_statistics), crystals)
 
 
 def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:
@@ -141,10 +186,13 @@ def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Featur
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 
-def _structure_statistics(crystal: Crystal) -> dict[str, float]:
-    around = surroundings(crystal)
+def _arrangement(crystal: Crystal, around: Surroundings) -> dict[str, float]:
     shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
     return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
+
+
+def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    return _over_sites(around.swings(), around.atoms)
 
 
 def density(crystal: Crystal) -> float:

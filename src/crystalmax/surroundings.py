@@ -20,6 +20,9 @@ EXCLUSION = 0.6
 OVERLAP = 0.1
 """Sites nearer than this, in angstrom, are taken as one place and no neighbours, whatever their occupancy."""
 
+SOFTENING = 6
+"""Power of the distance with which springs between atoms soften."""
+
 NEGLIGIBLE = 1e-3
 """A bond that counts less than this counts nothing."""
 
@@ -33,6 +36,7 @@ class Surroundings:
         species: Number of the species on each site.
         radius: Covalent radius of each site, averaged over its occupants, in angstrom.
         electronegativity: The same average, on Pauling's scale.
+        weight: The same average of the atomic weight.
         center: Site at the origin of each pair.
         neighbor: Site at its end.
         displacement: From center to neighbor, in angstrom.
@@ -44,6 +48,7 @@ class Surroundings:
     species: Int[np.ndarray, " sites"]
     radius: Float[np.ndarray, " sites"]
     electronegativity: Float[np.ndarray, " sites"]
+    weight: Float[np.ndarray, " sites"]
     center: Int[np.ndarray, " pairs"]
     neighbor: Int[np.ndarray, " pairs"]
     displacement: Float[np.ndarray, "pairs 3"]
@@ -78,6 +83,22 @@ class Surroundings:
         averages: Float[np.ndarray, " sites"] = total / np.maximum(self.coordination, NEGLIGIBLE)
         return averages
 
+    def swings(self) -> dict[str, Float[np.ndarray, " sites"]]:
+        """How stiffly springs hold each site, and how fast it swings on all of them and on the stiffest; logarithms.
+
+        A spring between two atoms is as stiff as the inverse sixth power of their distance over the sum of their radii,
+        and each holds both. A site also feels one like itself at `CUTOFF`, lest it be held by nothing.
+        """
+        relative = self.distance / (self.radius[self.center] + self.radius[self.neighbor])
+        itself = (CUTOFF / (2 * self.radius)) ** -SOFTENING
+        stiffness = itself + _sums(self.atoms[self.neighbor] * relative**-SOFTENING, self.center, len(self.atoms))
+        pairs = relative**-SOFTENING * (1 / self.weight[self.center] + 1 / self.weight[self.neighbor])
+        return {
+            "stiffness": np.log(stiffness),
+            "frequency": np.log(stiffness / self.weight) / 2,
+            "frequency of a pair": np.log(-_lowest(-pairs, self.center, -itself / self.weight)) / 2,
+        }
+
     def angular_order(self, degrees: tuple[int, ...]) -> Float[np.ndarray, "sites degrees"]:
         """Bond-orientational order of each site, between 0 and 1, for each degree.
 
@@ -102,7 +123,7 @@ class Surroundings:
 
 def surroundings(crystal: Crystal) -> Surroundings:
     """Look around every site of a crystal, out to `CUTOFF`."""
-    atoms, radius, electronegativity = _of_kinds(crystal)[crystal.species].T
+    atoms, radius, electronegativity, weight = _of_kinds(crystal)[crystal.species].T
     center, neighbor, displacement, distance = _pairs(crystal)
     reach = EXCLUSION * (radius[center] + radius[neighbor])
     alternatives = (distance < reach) & (atoms[center] + atoms[neighbor] < 1 + 1e-6)
@@ -112,6 +133,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
         species=crystal.species,
         radius=radius,
         electronegativity=electronegativity,
+        weight=weight,
         center=center[kept],
         neighbor=neighbor[kept],
         displacement=displacement[kept],
@@ -120,9 +142,9 @@ def surroundings(crystal: Crystal) -> Surroundings:
     )
 
 
-def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 3"]:
-    """Occupancy, covalent radius and electronegativity of each species; the last two averaged over its occupants."""
-    values = table()[:, [FEATURES.index("radius"), FEATURES.index("electronegativity")]]
+def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 4"]:
+    """Occupancy, covalent radius, electronegativity and weight of each species; all but the first are of an atom."""
+    values = table()[:, [FEATURES.index(name) for name in ("radius", "electronegativity", "atomic_weight")]]
     rows = []
     for kind in crystal.kinds:
         occupancy = np.array([occupant.occupancy for occupant in kind])
