@@ -13,7 +13,8 @@ import crystalmax
 ROOT = Path(crystalmax.__file__).parent
 MOST_FLOORS = 12  # 10 for what featurises, learns and judges; the study stands on top
 MOST_LINES_A_FILE = 400
-MOST_LINES = 15_600  # 6,000 held what featurises, learns and judges; the study, more networks, objectives, electrons and springs on top
+# 6,000 held what featurises, learns and judges; the study, more networks and objectives, electrons, springs on top.
+MOST_LINES = 15_600
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {
