@@ -136,10 +136,10 @@ class Coordination(_Squared):
 class Statistics(_Squared):
     """Fractions, composition and structure statistics, each with mean 0 and deviation 1 where it is learnt from.
 
-    What electrons say of a composition (`baselines`) is not among them: a vector that has to tell it too has less room
-    for structure. Some need shells that a supercell may cut off, so all are made once, before training. Numbers
-    farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an outlier
-    in all of them.
+    What electrons, springs and densities say (`baselines`) is not among them: a vector that had to tell electrons too
+    had less room for structure. Some need shells that a supercell may cut off, so all are made once, before training.
+    Numbers farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an
+    outlier in all of them.
 
     Attributes:
         farthest: In deviations.
