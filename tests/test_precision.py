@@ -1,4 +1,4 @@
-"""Float32, float64 and bfloat16 agree, for every encoder, objective and recipe that ships."""
+"""Float32, float64 and bfloat16 agree, and GPUs with CPUs, for every encoder, objective and recipe that ships."""
 
 import copy
 from dataclasses import replace
@@ -121,3 +121,18 @@ def test_twenty_steps_in_bfloat16_have_the_losses_of_float32(name):
         assert any(exact[term] != mixed[term] for term in terms)
         for term in terms:
             assert mixed[term] == pytest.approx(exact[term], abs=BFLOAT16, rel=BFLOAT16), term
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+@pytest.mark.parametrize("name", [*RECIPES, *OBJECTIVES])
+def test_a_gpu_gives_what_the_cpu_gives(name):
+    objective, geometry = made(name)
+    data = prepared(objective, some_crystals() * 2)
+    batch, twin = data.batch(np.arange(len(data))), copy.deepcopy(objective).to("cuda")
+    one, other = geometry(batch), geometry(batch.to("cuda"))
+    # Draws of a generator differ between devices, so both take those of one on the CPU.
+    losses, found = (o(b, torch.Generator().manual_seed(0)) for o, b in ((objective, one), (twin, other)))
+    for term, loss in losses.items():
+        assert found[term].item() == pytest.approx(loss.item(), abs=LOSSES, rel=LOSSES), term
+    for here, there in zip(objective.encoder(one).levels, twin.encoder(other).levels, strict=True):
+        torch.testing.assert_close(there.summaries.cpu(), here.summaries, atol=VECTORS, rtol=0)
