@@ -188,7 +188,11 @@ class CrystalDataset:
         return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
-        """A property of all crystals, NaN where unknown."""
+        """A property of all crystals, NaN where unknown.
+
+        Raises:
+            ValueError: There is no such property.
+        """
         if name not in self.target_names:
             known = ", ".join(self.target_names) or "none"
             raise ValueError(f"the data set has no property {name!r}; its properties: {known}")

@@ -137,7 +137,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
-        """Ends of an interval for each row that holds the measured value with this probability."""
+        """Ends of an interval for each row that holds the measured value with this probability.
+
+        Raises:
+            ValueError: The coverage is not between 0 and 1.
+        """
         return self.predict_with_interval(X, coverage)[:, 1:]
 
     def predict_with_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 3"]:
