@@ -84,12 +84,12 @@ def level_statistics(crystals: Sequence[Crystal]) -> Features:
 def _of_fractions(
     crystals: Sequence[Crystal], numbers: Callable[[Float[np.ndarray, " elements"]], Mapping[str, float]]
 ) -> Features:
-    return _without_last([numbers(fractions) for fractions in element_fractions([*crystals, _POLONIUM])[0]])
+    return _first([numbers(fractions) for fractions in element_fractions(crystals or [_POLONIUM])[0]], len(crystals))
 
 
-def _without_last(rows: Sequence[Mapping[str, float]]) -> Features:
-    """A table of these rows, of which the last one only tells what the columns are called."""
-    return np.array([list(row.values()) for row in rows])[:-1], tuple(rows[-1])
+def _first(rows: Sequence[Mapping[str, float]], n_rows: int) -> Features:
+    """A table of so many of these rows; one at least tells what the columns are called."""
+    return np.array([list(row.values()) for row in rows])[:n_rows], tuple(rows[0])
 
 
 def _over_elements(
@@ -126,10 +126,10 @@ def _of_structures(
 ) -> Features:
     """What these parts say, side by side, of structures that are looked around in once."""
     rows = []
-    for crystal in [*crystals, _POLONIUM]:
+    for crystal in crystals or [_POLONIUM]:
         around = surroundings(crystal)
         rows.append({name: value for part in parts for name, value in part(crystal, around).items()})
-    return _without_last(rows)
+    return _first(rows, len(crystals))
 
 
 def density_statistics(crystals: Sequence[Crystal]) -> Features:
@@ -138,20 +138,20 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
     Second moments of electrons by volume set the mean potential of a crystal of neutral atoms (O'Keeffe and Spence,
     Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
     """
-    of_elements, of_electrons = (
-        dict(zip(names, values.T, strict=True))
-        for names, values in ((FEATURES, table()), (electrons.FEATURES, electrons.table()))
+    number, radius = (table()[:, FEATURES.index(name)] for name in ("atomic_number", "radius"))
+    valence, holes, van_der_waals = (
+        electrons.table()[:, electrons.FEATURES.index(name)]
+        for name in ("valence_electrons", "holes", "van_der_waals_radius")
     )
-    radius, valence, holes = of_elements["radius"], of_electrons["valence_electrons"], of_electrons["holes"]
     of_an_atom = {
         "atoms": np.ones(N_ELEMENTS),
-        "all electrons": of_elements["atomic_number"],
+        "all electrons": number,
         "valence electrons": valence,
         "holes": holes,
         "second moment of valence electrons": valence * radius**2,
         "second moment of holes": holes * radius**2,
         "cubed covalent radii": radius**3,
-        "cubed van der Waals radii": of_electrons["van_der_waals_radius"] ** 3,
+        "cubed van der Waals radii": van_der_waals**3,
     }
     atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
     sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)

@@ -68,8 +68,13 @@ class Surroundings:
     @property
     def nearest_relative(self) -> Float[np.ndarray, " sites"]:
         """The same relative to the sum of both radii, where a missing neighbour is like the site itself."""
-        radii = self.radius[self.center] + self.radius[self.neighbor]
-        return _lowest(self.distance / radii, self.center, CUTOFF / (2 * self.radius))
+        return _lowest(self.relative_distance, self.center, CUTOFF / (2 * self.radius))
+
+    @property
+    def relative_distance(self) -> Float[np.ndarray, " pairs"]:
+        """Distance of each pair relative to the sum of both radii."""
+        relative: Float[np.ndarray, " pairs"] = self.distance / (self.radius[self.center] + self.radius[self.neighbor])
+        return relative
 
     @property
     def species_shares(self) -> Float[np.ndarray, "sites kinds"]:
@@ -89,10 +94,10 @@ class Surroundings:
         A spring between two atoms is as stiff as the inverse sixth power of their distance over the sum of their radii,
         and each holds both. A site also feels one like itself at `CUTOFF`, lest it be held by nothing.
         """
-        relative = self.distance / (self.radius[self.center] + self.radius[self.neighbor])
+        spring = self.relative_distance**-SOFTENING
         itself = (CUTOFF / (2 * self.radius)) ** -SOFTENING
-        stiffness = itself + _sums(self.atoms[self.neighbor] * relative**-SOFTENING, self.center, len(self.atoms))
-        pairs = relative**-SOFTENING * (1 / self.weight[self.center] + 1 / self.weight[self.neighbor])
+        stiffness = itself + _sums(self.atoms[self.neighbor] * spring, self.center, len(self.atoms))
+        pairs = spring * (1 / self.weight[self.center] + 1 / self.weight[self.neighbor])
         return {
             "stiffness": np.log(stiffness),
             "frequency": np.log(stiffness / self.weight) / 2,
