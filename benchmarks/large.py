@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -37,13 +37,12 @@ import pyarrow.parquet as pq
 from machine import about, parser_of, publish
 from matplotlib.figure import Figure
 
-from crystalmax import elements, intrinsic
+from crystalmax import baselines, elements
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
-from crystalmax.intrinsic import Statistics
 from crystalmax.plots import BLUE, INK, ORANGE, STYLE, style, svg
 from crystalmax.pretraining import pretrain
 from crystalmax.records import Record
@@ -301,13 +300,14 @@ def opened(path: Path) -> Measured:
 
 def trained_on_made_up_numbers(path: Path, run: Path, steps: int) -> Measured:
     """The recipe `intrinsic` with random numbers in the place of statistics: memory and steps are the same."""
-    intrinsic._statistics = made_up
+    baselines.statistics = made_up
     return trained(path, run, "intrinsic", steps)
 
 
-def made_up(crystals: list[Crystal]) -> np.ndarray:
+def made_up(crystals: Sequence[Crystal]) -> baselines.Features:
     """As many numbers as there are statistics."""
-    return np.random.default_rng(len(crystals[0].species)).normal(size=(len(crystals), Statistics().width))
+    width = sum(baselines.statistics_widths())
+    return np.random.default_rng(len(crystals[0].species)).normal(size=(len(crystals), width)), ()
 
 
 def trained(path: Path, run: Path, recipe: str, steps: int) -> Measured:

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crystalmax import electrons
 from crystalmax.baselines import (
-    COMPOSITION,
+    BLOCKS,
     composition_statistics,
     density_statistics,
     element_fractions,
+    potential_statistics,
     spring_statistics,
     statistics,
     statistics_widths,
@@ -21,7 +23,7 @@ from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, surroundings
 
-ALL_FEATURES = (*COMPOSITION, structure_statistics, spring_statistics, density_statistics)
+ALL_FEATURES = tuple(BLOCKS.values())
 Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
 
 
@@ -180,6 +182,24 @@ def test_densities_of_rock_salt():
     expected |= {"cubed covalent radii": cubes, "second moment of valence electrons": moment}
     for name, of_formula in expected.items():
         assert numbers[f"{name} by volume"] == pytest.approx(of_formula / ROCK_SALT.volume), name
+
+
+def test_potential_of_rock_salt():
+    numbers = named(potential_statistics, ROCK_SALT)
+    radius = table()[:, FEATURES.index("radius")]
+    moment = radius[Z["Na"] - 1] ** 2 + 7 * radius[Z["Cl"] - 1] ** 2
+    assert numbers["second moment of s and p electrons by volume"] == pytest.approx(moment / ROCK_SALT.volume)
+    assert numbers["second moment of d electrons by volume"] == 0
+    assert numbers["electronegativity of atoms"] == pytest.approx((0.93 + 3.16) / 2)
+    level = electrons.table()[:, electrons.FEATURES.index("highest_level")]
+    assert numbers["highest level of atoms"] == pytest.approx((level[Z["Na"] - 1] + level[Z["Cl"] - 1]) / 2)
+
+
+def test_electrons_of_each_kind_of_shell_have_a_moment_of_their_own():
+    for element, kinds in (("Fe", ("s and p", "d")), ("Ce", ("s and p", "d", "f")), ("Ca", ("s and p",))):
+        numbers = named(potential_statistics, cubic(3.0, [[0, 0, 0]], [0], pure(element)))
+        for kind in ("s and p", "d", "f"):
+            assert (numbers[f"second moment of {kind} electrons by volume"] > 0) == (kind in kinds), (element, kind)
 
 
 def test_pairs_far_away_tend_to_the_mean_density():

@@ -24,7 +24,6 @@ from crystalmax.intrinsic import (
     RadialDistribution,
     SpaceGroup,
     Statistics,
-    told,
 )
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
 from crystalmax.objectives.base import Objective
@@ -182,9 +181,9 @@ def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crysta
     crystals, rows = some_crystals(), np.array([0, 2, 3, 5])
     objective = Reconstruction(encoder(), intrinsics=[Density(), Statistics(farthest=1.5)])
     data = objective.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path)
-    values, names = told(crystals)
+    values, names = baselines.statistics(crystals)
     truth = Statistics(farthest=1.5).truth(data.batch(np.arange(len(crystals)))).numpy()
-    assert truth.shape == (len(crystals), Statistics().width) == values.shape
+    assert truth.shape == (len(crystals), Statistics().width) and Statistics().width < values.shape[1]
     assert np.flatnonzero(np.isnan(truth).any(axis=1)).tolist() == [1, 4]
     column = names.index("volume per atom")
     of_rows = values[rows, column]
@@ -192,6 +191,35 @@ def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crysta
     np.testing.assert_allclose(truth[rows, column], expected, rtol=1e-5)
     assert 1.5 in expected, "nothing was far here"
     assert not truth[rows, names.index("fraction of Xe")].any()  # which none of them has
+
+
+def test_blocks_of_statistics_count_by_their_weights_and_others_are_not_told(tmp_path):
+    crystals, rows = some_crystals(), np.arange(len(some_crystals()))
+    statistics = Statistics(weights={"springs": 2.0, "charges": 0.5})
+    data = statistics.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path)
+    truth = statistics.truth(data.batch(rows))
+    n_charges, n_springs = (baselines.BLOCKS[name](crystals)[0].shape[1] for name in ("charges", "springs"))
+    assert truth.shape == (len(crystals), n_charges + n_springs), "in the order of the columns"
+    predicted = torch.randn(truth.shape, generator=rng())
+    weights = [0.5] * n_charges + [2.0] * n_springs
+    expected = [
+        sum(w * (a - b) ** 2 for w, a, b in zip(weights, told, true, strict=True)) / sum(weights)
+        for told, true in zip(predicted.tolist(), truth.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(statistics.loss(predicted, truth).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"spring": 1.0}, "no block 'spring' of statistics; there are fractions"),
+        ({"springs": 0.0}, "the weight of springs is 0.0"),
+        ({}, "no block of statistics is to be told"),
+    ],
+)
+def test_blocks_of_statistics_that_make_no_sense_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        Statistics(weights=weights)
 
 
 def test_statistics_that_were_not_prepared_are_refused():

@@ -138,11 +138,8 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
     Second moments of electrons by volume set the mean potential of a crystal of neutral atoms (O'Keeffe and Spence,
     Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
     """
-    number, radius = (table()[:, FEATURES.index(name)] for name in ("atomic_number", "radius"))
-    valence, holes, van_der_waals = (
-        electrons.table()[:, electrons.FEATURES.index(name)]
-        for name in ("valence_electrons", "holes", "van_der_waals_radius")
-    )
+    number, radius = _of_elements("atomic_number", "radius")
+    valence, holes, van_der_waals = _of_electrons("valence_electrons", "holes", "van_der_waals_radius")
     of_an_atom = {
         "atoms": np.ones(N_ELEMENTS),
         "all electrons": number,
@@ -153,31 +150,66 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
         "cubed covalent radii": radius**3,
         "cubed van der Waals radii": van_der_waals**3,
     }
+    return _by_volume(crystals, of_an_atom)
+
+
+def potential_statistics(crystals: Sequence[Crystal]) -> Features:
+    """What computed Fermi energies are a sum of: second moments of electrons by volume, and how firmly atoms hold them.
+
+    The former set the mean potential (see `density_statistics`), each kind of shell by a radius of its own; the latter
+    are means over the atoms of the energy of the highest level, in eV, and of the electronegativity.
+    """
+    radius, electronegativity = _of_elements("radius", "electronegativity")
+    s, p, d, f, level = _of_electrons(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
+    moments = {"s and p": s + p, "d": d, "f": f}
+    of_an_atom = {f"second moment of {kind} electrons": held * radius**2 for kind, held in moments.items()}
+    sums, names = _by_volume(crystals, of_an_atom)
+    firmness = element_fractions(crystals)[0] @ np.stack([level, electronegativity], axis=1)
+    return np.concatenate([sums, firmness], axis=1), (*names, "highest level of atoms", "electronegativity of atoms")
+
+
+def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.ndarray, " elements"]]) -> Features:
     atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
     sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)
     return sums * atoms_by_volume.reshape(-1, 1), tuple(f"{name} by volume" for name in of_an_atom)
 
 
-COMPOSITION: tuple[Maker, ...] = (
-    element_fractions,
-    composition_statistics,
-    valence_statistics,
-    charge_statistics,
-    level_statistics,
-)
+def _of_elements(*names: str) -> Float[np.ndarray, "features elements"]:
+    return table()[:, [FEATURES.index(name) for name in names]].T
+
+
+def _of_electrons(*names: str) -> Float[np.ndarray, "features elements"]:
+    return electrons.table()[:, [electrons.FEATURES.index(name) for name in names]].T
+
+
+COMPOSITION: Mapping[str, Maker] = {
+    "fractions": element_fractions,
+    "composition": composition_statistics,
+    "valence": valence_statistics,
+    "charges": charge_statistics,
+    "levels": level_statistics,
+}
 """What is known of a crystal without its structure, by what it means."""
+
+BLOCKS: Mapping[str, Maker] = {
+    **COMPOSITION,
+    "structure": structure_statistics,
+    "springs": spring_statistics,
+    "densities": density_statistics,
+    "potential": potential_statistics,
+}
+"""What is known of a crystal without any learning, by what it means."""
 
 
 def statistics_widths() -> tuple[int, ...]:
-    """How many columns of `statistics` come from each of `COMPOSITION`, structure, springs and densities."""
-    makers = (*COMPOSITION, structure_statistics, spring_statistics, density_statistics)
-    return tuple(len(make([])[1]) for make in makers)
+    """How many columns of `statistics` come from each of `BLOCKS`."""
+    return tuple(len(make([])[1]) for make in BLOCKS.values())
 
 
 def statistics(crystals: Sequence[Crystal]) -> Features:
-    """All of the above side by side: what is known of a crystal without any learning."""
+    """All of `BLOCKS` side by side, in their order."""
     of_structures = partial(_of_structures, parts=(_arrangement, _springs))
-    return side_by_side((*COMPOSITION, of_structures, density_statistics), crystals)
+    return side_by_side((*COMPOSITION.values(), of_structures, density_statistics, potential_statistics), crystals)
 
 
 def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:

@@ -1,9 +1,9 @@
 """What a structure itself says of a crystal, as numbers that a vector can be asked for."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from crystalmax import baselines, elements
-from crystalmax.baselines import GRAMS_PER_CUBIC_CENTIMETRE
+from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE
 from crystalmax.columns import standardised
 from crystalmax.crystal import Crystal, CrystalBatch, pairs_of
 from crystalmax.dataset import Dataset
@@ -23,6 +23,18 @@ from crystalmax.segments import gather, segment_mean, segment_sum
 
 FILE = "statistics.f4"
 """What `Statistics` keeps in the folder of a run."""
+
+WEIGHTS = {
+    "fractions": 0.1,
+    "composition": 1.0,
+    "valence": 0.3,
+    "charges": 2.0,
+    "levels": 2.0,
+    "structure": 1.0,
+    "springs": 2.0,
+    "densities": 2.0,
+}
+"""How much a number of each block of statistics counts, as the weights that ship were taught (docs/research/blocks.md)."""
 
 
 @runtime_checkable
@@ -133,53 +145,75 @@ class Coordination(_Squared):
 
 
 @dataclass(frozen=True)
-class Statistics(_Squared):
-    """Fractions, composition and structure statistics, each with mean 0 and deviation 1 where it is learnt from.
+class Statistics:
+    """Blocks of `baselines.statistics`, each number with mean 0 and deviation 1 where it is learnt from.
 
-    What electrons, springs and densities say (`baselines`) is not among them: a vector that had to tell electrons too
-    had less room for structure. Some need shells that a supercell may cut off, so all are made once, before training.
-    Numbers farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an
-    outlier in all of them.
+    The loss is a mean of squares over the numbers, weighted by block: there are 103 element fractions, and only 7
+    numbers of charges. Some numbers need shells that a supercell may cut off, so all are
+    made once, before training. Numbers farther than `farthest` deviations from the mean count as that far: an element
+    that few crystals have is an outlier in all of them.
 
-    Attributes:
+    Args:
+        weights: Of a number of each block, under its name in `baselines.BLOCKS`; what is not named is not told.
         farthest: In deviations.
+
+    Raises:
+        ValueError: There is no block of that name, a weight is not positive, or no block is named.
     """
 
+    weights: Mapping[str, float] = field(default_factory=WEIGHTS.copy)
     farthest: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise ValueError(f"no block of statistics is to be told; give weights to some of {', '.join(BLOCKS)}")
+        for name, weight in self.weights.items():
+            if name not in BLOCKS:
+                raise ValueError(f"there is no block {name!r} of statistics; there are {', '.join(BLOCKS)}")
+            if not weight > 0:
+                raise ValueError(f"the weight of {name} is {weight}; give more than 0, or leave it out")
 
     @property
     def width(self) -> int:
         """How many numbers there are."""
-        return len(_columns())
+        return len(self._columns)
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        return data.with_targets(_columns(), standardised(data, rows, _statistics, self.width, folder / FILE))
+        values = standardised(data, rows, self._statistics, self.width, folder / FILE)
+        return data.with_targets(tuple(self._columns), values)
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:
         """The columns that `prepared` made."""
-        if not batch.targets.keys() >= set(_columns()):
+        if not batch.targets.keys() >= self._columns.keys():
             raise ValueError(
                 "the data set has no statistics to reconstruct; `Reconstruction.prepared` adds them, before training"
             )
-        numbers = torch.stack([batch.targets[name] for name in _columns()], dim=1).to(batch.kinds)
+        numbers = torch.stack([batch.targets[name] for name in self._columns], dim=1).to(batch.kinds)
         return numbers.clamp(-self.farthest, self.farthest)
 
+    def loss(
+        self, predicted: Float[Tensor, "crystals numbers"], truth: Float[Tensor, "crystals numbers"]
+    ) -> Float[Tensor, " crystals"]:
+        """The weighted mean of squares."""
+        weights = torch.tensor(list(self._columns.values())).to(predicted)
+        mean: Tensor = (predicted - truth).square() @ (weights / weights.sum())
+        return mean
 
-def told(crystals: Sequence[Crystal]) -> baselines.Features:
-    """What `Statistics` asks for: a row a crystal, and the names of the columns."""
-    asked = (baselines.element_fractions, baselines.composition_statistics, baselines.structure_statistics)
-    return baselines.side_by_side(asked, crystals)
+    @cached_property
+    def _columns(self) -> dict[str, float]:
+        """Names of the numbers, as columns of a data set, and their weights."""
+        told = ((name, block) for name, block in _blocks().items() if block in self.weights)
+        return {f"statistics: {name}": self.weights[block] for name, block in told}
 
-
-def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
-    return told(crystals)[0]
+    def _statistics(self, crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
+        return baselines.statistics(crystals)[0][:, [block in self.weights for block in _blocks().values()]]
 
 
 @cache
-def _columns() -> tuple[str, ...]:
-    """Names of the statistics, as columns of a data set."""
-    return tuple(f"statistics: {name}" for name in told([])[1])
+def _blocks() -> dict[str, str]:
+    """The block of each of `baselines.statistics`."""
+    return {name: block for block, make in BLOCKS.items() for name in make([])[1]}
 
 
 @dataclass(frozen=True)
