@@ -34,7 +34,10 @@ WEIGHTS = {
     "springs": 2.0,
     "densities": 2.0,
 }
-"""How much a number of each block of statistics counts, as the weights that ship were taught (docs/research/blocks.md)."""
+"""How much a number of each block of statistics counts, as the weights that ship were taught.
+
+Chosen on development splits, before there was a block `potential` (docs/research/blocks.md).
+"""
 
 
 @runtime_checkable
