@@ -14,12 +14,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import paper
+from few_labels import POTENTIALS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = ("perov_5", "carbon_24", "matbench_phonons")
 RATES = "crystals_per_cpu_second"
-POTENTIALS = ("chgnet", "sevennet")
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
