@@ -32,7 +32,7 @@ from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, eval
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Statistics
-from crystalmax.spec import build
+from crystalmax.spec import build, describe
 from crystalmax.training import Split, Training, seeded_weights, train
 
 TESTED = LabelBudgets(seed=1)
@@ -151,15 +151,17 @@ def suggested(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-def trained(data: Dataset, rows: np.ndarray, chosen: dict[str, Any]) -> CrystalFeaturizer:
-    """What a recipe with these choices learns."""
+def trained(
+    data: Dataset, rows: np.ndarray, chosen: dict[str, Any], told: Statistics | None = None
+) -> CrystalFeaturizer:
+    """What a recipe with these choices learns; the statistics of the recipe as it ships unless others are told."""
     widths = {name: chosen[name] for name in ("site_width", "crystal_width", "hidden")}
     encoder = {"use": "SiteNet", **widths, "distance": {"use": chosen["distance"]}}
     names = ("learning_rate", "schedule", "weight_decay", "sites_per_batch")
     how = Training(epochs=EPOCHS, **{name: chosen[name] for name in names})
     geometry = AllPairs(max_sites=MAX_SITES)
     with seeded_weights(how.seed):
-        statistics = {"use": "Statistics"}
+        statistics = describe(told or Statistics())
         objective = build({"use": "Reconstruction", "hidden": 0, "encoder": encoder, "intrinsics": [statistics]})
     train(objective, data, Split(rows, rows[:0]), how, geometry=geometry)
     return CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)

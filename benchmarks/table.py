@@ -289,6 +289,16 @@ def searched() -> str:
     return table(("trial", *(name.replace("_", " ") for name in columns), "CPU s", "score"), rows)
 
 
+def blocks() -> str:
+    """What vectors are worth that were told blocks of statistics by these weights."""
+    (found,) = results("blocks.json").values()
+    rows = [
+        (name, ", ".join(f"{weight:g}" for weight in each["weights"]), f"{each['score']:+.3f}")
+        for name, each in found["weightings"].items()
+    ]
+    return table(("told", "weights", "score"), rows)
+
+
 def large() -> str:
     """What grows with the number of crystals, a column for each number."""
     (found,) = results("large.json").values()
@@ -402,6 +412,7 @@ TABLES = {
     "few_labels": few_labels,
     "intervals": intervals,
     "rivals": rivals,
+    "blocks": blocks,
     "held": held,
     "searched": searched,
     "large": large,

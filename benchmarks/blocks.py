@@ -1,0 +1,55 @@
+"""Compares how much each block of statistics counts for the vectors that tell them, on development splits.
+
+    OMP_NUM_THREADS=1 python benchmarks/blocks.py --data DIR --folder search --out blocks.json
+
+Short trainings of the recipe of the weights that ship, judged as `search.py` judges its trials, from the same folder;
+the score is that of the vectors that tell element fractions, composition and structure alike. Ten minutes on one core.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from machine import about, parser_of, publish
+from search import EPOCHS, SHIPPED, errors, kept, trained
+
+from crystalmax.baselines import BLOCKS
+from crystalmax.intrinsic import WEIGHTS, Statistics
+
+WEIGHTINGS = {
+    "fractions, composition and structure": dict.fromkeys(("fractions", "composition", "structure"), 1.0),
+    "springs and densities too": dict.fromkeys(("fractions", "composition", "structure", "springs", "densities"), 1.0),
+    "all but the potential, alike": dict.fromkeys(WEIGHTS, 1.0),
+    "fractions and valence less": dict.fromkeys(WEIGHTS, 1.0) | {"fractions": 0.3, "valence": 0.4},
+    "as it ships": WEIGHTS,
+    "further that way": {**WEIGHTS, "fractions": 0.03, "composition": 0.7, "valence": 0.2}
+    | {"charges": 4.0, "levels": 4.0, "springs": 3.0, "densities": 3.0},
+    "with the potential": {**WEIGHTS, "potential": 2.0},
+}
+"""Of a number of each block; one that is not named is not told."""
+
+
+def main() -> None:
+    """Train, judge, print, write JSON."""
+    parser = parser_of(__doc__, crystals=4000)
+    parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls, of search.py too")
+    parser.add_argument("--structures", type=int, default=8000, help="to learn from")
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data, labelled = kept(options.folder, options.data, options.structures, options.crystals)
+    rows, start, found = np.arange(len(data)), {}, {}
+    for name, weights in WEIGHTINGS.items():
+        statistics, folder = Statistics(weights=weights), options.folder / name
+        folder.mkdir(exist_ok=True)
+        told = errors(trained(statistics.prepared(data, rows, folder), rows, SHIPPED, statistics), labelled)
+        start = start or told
+        ratios = {cell: round(told[cell] / start[cell], 3) for cell in told}
+        score = round(float(np.mean(np.log(list(ratios.values())))), 4)
+        found[name] = {"weights": [weights.get(block, 0.0) for block in BLOCKS], "score": score, "ratios": ratios}
+        print(name, found[name], flush=True)
+    publish({"structures": len(data), "epochs": EPOCHS, "weightings": found, **about()}, options.out)
+
+
+if __name__ == "__main__":
+    main()
