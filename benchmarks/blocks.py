@@ -1,9 +1,11 @@
 """Compares how much each block of statistics counts for the vectors that tell them, on development splits.
 
+    pip install optuna  # of which `search.py` makes use
     OMP_NUM_THREADS=1 python benchmarks/blocks.py --data DIR --folder search --out blocks.json
 
-Short trainings of the recipe of the weights that ship, judged as `search.py` judges its trials, from the same folder;
-the score is that of the vectors that tell element fractions, composition and structure alike. Ten minutes on one core.
+Trainings of the recipe of the weights that ship, judged as `search.py` judges its trials, from the same folder. The
+score is against vectors that tell element fractions, composition and structure alike. Short trainings take fifteen
+minutes on one core; those of full length (`--structures 40000 --epochs 20`, another folder) take an hour.
 """
 
 import logging
@@ -34,6 +36,7 @@ def main() -> None:
     parser = parser_of(__doc__, crystals=4000)
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls, of search.py too")
     parser.add_argument("--structures", type=int, default=8000, help="to learn from")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -42,13 +45,15 @@ def main() -> None:
     for name, weights in WEIGHTINGS.items():
         statistics, folder = Statistics(weights=weights), options.folder / name
         folder.mkdir(exist_ok=True)
-        told = errors(trained(statistics.prepared(data, rows, folder), rows, SHIPPED, statistics), labelled)
+        prepared = statistics.prepared(data, rows, folder)
+        featurizer = trained(prepared, rows, SHIPPED, epochs=options.epochs, told=statistics)
+        told = errors(featurizer, labelled)
         start = start or told
         ratios = {cell: round(told[cell] / start[cell], 3) for cell in told}
         score = round(float(np.mean(np.log(list(ratios.values())))), 4)
         found[name] = {"weights": [weights.get(block, 0.0) for block in BLOCKS], "score": score, "ratios": ratios}
         print(name, found[name], flush=True)
-    publish({"structures": len(data), "epochs": EPOCHS, "weightings": found, **about()}, options.out)
+    publish({"structures": len(data), "epochs": options.epochs, "weightings": found, **about()}, options.out)
 
 
 if __name__ == "__main__":

@@ -152,16 +152,21 @@ def suggested(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def trained(
-    data: Dataset, rows: np.ndarray, chosen: dict[str, Any], told: Statistics | None = None
+    data: Dataset,
+    rows: np.ndarray,
+    chosen: dict[str, Any],
+    *,
+    epochs: int = EPOCHS,
+    told: Statistics = Statistics(),  # noqa: B008  # frozen
 ) -> CrystalFeaturizer:
-    """What a recipe with these choices learns; the statistics of the recipe as it ships unless others are told."""
+    """What a recipe with these choices learns."""
     widths = {name: chosen[name] for name in ("site_width", "crystal_width", "hidden")}
     encoder = {"use": "SiteNet", **widths, "distance": {"use": chosen["distance"]}}
     names = ("learning_rate", "schedule", "weight_decay", "sites_per_batch")
-    how = Training(epochs=EPOCHS, **{name: chosen[name] for name in names})
+    how = Training(epochs=epochs, **{name: chosen[name] for name in names})
     geometry = AllPairs(max_sites=MAX_SITES)
     with seeded_weights(how.seed):
-        statistics = describe(told or Statistics())
+        statistics = describe(told)
         objective = build({"use": "Reconstruction", "hidden": 0, "encoder": encoder, "intrinsics": [statistics]})
     train(objective, data, Split(rows, rows[:0]), how, geometry=geometry)
     return CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)
