@@ -20,7 +20,7 @@ NAMES = {
         "vectors",
         "starts",
     ),
-    *("rivals", "held", "searched", "large"),
+    *("rivals", "held", "searched", "blocks", "large"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 
