@@ -152,16 +152,16 @@ class Statistics:
     """Blocks of `baselines.statistics`, each number with mean 0 and deviation 1 where it is learnt from.
 
     The loss is a mean of squares over the numbers, weighted by block: there are 103 element fractions, and only 7
-    numbers of charges. Some numbers need shells that a supercell may cut off, so all are
-    made once, before training. Numbers farther than `farthest` deviations from the mean count as that far: an element
-    that few crystals have is an outlier in all of them.
+    numbers of charges. Some numbers need shells that a supercell may cut off, so all are made once, before training.
+    Numbers farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an
+    outlier in all of them.
 
     Args:
         weights: Of a number of each block, under its name in `baselines.BLOCKS`; what is not named is not told.
         farthest: In deviations.
 
     Raises:
-        ValueError: There is no block of that name, a weight is not positive, or no block is named.
+        ValueError: There is no block of that name, a weight is not above 0, or no block is named.
     """
 
     weights: Mapping[str, float] = field(default_factory=WEIGHTS.copy)
@@ -173,8 +173,8 @@ class Statistics:
         for name, weight in self.weights.items():
             if name not in BLOCKS:
                 raise ValueError(f"there is no block {name!r} of statistics; there are {', '.join(BLOCKS)}")
-            if not weight > 0:
-                raise ValueError(f"the weight of {name} is {weight}; give more than 0, or leave it out")
+            if not 0 < weight < math.inf:
+                raise ValueError(f"the weight of {name} is {weight}; give a number above 0, or leave it out")
 
     @property
     def width(self) -> int:
