@@ -157,8 +157,8 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
     """What computed Fermi energies are a sum of: second moments of electrons by volume, and how firmly atoms hold them.
 
     The former set the mean potential (see `density_statistics`); kinds of shells stand apart, since one radius of an
-    atom stands for all of its shells. The latter are means over the atoms of the energy of the highest level, in eV, and
-    of the electronegativity.
+    atom stands for all of them. The latter are means over the atoms of the energy of the highest level, in eV, and of
+    the electronegativity.
     """
     radius, electronegativity = _of_elements("radius", "electronegativity")
     s, p, d, f, level = _of_electrons(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
