@@ -43,6 +43,7 @@ def test_vectors_tell_statistics_of_crystals_by_linear_maps(featurizer):
         "volume per atom",
         "valence electrons by volume",
         "mean electronegativity step",
+        "mean coordination",
         "mean frequency",
     ):
         column = names.index(name)

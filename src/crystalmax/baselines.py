@@ -209,8 +209,9 @@ def statistics_widths() -> tuple[int, ...]:
 
 def statistics(crystals: Sequence[Crystal]) -> Features:
     """All of `BLOCKS` side by side, in their order."""
-    of_structures = partial(_of_structures, parts=(_arrangement, _springs))
-    return side_by_side((*COMPOSITION.values(), of_structures, density_statistics, potential_statistics), crystals)
+    makers: dict[str, Maker] = {**BLOCKS, "structure": partial(_of_structures, parts=(_arrangement, _springs))}
+    del makers["springs"]  # they stand behind structure, from the same look around
+    return side_by_side(tuple(makers.values()), crystals)
 
 
 def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:
