@@ -1,20 +1,24 @@
 """The whole command on a few salts: one table, the same again, also after a stop and on another machine."""
 
+import json
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from io import StringIO
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from crystalmax import plots
 from crystalmax.cli import main
-from crystalmax.study import page, paper, representation, runner
+from crystalmax.study import page, paper, representation, runner, summary
 from crystalmax.study.models import HiddenLayer, downstream_models
 from crystals import pure, rock_salt
 from labelled import table_of
@@ -24,6 +28,8 @@ SETTINGS = """
 folds = "fold"
 properties = { edge = "A" }
 """
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 PARTS = ("leakage", "curves", "representation")
 
@@ -85,14 +91,14 @@ def test_the_table_has_a_row_for_each_draw(done):
         ["part", "method", "model", "labels", "draw", "split", "level", "epoch", "crystals"]
     ).any()
     frozen = rows[rows.part == "representation"]
-    # 15 methods and 5 models, one more model on two, with 3 draws of 8 labels and 2 of 16; and always the median.
-    assert len(frozen) == (15 * 5 + 2 + 1) * 5
+    # 17 methods and 5 models, one more model on two, with 3 draws of 8 labels and 2 of 16; and always the median.
+    assert len(frozen) == (17 * 5 + 2 + 1) * 5
     assert frozen.mae.notna().all()
     assert set(frozen.commit) == {"abc"}
     assert frozen.formulas_in_labels.eq(0).all()
     official = rows[rows.part == "official"]
     assert set(official.labels) == {20}
-    assert len(official) == (15 * 6 + 1) * 2
+    assert len(official) == (17 * 6 + 1) * 2
     assert set(rows.part) == {"curves", "leakage", "official", "representation"}
 
 
@@ -163,6 +169,52 @@ def test_names_that_do_not_exist_are_answered(given, done):
         paper.cells_of(begin(given, done.out), ["map"])
     with pytest.raises(ValueError, match="no data set 'x'; there are salts"):
         begin(given, done.out).material("x")
+
+
+def test_a_recipe_of_ones_own_stands_beside_those_that_ship(given, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(plots, "training_curves", lambda *_, **__: Figure())
+    mine = {"mine": [EXAMPLES / "my_recipe.toml"]}
+    with pytest.raises(ValueError, match=r"refusing to import 'my_lab\.PlainMeans'"):
+        begin(given, tmp_path / "refused", recipes=mine)
+    study = begin(given, tmp_path / "out", recipes=mine, trusted=("my_lab",))
+    wanted = [cell for cell in paper.cells_of(study, ["representation"]) if "/8/" in cell.name and "mine" in cell.name]
+    outcomes = runner.run(wanted, study.folder / "cells")
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    rows = runner.rows_of(study.folder / "cells")
+    kinds = {name: set(table.kind) for name, table in rows[rows.family == "mine"].groupby("method")}
+    assert kinds == {
+        "mine recipe": {"pretrained"},
+        "untrained mine, seed 1001": {"untrained"},
+        "untrained mine, seed 1002": {"untrained"},
+    }
+    errors = rows[rows.model == "ridge"].groupby("method").mae.median()
+    assert errors["mine recipe"] != errors["untrained mine, seed 1001"]
+    found = [each for each in summary.findings(study) if each.method == "mine recipe"]
+    assert [each.target for each in found] == ["edge"]
+    with pytest.raises(ValueError, match="another recipes"):
+        begin(given, tmp_path / "out")
+
+
+def test_recipes_need_names_of_their_own(given, tmp_path):
+    recipe = EXAMPLES / "my_recipe.toml"
+    for name in ("paper", "with, a comma", "a/path", ""):
+        with pytest.raises(ValueError, match="cannot be called"):
+            begin(given, tmp_path / "out", recipes={name: [recipe]})
+    with pytest.raises(ValueError, match="two recipes are called 'mine'"):
+        begin(given, tmp_path / "out", recipes={"mine": [recipe, recipe]})
+    with pytest.raises(FileNotFoundError, match=r"no file and no shipped recipe is called .*here\.toml"):
+        begin(given, tmp_path / "out", recipes={"mine": [tmp_path / "here.toml"]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_of_before_there_were_recipes_goes_on(given, done, tmp_path):
+    shutil.copytree(done.out, tmp_path / "out")
+    path = tmp_path / "out" / "study.json"
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    del begun["recipes"]
+    path.write_text(json.dumps(begun), encoding="utf-8")
+    assert begin(given, tmp_path / "out").recipes == {}
 
 
 def test_a_cell_that_fails_is_listed(given, done, tmp_path, monkeypatch):

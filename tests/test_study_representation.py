@@ -158,8 +158,8 @@ def test_the_methods_are_ours_their_twins_and_plain_rivals(study, salts):
     kinds = pd.Series({name: method.kind for name, method in found.items()})
     assert kinds.value_counts().to_dict() == {
         "baseline": 5,
-        "pretrained": 2,
-        "joint": 3,
+        "pretrained": 3,
+        "joint": 4,
         "untrained": study.budget.twins,
         "trivial": 1,
     }
@@ -182,8 +182,8 @@ def test_twins_are_other_networks_and_the_union_is_both(study, salts):
 
 def test_cells_cover_every_method_number_of_labels_and_property(study):
     names = [cell.name for cell in cells(study)]
-    assert len(names) == len(set(names)) == 2 + 13 * 2 * 2
-    assert names[:2] == ["networks/salts/infomax", "networks/salts/paper"]
+    assert len(names) == len(set(names)) == 3 + 15 * 2 * 2
+    assert names[:3] == ["networks/salts/infomax", "networks/salts/paper", "networks/salts/intrinsic"]
     assert "representation/salts/order/16/element fractions" in names
     assert not any("others" in name for name in names)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from sklearn.base import clone
 
 from crystalmax import __version__, baselines, plots
@@ -48,9 +47,9 @@ class Assessment:
         return words[:1].upper() + words[1:]
 
 
-def small_data(*blocks: Float[np.ndarray, "rows _"]) -> Mapping[str, SmallDataRegressor]:
-    """The regressor that we recommend, for these blocks side by side; it takes too long to be tried on everything."""
-    return {SMALL_DATA: SmallDataRegressor(blocks=[block.shape[1] for block in blocks])}
+def small_data(widths: Sequence[int] = ()) -> Mapping[str, SmallDataRegressor]:
+    """The regressor that we recommend, for blocks of these widths; it takes too long to be tried on everything."""
+    return {SMALL_DATA: SmallDataRegressor(blocks=widths)}
 
 
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
@@ -62,19 +61,19 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     featurizer = clone(featurizer).set_params(statistics=False)
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
-    ends = np.cumsum(baselines.statistics_widths())[:-1]
-    statistics = np.split(baselines.statistics(crystals)[0], ends, axis=1)
-    composition, structure = statistics[: len(baselines.COMPOSITION)], statistics[len(baselines.COMPOSITION)]
+    statistics, widths = baselines.statistics(crystals)[0], baselines.statistics_widths()
+    blocks = np.split(statistics, np.cumsum(widths)[:-1], axis=1)
+    n = len(baselines.COMPOSITION)
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
-        FRACTIONS: FeatureSet(composition[0], "baseline"),
-        "composition statistics": FeatureSet(composition[1], "baseline"),
-        "structure statistics": FeatureSet(structure, "baseline"),
-        COMPOSITION: FeatureSet(np.concatenate(composition, axis=1), "baseline", small_data(*composition)),
-        "all statistics": FeatureSet(np.concatenate(statistics, axis=1), "baseline", small_data(*statistics)),
+        FRACTIONS: FeatureSet(blocks[0], "baseline"),
+        "composition statistics": FeatureSet(blocks[1], "baseline"),
+        "structure statistics": FeatureSet(blocks[n], "baseline"),
+        COMPOSITION: FeatureSet(np.concatenate(blocks[:n], axis=1), "baseline", small_data(widths[:n])),
+        "all statistics": FeatureSet(statistics, "baseline", small_data(widths)),
         "vectors and all statistics": FeatureSet(
-            np.concatenate([vectors, *statistics], axis=1), "joint", small_data(vectors, *statistics)
+            np.concatenate([vectors, statistics], axis=1), "joint", small_data((vectors.shape[1], *widths))
         ),
     }
 

@@ -299,6 +299,8 @@ def study(
     split: Literal["formula", "row", "fold"] | None = None,
     vectors: tuple[str, ...] = (),
     untrained: tuple[str, ...] = (),
+    recipes: tuple[str, ...] = (),
+    trust: tuple[str, ...] = (),
     seed: int = 0,
     accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
     jobs: int = -1,
@@ -310,11 +312,13 @@ def study(
         data: Folder with the data sets, or one of Matbench by its name, such as matbench:mp_gap.
         out: Folder for all results; give it again, or a copy of it elsewhere, to go on.
         budget: How much of everything.
-        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps, shift and encoders; all
-            but encoders unless given.
+        parts: Only these parts, of leakage, curves, representation, transfer, ablation, maps, shift, encoders and
+            blocks; all but the last two unless given.
         split: What stays on one side of every split; the formula unless given, or Matbench's own fold 0.
         vectors: NAME=FILE, a table of vectors from elsewhere, as `represent` writes it.
         untrained: NAME=FILE, the same network's vectors before it was trained.
+        recipes: NAME=FILE, a recipe to compare with those that ship.
+        trust: Packages that parts of these recipes may come from.
         seed: Of splits, draws and networks.
         accelerator: Where to train.
         jobs: Processes; -1 for one a core.
@@ -323,17 +327,10 @@ def study(
     from crystalmax.study.vectors import files_by_name
     from crystalmax.terminal import progress
 
+    given = {"vectors": vectors, "untrained": untrained, "recipes": recipes}
+    files = {name: files_by_name(pairs) for name, pairs in given.items()}
     begun = paper.begin(
-        settings,
-        data,
-        out,
-        budget=budget,
-        split=split,
-        vectors=files_by_name(vectors),
-        untrained=files_by_name(untrained),
-        seed=seed,
-        accelerator=accelerator,
-        n_jobs=jobs,
+        settings, data, out, budget, split, trusted=trust, seed=seed, accelerator=accelerator, n_jobs=jobs, **files
     )
     with progress() as report:
         outcomes = paper.go_on(begun, parts or paper.USUAL, n_jobs=jobs, report=report)

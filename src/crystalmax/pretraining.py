@@ -89,11 +89,7 @@ def pretrain(
         plan["training"]["epochs"] = epochs
     how = build({"use": "crystalmax.training.Training", **plan["training"]})
     assert isinstance(how, Training)  # the spec says so
-    with seeded_weights(how.seed):
-        objective = build(plan["objective"], trusted=trusted)
-    geometry = build(plan["geometry"], trusted=trusted)
-    if not (isinstance(objective, Objective) and isinstance(geometry, Geometry)):
-        raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
+    objective, geometry = untrained(plan, how.seed, trusted=trusted)
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)
     log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
@@ -143,6 +139,37 @@ def pretrain(
     return history
 
 
+def parts_of(recipe: str | Path | Mapping[str, object]) -> dict[str, Any]:
+    """The parts of a recipe, with those that it leaves to us.
+
+    Raises:
+        ValueError: A part is missing, unknown or no table.
+    """
+    parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
+    if not isinstance(parts.get("objective"), dict):
+        raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
+    if not isinstance(parts.get("training", {}), dict):
+        raise ValueError("the recipe's training must be a table; compare it with the shipped recipe `paper`")
+    unknown = set(parts) - {"geometry", "objective", "training"}
+    if unknown:
+        raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
+    return {"geometry": describe(AllPairs()), "training": {}, **parts}
+
+
+def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] = ()) -> tuple[Objective, Geometry]:
+    """The objective of a recipe with the initial weights of this seed, and what makes its pairs.
+
+    Raises:
+        ValueError: The recipe is wrong.
+    """
+    with seeded_weights(seed):
+        objective = build(parts["objective"], trusted=trusted)
+    geometry = build(parts["geometry"], trusted=trusted)
+    if not (isinstance(objective, Objective) and isinstance(geometry, Geometry)):
+        raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
+    return objective, geometry
+
+
 def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Epoch, split and the loss of each level, without penalties: what `plots.training_curves` takes."""
     table = pd.DataFrame(history)
@@ -175,20 +202,12 @@ def _begun(
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
     if first and run.exists() and any(path.suffix != PARTIAL for path in run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
-    parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
-    if not isinstance(parts.get("objective"), dict):
-        raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
-    training = parts.get("training", {})
-    if not isinstance(training, dict):
-        raise ValueError("the recipe's training must be a table; compare it with the shipped recipe `paper`")
-    unknown = set(parts) - {"geometry", "objective", "training"}
-    if unknown:
-        raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
+    parts = parts_of(recipe)
     return {
         "recipe": "given" if isinstance(recipe, Mapping) else str(recipe),
         "objective": parts["objective"],
-        "geometry": parts.get("geometry", describe(AllPairs())),
-        "training": {**training, "seed": seed},
+        "geometry": parts["geometry"],
+        "training": {**parts["training"], "seed": seed},
         "data": data.content_hash,
         "crystalmax": __version__,
         "torch": torch.__version__,

@@ -85,7 +85,12 @@ def variants(recipe: str) -> dict[str, dict[str, Any]]:
 
 def rivals(study: Study, material: Material) -> list[Method]:
     """The recipes as they are, their variants, and untrained twins of the network and of its lower level."""
-    as_they_are = [method for method in methods(study, material) if method.family in RECIPES]
+    unchanged = {f"{recipe} recipe" for recipe in RECIPES}
+    as_they_are = [
+        method
+        for method in methods(study, material)
+        if method.name in unchanged or (method.kind == "untrained" and method.family in RECIPES)
+    ]
     return [*as_they_are, *_variants(study, material)]
 
 

@@ -127,6 +127,18 @@ def ablation(rows: pd.DataFrame, recipe: str) -> Drawing:
 
 
 @_styled
+def blocks(rows: pd.DataFrame, base: str) -> Drawing:
+    """What each block of statistics is worth on one data set: a panel for each property."""
+    variants = [name for name in dict.fromkeys(rows.method) if name != base][::-1]
+    words = rows.assign(variant=rows.method.str.removeprefix(f"{base}, "))
+    return (
+        f"One block of numbers left out: change of the error against {base}, with the same labels; median and middle "
+        "half of the draws. To the right of zero, the block had helped.",
+        _changes(words, {name.removeprefix(f"{base}, "): base for name in variants}),
+    )
+
+
+@_styled
 def encoders(rows: pd.DataFrame) -> Drawing:
     """What training does to the error of each encoder on one data set: a panel for each property and model."""
     rows = rows.assign(variant=rows.method.str.split(", seed").str[0], base=rows.family + " untrained")

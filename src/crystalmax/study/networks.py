@@ -11,15 +11,13 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import nn
 
-from crystalmax import checkpoint
+from crystalmax import checkpoint, pretraining
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import encode
 from crystalmax.geometry import Geometry
-from crystalmax.objectives.base import Objective
-from crystalmax.pretraining import pretrain
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, seeded_weights
+from crystalmax.spec import read_recipe
+from crystalmax.training import Split
 from crystalmax.writing import at_once
 
 Recipe = str | Mapping[str, object]
@@ -38,6 +36,7 @@ def trained(
     epochs: int | None,
     seed: int,
     accelerator: str,
+    trusted: tuple[str, ...] = (),
 ) -> Path:
     """The run folder of a network that was pre-trained on these rows; the losses are watched on those in `valid`.
 
@@ -49,9 +48,16 @@ def trained(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):
         if not _is_finished(run):
-            resume = (run / "run.json").exists()
-            pretrain(
-                data, run, recipe=content, split=split, epochs=epochs, seed=seed, resume=resume, accelerator=accelerator
+            pretraining.pretrain(
+                data,
+                run,
+                recipe=content,
+                split=split,
+                epochs=epochs,
+                seed=seed,
+                resume=(run / "run.json").exists(),
+                accelerator=accelerator,
+                trusted=trusted,
             )
     return run
 
@@ -61,14 +67,9 @@ def _is_finished(run: Path) -> bool:
     return spec.exists() and bool(json.loads(spec.read_bytes())["extra"]["finished"])
 
 
-def untrained(recipe: Recipe, seed: int) -> checkpoint.Model:
+def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> checkpoint.Model:
     """The network of a recipe with the initial weights of this seed."""
-    content = read_recipe(recipe) if isinstance(recipe, str) else recipe
-    with seeded_weights(seed):
-        objective = build(content["objective"])
-    geometry = build(content["geometry"])
-    assert isinstance(objective, Objective)  # shipped recipes are sound
-    assert isinstance(geometry, Geometry)
+    objective, geometry = pretraining.untrained(pretraining.parts_of(recipe), seed, trusted=trusted)
     return checkpoint.Model(objective.eval(), geometry, {})
 
 

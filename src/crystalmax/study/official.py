@@ -57,7 +57,7 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     for fold in np.unique(folds).tolist():
         train, test = rows[folds != fold], rows[folds == fold]
         draw = Draw(len(train), fold, study.seed, len(train), ((train, test),))
-        result = score(study, material, name, replace(method, models=small_data()), [draw])
+        result = score(study, material, name, replace(method, models=method.models or small_data()), [draw])
         overlap = counts(material, test, train, method.pretraining)
         found.append(result.rows.assign(part="official", split="official folds", **overlap))
         arrays |= {f"{array}_{fold}": values for array, values in result.arrays.items()}

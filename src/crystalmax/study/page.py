@@ -13,7 +13,7 @@ from crystalmax.report import Drawing, Section, Table, comparison_table, write_r
 from crystalmax.study import encoders, figures, runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.official import LEADERBOARD
-from crystalmax.study.representation import ALL_STATISTICS, JOINED, RECIPES
+from crystalmax.study.representation import ALL_STATISTICS, JOINED, OURS, RECIPES
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
 from crystalmax.study.transfer import STARTS
@@ -23,7 +23,7 @@ SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining
 """Columns of overlap that stand beside errors, and what tables call them."""
 
 SHOWN = (
-    *(f"{recipe} recipe" for recipe in RECIPES),
+    *(f"{recipe} recipe" for recipe in (*RECIPES, OURS)),
     f"{RECIPES[0]} recipe and statistics",
     JOINED,
     "element fractions",
@@ -31,7 +31,7 @@ SHOWN = (
 )
 """Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
 
-ANSWERING = (f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
+ANSWERING = (f"{OURS} recipe", f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
 """Methods whose verdicts begin the report: frozen, and fine-tuned."""
 
 CURVES, PAIRS, BOXES = (
@@ -114,6 +114,7 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
     yield from (_transfer(*each, found) for each in of("transfer"))
     yield from (_ablation(*each) for each in of("ablation"))
     yield from (_encoders(study, *each) for each in of("encoders"))
+    yield from (_blocks(*each) for each in of("blocks"))
     yield from (_maps(study, *each) for each in of("maps"))
     yield from (_shift(*each, found) for each in by_property("shift"))
 
@@ -132,9 +133,9 @@ def _leakage(rows: pd.DataFrame) -> Section:
 def _representation(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
     error = f"error{each.unit and ', '}{each.unit}"
     scores = rows.rename(columns={"method": "features"})
-    ours = scores.features.isin(SHOWN) | scores.kind.eq("trivial") | scores.family.isin(RECIPES)
+    ours = scores.features.isin(SHOWN) | scores.kind.eq("trivial") | _of_recipes(rows)
     lines = scores[ours & scores.model.isin([*CURVES, "median"])]
-    networks = scores[scores.family.isin(RECIPES) & scores.model.isin(BOXES)]
+    networks = scores[_of_recipes(rows) & scores.model.isin(BOXES)]
     drawn: list[Drawing] = [
         (
             "Error on test crystals against the number of labels; median and middle half.",
@@ -197,6 +198,16 @@ def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
     return Section(f"Encoders and objectives: {material.name}", figures=[figures.encoders(rows)], tables=tables)
 
 
+def _blocks(material: Material, rows: pd.DataFrame) -> Section:
+    tables = []
+    for each in material.properties:
+        if len(chosen := rows[rows.property == each.name]):
+            caption, table = _ranking(chosen, each.unit)
+            tables.append((f"{_words(each.name)}. {caption}", table))
+    drawn = [figures.blocks(rows, ALL_STATISTICS)]
+    return Section(f"What each block of statistics is worth: {material.name}", figures=drawn, tables=tables)
+
+
 def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
     cells = study.folder / "cells"
     twin = rows.method[rows.kind == "untrained"].min()
@@ -224,7 +235,7 @@ def _shift(material: Material, each: Property, rows: pd.DataFrame, found: Sequen
     wanted = ("shift", material.name, each.name)
     tables = [_comparison(one) for one in found if (one.part, one.dataset, one.target) == wanted]
     frozen = rows[rows.model != "fine-tuned"]
-    ours = rows[rows.family.isin(RECIPES) | rows.kind.isin(["baseline", "trivial"])]
+    ours = rows[_of_recipes(rows) | rows.kind.isin(["baseline", "trivial"])]
     return Section(title, figures=[figures.shift(ours, each.unit)], tables=[_ranking(frozen, each.unit), *tables])
 
 
@@ -242,6 +253,11 @@ def _ranking(rows: pd.DataFrame, unit: str) -> Table:
         "half of them; of the tested crystals, how many were seen in pre-training."
     )
     return caption, _counted(best.join(overlap, on="method").rename_axis(columns=None))
+
+
+def _of_recipes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are of networks of a recipe, or of their untrained twins; others came from elsewhere."""
+    return rows.family.isin(rows.family[rows.method.str.endswith(" recipe")])
 
 
 def _comparison(each: Finding) -> Table:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from crystalmax.study import runner
+from crystalmax.pretraining import parts_of
+from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell
 from crystalmax.study.material import SplitBy
 from crystalmax.study.preparation import MATBENCH, Source, matbench_source, prepare, sources_of
+from crystalmax.study.representation import OURS, RECIPES
 from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
 from crystalmax.study.vectors import Vectors
@@ -23,10 +25,11 @@ from crystalmax.writing import at_once, write_json
 PARTS = {
     "leakage": "official",
     **{name: name for name in ("curves", "representation", "transfer", "ablation", "encoders", "maps", "shift")},
+    "blocks": "blocks",
 }
 """Parts of the study, in the order in which they run, and the module of this package whose `cells` they are."""
 
-USUAL = tuple(part for part in PARTS if part != "encoders")
+USUAL = tuple(part for part in PARTS if part not in ("encoders", "blocks"))
 """What is done unless told otherwise: the paper's programme. Other encoders take as long as a third of it."""
 
 Files = Mapping[str, Sequence[Path]]
@@ -37,11 +40,13 @@ def begin(
     settings: str,
     data: str,
     out: Path,
-    *,
     budget: str = "small",
     split: SplitBy | None = None,
+    *,
     vectors: Files | None = None,
     untrained: Files | None = None,
+    recipes: Files | None = None,
+    trusted: tuple[str, ...] = (),
     seed: int = 0,
     accelerator: str = "cpu",
     n_jobs: int = 1,
@@ -58,6 +63,8 @@ def begin(
         split: What stays on one side of every split; the formula, or Matbench's fold 0 for its own data, unless given.
         vectors: Tables of vectors from elsewhere, by name, as `crystalmax represent` writes them.
         untrained: Tables of vectors of the same networks before training, by the same names.
+        recipes: A recipe each, by name, to compare with those that ship.
+        trusted: Packages, besides crystalmax, that these may take parts from.
         seed: Of the split, the draws and the networks.
         accelerator: Where networks are trained, as Lightning names it.
         n_jobs: Processes that read structures.
@@ -67,6 +74,7 @@ def begin(
     """
     if budget not in BUDGETS:
         raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
+    contents = _read_recipes(recipes or {}, trusted)
     own = data.startswith(MATBENCH)
     asked: dict[str, Any] = {
         "data": data if own else [asdict(source) for source in sources_of(settings)],
@@ -74,6 +82,7 @@ def begin(
         "split": split or ("fold" if own else "formula"),
         "seed": seed,
         "vectors": {"trained": _hashes(vectors or {}), "untrained": _hashes(untrained or {})},
+        "recipes": contents,
     }
     path = out / "study.json"
     begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -89,7 +98,8 @@ def begin(
     materials = prepare(sources, data, out / "data", BUDGETS[budget], seed=seed, n_jobs=n_jobs)
     names = {material.name for material in materials}
     write_json(path, {**asked, "sources": [asdict(source) for source in sources if source.name in names]})
-    return Study(out, materials, BUDGETS[budget], asked["split"], _given(out), seed, accelerator)
+    tables = _given(out)
+    return Study(out, materials, BUDGETS[budget], asked["split"], tables, seed, accelerator, contents, trusted)
 
 
 def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
@@ -125,7 +135,24 @@ def go_on(
     return outcomes
 
 
+def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    known = (*RECIPES, OURS)
+    for name, paths in files.items():
+        # Tables put a change behind a comma, and names of cells are paths.
+        if name in known or not name.replace("_", "").isalnum():
+            raise ValueError(
+                f"a recipe cannot be called {name!r} here; give it a name of letters, digits and underscores, other "
+                f"than {', '.join(known)}, which every study has"
+            )
+        if len(paths) > 1:
+            raise ValueError(f"two recipes are called {name!r}; give each a name of its own")
+        networks.untrained(parts_of(paths[0]), 0, trusted)  # refuses what could not be trained
+    return {name: parts_of(path) for name, (path,) in files.items()}
+
+
 def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:
+    # Studies knew no recipes but those that ship once.
+    begun = {"recipes": {}, **begun}
     other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun[name]]
     if other:
         found, given = (json.dumps(each[other[0]])[:100] for each in (begun, asked))

@@ -13,8 +13,9 @@ from sklearn.base import BaseEstimator
 from crystalmax import baselines
 from crystalmax.assessment import small_data
 from crystalmax.crystal import Crystal
+from crystalmax.encoding import Encoder, width_of
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
-from crystalmax.spec import read_recipe
+from crystalmax.geometry import Geometry
 from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
@@ -24,9 +25,12 @@ from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
 RECIPES = ("infomax", "paper")
-"""What is pre-trained."""
+"""Deep InfoMax, ours and as published: what the study is about."""
 
-ALL_STATISTICS, JOINED = "all statistics", f"{RECIPES[0]} recipe and all statistics"
+OURS = "intrinsic"
+"""The recipe of the weights that ship, which stands beside them."""
+
+ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
 """What we recommend, without and with vectors."""
 
 FIRST_TWIN = 1001
@@ -80,7 +84,7 @@ class GivenDraws:
 def cells(study: Study) -> list[Cell]:
     """Networks first, then each method at each number of labels, for data sets that are pre-trained on themselves."""
     own = [material for material in study.materials if material.donor == material.name]
-    networks = [network_cell(study, material, recipe) for material in own for recipe in RECIPES]
+    networks = [network_cell(study, material, recipe) for material in own for recipe in compared(study)]
     return networks + [
         Cell(
             f"representation/{material.name}/{each.name}/{labels}/{method.name}",
@@ -92,6 +96,11 @@ def cells(study: Study) -> list[Cell]:
         for method in sorted(methods(study, material), key=lambda method: method.kind in ("pretrained", "joint"))
         for labels, draws in study.budgets(material, each.name)
     ]
+
+
+def compared(study: Study) -> tuple[str, ...]:
+    """Names of all recipes whose vectors are scored: the paper's, ours, and those that were given to the study."""
+    return (*RECIPES, OURS, *study.recipes)
 
 
 def network_cell(study: Study, material: Material, recipe: str) -> Cell:
@@ -123,11 +132,12 @@ def methods(study: Study, material: Material) -> list[Method]:
 
 def _best(study: Study, material: Material) -> Iterator[Method]:
     """What we recommend, without and with vectors, under the regressor that we recommend."""
-    statistics = partial(_baseline, study, material, ALL_STATISTICS)
-    yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data())
-    donor, vectors = study.material(material.donor), partial(_vectors, study, material, RECIPES[0])
+    statistics, widths = partial(all_statistics, study, material), baselines.statistics_widths()
+    yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data(widths))
+    donor, vectors = study.material(material.donor), partial(_vectors, study, material, OURS)
+    models = small_data((width_of(_untrained(study, OURS, 0)[0]), *widths))
     seen = (donor, study.parts(donor).structures)
-    yield Method(JOINED, "joint", partial(_together, vectors, statistics), pretraining=seen, models=small_data())
+    yield Method(JOINED, "joint", partial(_together, vectors, statistics), pretraining=seen, models=models)
 
 
 def method_of(study: Study, material: Material, name: str) -> Method:
@@ -187,8 +197,9 @@ def _networks(study: Study, material: Material) -> Iterator[Method]:
     """Vectors of each recipe, and the untrained networks of each kind of network."""
     donor = study.material(material.donor)
     seen = (donor, study.parts(donor).structures)
-    for recipe in RECIPES:
-        family = next(other for other in RECIPES if _network_of(other) == _network_of(recipe))
+    recipes = compared(study)
+    for recipe in recipes:
+        family = next(other for other in recipes if _network_of(study, other) == _network_of(study, recipe))
         yield Method(f"{recipe} recipe", "pretrained", partial(_vectors, study, material, recipe), family, seen)
         if family == recipe:
             for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
@@ -207,11 +218,11 @@ def _elsewhere(study: Study, material: Material) -> Iterator[Method]:
             yield Method(f"{name}, untrained {number}", "untrained", partial(_read, [path], material), name)
 
 
-def _network_of(recipe: str) -> tuple[object, object]:
-    content = read_recipe(recipe)
+def _network_of(study: Study, recipe: str) -> tuple[object, object]:
+    content = study.recipe(recipe)
     objective = content["objective"]
-    assert isinstance(objective, dict)  # shipped recipes have one
-    return objective["encoder"], content["geometry"]
+    assert isinstance(objective, dict)  # or nothing could be trained
+    return objective.get("encoder"), content["geometry"]
 
 
 def _vectors(study: Study, material: Material, recipe: str) -> Features:
@@ -220,14 +231,23 @@ def _vectors(study: Study, material: Material, recipe: str) -> Features:
 
 
 def _twin(study: Study, material: Material, recipe: str, seed: int) -> Features:
-    model = networks.untrained(recipe, seed)
-    return study.encoded(model.encoder, model.geometry, material)
+    return study.encoded(*_untrained(study, recipe, seed), material)
+
+
+def _untrained(study: Study, recipe: str, seed: int) -> tuple[Encoder, Geometry]:
+    model = networks.untrained(study.recipe(recipe), seed, study.trusted)
+    return model.encoder, model.geometry
 
 
 def _read(tables: Sequence[Path], material: Material) -> Features:
     values = read_vectors(tables, material.keys)
     assert values is not None  # or there would be no such method
     return values
+
+
+def all_statistics(study: Study, material: Material) -> Features:
+    """Every block of statistics, side by side."""
+    return _baseline(study, material, ALL_STATISTICS)
 
 
 def _baseline(study: Study, material: Material, name: str) -> Features:

@@ -1,7 +1,7 @@
 """What a study is told: which data, how much of everything, and where to write."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from crystalmax.checkpoint import Model
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
+from crystalmax.pretraining import parts_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
@@ -85,6 +86,8 @@ class Study:
         vectors: Vectors from elsewhere to compare with.
         seed: Of the split, the draws and the first network.
         accelerator: Where networks are trained, as Lightning names it.
+        recipes: What is compared beside the recipes that ship: what each file holds, by name.
+        trusted: Packages, besides crystalmax, that these may take parts from.
     """
 
     folder: Path
@@ -94,6 +97,8 @@ class Study:
     vectors: tuple[Vectors, ...] = ()
     seed: int = 0
     accelerator: str = "cpu"
+    recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    trusted: tuple[str, ...] = ()
 
     def material(self, name: str) -> Material:
         """A data set by its name."""
@@ -139,6 +144,10 @@ class Study:
             if labels < n_pool
         ]
 
+    def recipe(self, name: str) -> Mapping[str, object]:
+        """What a recipe holds: one that was given to the study, or one that ships."""
+        return self.recipes[name] if name in self.recipes else parts_of(name)
+
     def network(
         self,
         material: Material,
@@ -150,11 +159,11 @@ class Study:
 
         Args:
             material: The data set.
-            recipe: Name of a shipped recipe, or its content, perhaps changed.
+            recipe: Name of a recipe, or its content, perhaps changed.
             rows: What to learn from, with the rows of `Parts.valid` among them only watched.
             seed: Of weights, order, noise and false samples; the study's unless given.
         """
-        return networks.load(self.network_folder(material, recipe, rows, seed))
+        return networks.load(self.network_folder(material, recipe, rows, seed), trusted=self.trusted)
 
     def network_folder(
         self,
@@ -169,11 +178,12 @@ class Study:
             self.folder / "networks",
             material.data,
             parts.structures if rows is None else rows,
-            recipe,
+            self.recipe(recipe) if isinstance(recipe, str) else recipe,
             valid=parts.valid,
             epochs=self.budget.epochs,
             seed=self.seed if seed is None else seed,
             accelerator=self.accelerator,
+            trusted=self.trusted,
         )
 
     def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> Float[np.ndarray, "crystals width"]:

@@ -14,9 +14,9 @@ from crystalmax.study.models import downstream_models
 from crystalmax.study.representation import (
     ALL_STATISTICS,
     JOINED,
-    RECIPES,
     Features,
     Method,
+    compared,
     drawn,
     methods,
     network_cell,
@@ -47,7 +47,7 @@ def cells(study: Study) -> list[Cell]:
     """For each data set that borrows its vectors: frozen ones beside all rivals, and fine-tuning as in Fig. 13."""
     borrowers = [material for material in study.materials if material.donor != material.name]
     donors = [study.material(name) for name in sorted({material.donor for material in borrowers})]
-    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + [
+    return [network_cell(study, donor, recipe) for donor in donors for recipe in compared(study)] + [
         cell
         for material in borrowers
         for cell in [

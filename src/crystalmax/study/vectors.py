@@ -65,8 +65,6 @@ def files_by_name(pairs: Iterable[str]) -> dict[str, list[Path]]:
     for pair in pairs:
         name, equals, file = pair.partition("=")
         if not (name and equals and file):
-            raise ValueError(
-                f"{pair!r} is no NAME=FILE; name the vectors that the file holds, as in chgnet=vectors.parquet"
-            )
+            raise ValueError(f"{pair!r} is no NAME=FILE; name what the file holds, as in chgnet=vectors.parquet")
         found.setdefault(name, []).append(Path(file))
     return found

@@ -1,0 +1,56 @@
+"""What each block of statistics is worth: all of them against all but one, under the regressor that we recommend."""
+
+from functools import partial
+
+import numpy as np
+
+from crystalmax.assessment import small_data
+from crystalmax.baselines import BLOCKS, statistics_widths
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.leakage import counts
+from crystalmax.study.material import Material
+from crystalmax.study.representation import ALL_STATISTICS, Features, Method, all_statistics, drawn, score
+from crystalmax.study.settings import Study
+
+MOST_LABELS = 250
+"""With more, a fit takes a quarter of a minute, and blocks matter less."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """A cell for each property and set of blocks."""
+    return [
+        Cell(
+            f"blocks/{material.name}/{each.name}/{method.name}",
+            partial(_scored, study, material.name, each.name, method.name),
+        )
+        for material in study.materials
+        for each in material.properties
+        for method in sets(study, material)
+    ]
+
+
+def sets(study: Study, material: Material) -> list[Method]:
+    """All statistics, and all without each block; what follows the comma is the change."""
+    without = [_set(study, material, f"{ALL_STATISTICS}, without {name}", name) for name in BLOCKS]
+    return [_set(study, material, ALL_STATISTICS, ""), *without]
+
+
+def _set(study: Study, material: Material, name: str, left_out: str) -> Method:
+    widths = [width for block, width in zip(BLOCKS, statistics_widths(), strict=True) if block != left_out]
+    return Method(name, "joint", partial(_without, study, material, left_out), models=small_data(widths))
+
+
+def _without(study: Study, material: Material, left_out: str) -> Features:
+    kept = np.repeat([block != left_out for block in BLOCKS], statistics_widths())
+    found: Features = all_statistics(study, material)[:, kept]
+    return found
+
+
+def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
+    material = study.material(dataset)
+    method = next(each for each in sets(study, material) if each.name == method_name)
+    budgets = [budget for budget in study.budgets(material, name) if budget[0] <= MOST_LABELS]
+    draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
+    found = score(study, material, name, method, draws, models={})
+    overlap = counts(material, study.tested(material, name), study.pool(material, name), None)
+    return Result(found.rows.assign(part="blocks", **overlap), found.arrays)
