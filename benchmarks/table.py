@@ -335,22 +335,22 @@ def vectors() -> str:
     (found,) = results("vectors.json").values()
     rows = []
     for name, row in found["properties"].items():
-        columns = [[each[key] for each in row["budgets"]] for key in ("untrained", "shipped", "ratio")]
+        columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
         shown = [_joined(f"{value:.3g}" for value in column) for column in columns]
         rows.append((name.partition(", ")[2], f"{row['crystals']:,}", *shown))
-    return table(("error at 50 / 100 / 250 / 1,000 labels", "crystals", "untrained", "shipped", "ratio"), rows)
+    return table(("error at 50 / 100 / 250 / 1,000 labels", "crystals", "median", "untrained", "shipped", "ratio"), rows)
 
 
 def starts() -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
     (found,) = results("fine_tuning.json").values()
     rows = [
-        (name.partition(", ")[2], labels, f"{row['random']:.3g}", f"{row['shipped']:.3g}", f"{row['ratio']:.2f}", won)
+        (name.partition(", ")[2], labels, *errors, f"{row['ratio']:.2f}", f"{row['won']} of {row['trials']}")
         for name, budgets in found["properties"].items()
         for labels, row in budgets.items()
-        for won in [f"{row['won']} of {row['trials']}"]
+        for errors in [[f"{row[start]:.3g}" for start in ("median", "random", "shipped")]]
     ]
-    return table(("fine-tuned", "labels", "from random weights", "from those that ship", "ratio", "trials won"), rows)
+    return table(("fine-tuned", "labels", "median", "from random weights", "from those that ship", "ratio", "won"), rows)
 
 
 def fine_tuning() -> str:
