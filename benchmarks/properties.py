@@ -13,6 +13,7 @@ from machine import parser_of
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
+from crystalmax.evaluation import LabelBudgets
 from crystalmax.ingest import canonical_records
 
 sys.path.append(str(Path(__file__).parent.parent / "weights"))
@@ -29,6 +30,8 @@ PROPERTIES = (
     ("mp_cgcnn", "fermi_energy_eV", "labels_agree"),
 )
 """Table, column, and a column that must be true. The third and the fourth were measured, the others computed."""
+TESTED = LabelBudgets(seed=1)
+"""The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
 
 
 def parser_of_properties(description: str | None, targets: Collection[str] = ()) -> ArgumentParser:
@@ -65,3 +68,10 @@ def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
     chosen = [crystal for crystal in read if path.stem in EVALUATED or reserved(formula(crystal))]
     rows = np.random.default_rng(2).permutation(len(chosen))[:most]
     return [chosen[row] for row in sorted(rows.tolist())]
+
+
+def development(crystals: list[Crystal]) -> list[Crystal]:
+    """Those that the benchmarks do not test."""
+    draws = TESTED.draws(np.unique(list(map(formula, crystals)), return_inverse=True)[1])
+    ((_, tested),) = draws[0].parts
+    return [crystals[row] for row in np.setdiff1d(np.arange(len(crystals)), tested).tolist()]

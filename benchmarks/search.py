@@ -22,11 +22,10 @@ import optuna
 from machine import about, parser_of, publish
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from properties import PROPERTIES, unseen
+from properties import PROPERTIES, development, unseen
 from train import learnt_from
 
 from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
@@ -35,8 +34,6 @@ from crystalmax.intrinsic import Statistics
 from crystalmax.spec import build, describe
 from crystalmax.training import Split, Training, seeded_weights, train
 
-TESTED = LabelBudgets(seed=1)
-"""The plan of `vectors.py`, whose tested rows are not looked at here."""
 DEVELOPMENT = LabelBudgets(budgets=(100, 400), n_draws=8, seed=2)
 SHIPPED: dict[str, Any] = {
     "learning_rate": 8.12e-4,
@@ -128,13 +125,6 @@ def kept(folder: Path, tables: Path, n_structures: int, most: int) -> tuple[Crys
         )
         for target, crystals in found
     ]
-
-
-def development(crystals: list[Crystal]) -> list[Crystal]:
-    """Those that `vectors.py` does not test."""
-    draws = TESTED.draws(np.unique(list(map(formula, crystals)), return_inverse=True)[1])
-    ((_, tested),) = draws[0].parts
-    return [crystals[row] for row in np.setdiff1d(np.arange(len(crystals)), tested).tolist()]
 
 
 def suggested(trial: optuna.Trial) -> dict[str, Any]:

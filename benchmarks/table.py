@@ -338,7 +338,9 @@ def vectors() -> str:
         columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
         shown = [_joined(f"{value:.3g}" for value in column) for column in columns]
         rows.append((name.partition(", ")[2], f"{row['crystals']:,}", *shown))
-    return table(("error at 50 / 100 / 250 / 1,000 labels", "crystals", "median", "untrained", "shipped", "ratio"), rows)
+    return table(
+        ("error at 50 / 100 / 250 / 1,000 labels", "crystals", "median", "untrained", "shipped", "ratio"), rows
+    )
 
 
 def starts() -> str:
@@ -350,7 +352,9 @@ def starts() -> str:
         for labels, row in budgets.items()
         for errors in [[f"{row[start]:.3g}" for start in ("median", "random", "shipped")]]
     ]
-    return table(("fine-tuned", "labels", "median", "from random weights", "from those that ship", "ratio", "won"), rows)
+    return table(
+        ("fine-tuned", "labels", "median", "from random weights", "from those that ship", "ratio", "won"), rows
+    )
 
 
 def fine_tuning() -> str:

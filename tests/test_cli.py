@@ -19,8 +19,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from crystalmax import CrystalFeaturizer, evaluation
-from crystalmax.checkpoint import load
+from crystalmax.checkpoint import load, read_spec
 from crystalmax.cli import main
+from crystalmax.shipped import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 
@@ -237,6 +238,13 @@ def test_a_run_goes_on_for_more_epochs(home, tmp_path):
     assert crystalmax("pretrain", data, "--out", tmp_path / "once", "--recipe", recipe, "--epochs", 2).code == 0
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (run, tmp_path / "once")]
     assert weights[0] == weights[1]
+
+
+def test_a_run_can_go_on_from_the_weights_that_ship(home, tmp_path):
+    call = ("pretrain", home.path / "data", "--start", "shipped", "--epochs", 1, "--out")
+    assert crystalmax(*call, tmp_path / "run").code == 0
+    assert load(tmp_path / "run").extra["start"] == read_spec(SHIPPED)["content_hash"]
+    assert "is not that of" in refusal(*call, tmp_path / "other", "--recipe", "cgcnn")
 
 
 def test_what_exists_is_not_overwritten(home):

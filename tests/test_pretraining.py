@@ -1,5 +1,7 @@
 """Pre-training from a recipe that has to prepare the data set first."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import encode
 from crystalmax.pretraining import pretrain
+from crystalmax.seen import FILE, Seen
 from crystalmax.spec import read_recipe
-from crystals import some_crystals
+from crystals import rock_salt, some_crystals
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +43,84 @@ def test_a_run_that_prepares_its_data_goes_on_as_if_nothing_had_happened(data, t
     one, other = (load(tmp_path / name).objective.state_dict() for name in ("at once", "in two parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load(tmp_path / "at once").extra["data"] == data.content_hash
+
+
+@pytest.fixture(scope="module")
+def known(data, tmp_path_factory):
+    """A run on the first data set."""
+    run = tmp_path_factory.mktemp("known") / "run"
+    pretrain(data, run, recipe="intrinsic", epochs=2)
+    return run
+
+
+@pytest.fixture(scope="module")
+def others():
+    pairs = [("K", "Br"), ("Li", "F"), ("Mg", "O"), ("Rb", "I"), ("Ca", "S")]
+    return CrystalDataset.from_crystals([rock_salt(5 + i / 9, pair, key=f"{i}") for i, pair in enumerate(pairs)])
+
+
+def standing_still(name):
+    """A recipe whose training changes nothing."""
+    recipe = read_recipe(name)
+    return {**recipe, "training": {"learning_rate": 1e-30, "weight_decay": 0.0}}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_run_starts_with_all_weights_of_a_model_or_with_those_of_its_encoder(known, others, tmp_path):
+    before = load(known)
+    after = load_after(others, tmp_path / "same", recipe=standing_still("intrinsic"), start=known)
+    assert same(after.objective.state_dict(), before.objective.state_dict())
+    after = load_after(others, tmp_path / "infomax", recipe=standing_still("infomax"), start=known)
+    assert same(after.encoder.state_dict(), before.encoder.state_dict())
+    without = load_after(others, tmp_path / "without", recipe=standing_still("intrinsic"))
+    assert not same(without.encoder.state_dict(), before.encoder.state_dict())
+    learnt = load_after(others, tmp_path / "learnt", recipe="intrinsic", start=known)
+    assert not same(learnt.encoder.state_dict(), before.encoder.state_dict())
+
+
+def load_after(data, run, **how):
+    pretrain(data, run, epochs=1, **how)
+    return load(run)
+
+
+def test_another_encoder_is_refused_before_anything_is_written(known, others, tmp_path):
+    with pytest.raises(ValueError, match="the encoder of the recipe is not that of"):
+        pretrain(others, tmp_path / "run", recipe="cgcnn", start=known)
+    with pytest.raises(ValueError, match="holds no trained model"):
+        pretrain(others, tmp_path / "run", start=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_started_from_a_model_needs_it_no_more(known, others, tmp_path):
+    """Killed before it saved anything, it still begins where it was to begin, and one that had no plan begins anew."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(known, model)
+    pretrain(others, run, epochs=2, start=model)
+    weights = load(run).objective.state_dict()
+    for name in ("last.ckpt", "spec.json", "weights.safetensors"):
+        (run / name).unlink()
+    shutil.rmtree(model)
+    pretrain(others, run, epochs=2, resume=True)
+    assert same(load(run).objective.state_dict(), weights)
+    for path in [path for path in run.iterdir() if path.name != "start"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    pretrain(others, run, epochs=2, start=known)
+    assert same(load(run).objective.state_dict(), weights)
+
+
+def test_what_a_model_had_seen_counts_as_seen_by_what_started_from_it(data, known, others, tmp_path, caplog):
+    pretrain(others, tmp_path / "run", epochs=1, start=known)
+    seen = Seen.load(tmp_path / "run")
+    both = [*data, *others]
+    assert len(seen) == len(both)
+    assert all(seen.knows(both)[0])
+    assert not any(Seen.load(known).knows(list(others))[0])
+    nameless = tmp_path / "nameless"
+    shutil.copytree(known, nameless, ignore=shutil.ignore_patterns(FILE))
+    with caplog.at_level("INFO"):
+        pretrain(others, tmp_path / "unknown", epochs=1, start=nameless)
+    assert Seen.load(tmp_path / "unknown") is None
+    assert "not known which ones" in caplog.text

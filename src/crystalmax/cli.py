@@ -84,6 +84,7 @@ def pretrain(
     *,
     out: Path,
     recipe: str = "default",
+    start: Path | None = None,
     epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -99,6 +100,7 @@ def pretrain(
 
     Args:
         recipe: `default` (`intrinsic`), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
+        start: A run folder to go on from, with other crystals, or `shipped` for the weights that ship.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples.
         resume: Go on with the run in the folder.
@@ -126,6 +128,7 @@ def pretrain(
             sets[0] if len(sets) == 1 else JoinedDataset(sets),
             out,
             recipe=recipe,
+            start=SHIPPED if start == Path("shipped") else start,
             epochs=epochs,
             seed=seed,
             resume=resume,

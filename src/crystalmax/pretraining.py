@@ -3,18 +3,21 @@
 import json
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
+from torch import nn
 
 from crystalmax import __version__, plots, seen
-from crystalmax.checkpoint import Model, save
+from crystalmax.checkpoint import SPEC, WEIGHTS, Model, load, read_spec, save
 from crystalmax.dataset import Dataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import Prepares
@@ -23,11 +26,13 @@ from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
-from crystalmax.writing import PARTIAL, at_once, write_json
+from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 
 log = logging.getLogger(__name__)
 
 VALID_FRACTION = 0.05
+START = "start"
+"""Folder within a run that holds the model it started from, if there was one."""
 _PATIENCE = 300  # seconds
 
 
@@ -36,6 +41,7 @@ def pretrain(
     run: Path,
     *,
     recipe: str | Path | Mapping[str, object] = "default",
+    start: Path | None = None,
     split: Split | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -61,6 +67,8 @@ def pretrain(
         data: Crystals to learn from.
         run: The folder to write; it must not exist unless `resume` is set.
         recipe: Name of a shipped recipe, a TOML file, or what one holds; a resumed run has its own.
+        start: A model to go on from instead of random weights, on other crystals; its encoder must be that of the
+            recipe, and where the whole objective is, all of its weights are taken. A resumed run has its own.
         split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
         epochs: Instead of the recipe's.
         seed: Of weights, order, noise and false samples.
@@ -78,11 +86,12 @@ def pretrain(
 
     Raises:
         FileExistsError: The folder exists and `resume` is not set.
-        ValueError: The recipe is wrong, the data are not those that the run began with, or there are too few crystals.
+        ValueError: The recipe is wrong or has another encoder than the model to start from, the data are not those that
+            the run began with, or there are too few crystals.
     """
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
-    plan = _resumed(run, data) if resume else _begun(run, data, recipe, seed, first)
+    plan = _resumed(run, data) if resume else _begun(run, data, recipe, start, seed, first)
     for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None)):
         _set(plan["training"], name, given, run if resume else None)
     if epochs is not None:
@@ -90,6 +99,8 @@ def pretrain(
     how = build({"use": "crystalmax.training.Training", **plan["training"]})
     assert isinstance(how, Training)  # the spec says so
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
+    if plan.get("start"):  # runs of before there were starts have none
+        _start_from(objective, run / START if resume or start is None else start, trusted)
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)
     log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
@@ -98,11 +109,13 @@ def pretrain(
     else:
         split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
     learnt = np.sort(np.concatenate([split.train, split.valid]))
-    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt)}
+    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
         run.mkdir(parents=True, exist_ok=True)
+        if start is not None and not resume:
+            _keep(start, run / START)
         write_json(run / "run.json", plan)  # not before the recipe has proved sound
     else:
         _await(run / "run.json")  # what this process makes there must not come before it
@@ -130,10 +143,8 @@ def pretrain(
     if not first:
         return history
     save(Model(objective, geometry, {**extra, "finished": True}), run)
-    if len(learnt) > seen.MOST:
-        log.info("no list of the %d structures is kept: they are more than %d", len(learnt), seen.MOST)
-    elif not (run / seen.FILE).exists():  # a run that goes on has the same structures
-        seen.Seen.of(data[row] for row in learnt.tolist()).save(run)
+    if not (run / seen.FILE).exists():  # a run that goes on has the same structures
+        _list_seen(data, learnt, run)
     with at_once(run / "losses.svg") as file:
         file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
     return history
@@ -170,6 +181,41 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     return objective, geometry
 
 
+def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> None:
+    """Take the weights of a model: all, or those of the encoder where the objective is another one."""
+    known = load(model, trusted=trusted).objective
+    ours, theirs = (objective, known) if describe(objective) == describe(known) else (objective.encoder, known.encoder)
+    if describe(ours) != describe(theirs):
+        raise ValueError(
+            f"the encoder of the recipe is not that of {model}: {describe(ours)}, not {describe(theirs)}; "
+            "give a recipe with the same encoder, or no model to start from"
+        )
+    cast(nn.Module, ours).load_state_dict(cast(nn.Module, theirs).state_dict())
+
+
+def _keep(model: Path, folder: Path) -> None:
+    """A copy of a model that a run starts from, so that it can go on from there, and of what that has seen."""
+    if (folder / SPEC).exists():  # of a run that was killed before its plan was whole
+        shutil.rmtree(folder)
+    with folder_at_once(folder) as partial:
+        for name in (SPEC, WEIGHTS, seen.FILE):
+            if (model / name).exists():
+                shutil.copyfile(model / name, partial / name)
+
+
+def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> None:
+    """Keep a list of the structures that a run has learnt from, with those of the model that it started from."""
+    before = seen.Seen.load(run / START)
+    n_seen = len(learnt) + (0 if before is None else len(before))
+    if n_seen > seen.MOST:
+        log.info("no list of the %d structures is kept: they are more than %d", n_seen, seen.MOST)
+    elif before is None and (run / START).exists():
+        log.info("no list of structures is kept: it is not known which ones the model learnt from at the start")
+    else:
+        now = seen.Seen.of(data[row] for row in learnt.tolist())
+        (now if before is None else before + now).save(run)
+
+
 def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Epoch, split and the loss of each level, without penalties: what `plots.training_curves` takes."""
     table = pd.DataFrame(history)
@@ -197,10 +243,10 @@ def _await(path: Path) -> None:
 
 
 def _begun(
-    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], seed: int, first: bool
+    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, seed: int, first: bool
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
-    if first and run.exists() and any(path.suffix != PARTIAL for path in run.iterdir()):
+    if first and run.exists() and any(path.suffix != PARTIAL and path.name != START for path in run.iterdir()):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     parts = parts_of(recipe)
     return {
@@ -208,6 +254,7 @@ def _begun(
         "objective": parts["objective"],
         "geometry": parts["geometry"],
         "training": {**parts["training"], "seed": seed},
+        "start": None if start is None else read_spec(start).get("content_hash", "unknown"),
         "data": data.content_hash,
         "crystalmax": __version__,
         "torch": torch.__version__,

@@ -80,6 +80,14 @@ class Seen:
         with at_once(folder / FILE) as file:
             np.savez_compressed(file, **asdict(self))
 
+    def __add__(self, other: "Seen") -> "Seen":
+        """Both lists as one."""
+        return Seen(
+            np.concatenate([self.formula, other.formula]),
+            np.concatenate([self.end, other.end + len(self.distance)]),
+            np.concatenate([self.distance, other.distance]),
+        )
+
     def __len__(self) -> int:
         return len(self.formula)
 
