@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from crystalmax import training
+from crystalmax import saving
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
@@ -23,7 +23,8 @@ from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
 from crystalmax.pretraining import pretrain
 from crystalmax.processes import Processes, Share, Steps
-from crystalmax.training import Interrupted, seeded_weights, train
+from crystalmax.saving import Interrupted
+from crystalmax.training import seeded_weights, train
 from test_training import ALL, DATA, GEOMETRY, HOW, SPLIT, Counting, objective, without
 
 PLANS = {
@@ -84,7 +85,7 @@ def work(home):
         run(STOPPED, counting, here / "stopped", devices=2)
     except Interrupted:
         (here / f"stopped_{rank}").write_text(str(counting.calls))
-    training._SECONDS_BETWEEN_SAVES = -1.0
+    saving._SECONDS_BETWEEN_SAVES = -1.0
     try:
         run(STOPPED, Counting(objective(), at=5 if rank else None, act=die), here / "killed", devices=2)
     except ConnectionError as error:

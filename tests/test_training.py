@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from crystalmax import training
+from crystalmax import saving
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
@@ -25,7 +25,8 @@ from crystalmax.negatives import OtherCrystals
 from crystalmax.objectives import DeepInfoMax, Reconstruction
 from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import NoRegularizer
-from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
+from crystalmax.saving import Interrupted
+from crystalmax.training import Split, Training, seeded_weights, train
 from crystals import perovskite, pure, rock_salt
 
 GEOMETRY = AllPairs(max_sites=6)
@@ -75,7 +76,7 @@ def uninterrupted():
 
 @pytest.fixture
 def saving_every_step(monkeypatch):
-    monkeypatch.setattr(training, "_SECONDS_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr(saving, "_SECONDS_BETWEEN_SAVES", -1.0)
 
 
 def test_an_epoch_here_has_several_steps():
@@ -246,7 +247,7 @@ LONG = replace(HOW, epochs=8)
 def test_a_process_killed_at_a_random_moment_and_resumed_gives_the_weights_of_an_uninterrupted_one(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_training as t; from pathlib import Path; "
-        "t.training._SECONDS_BETWEEN_SAVES = -1.0; t.run(Path(sys.argv[2]), how=t.LONG)"
+        "t.saving._SECONDS_BETWEEN_SAVES = -1.0; t.run(Path(sys.argv[2]), how=t.LONG)"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -298,6 +299,10 @@ def test_a_schedule_that_is_not_known_is_refused():
         Training(schedule="cosin")
     with pytest.raises(ValueError, match="encoder_rate is -1"):
         Training(encoder_rate=-1)
+    with pytest.raises(ValueError, match=r"averaging is 1\.0; give 0 for none, or less than 1"):
+        Training(averaging=1.0)
+    with pytest.raises(ValueError, match="patience is -1; give 0 for all epochs"):
+        Training(patience=-1)
 
 
 def test_a_rate_rises_over_a_twentieth_and_falls_to_nothing_along_a_cosine():
@@ -340,6 +345,70 @@ def test_dying_and_resuming_keeps_to_the_schedule(tmp_path, saving_every_step):
     how = replace(HOW, schedule="cosine", encoder_rate=0.25)
     with pytest.raises(Died):
         run(tmp_path, how=how, made=Counting(objective(), at=5, act=die))
+    resumed = Counting(objective())
+    _, history = run(tmp_path, how=how, made=resumed)
+    assert_same((resumed.inner, without(history, "size")), run(how=how))
+
+
+def test_training_ends_with_the_mean_of_all_weights_where_it_is_asked_for(uninterrupted):
+    made = Following(objective())
+    run(how=replace(HOW, averaging=0.75), made=made)
+    last = Following(objective())
+    run(made=last)
+    mean = last.seen[1]  # after the first step
+    for weights in [*last.seen[2:], uninterrupted[0].state_dict()]:
+        mean = {name: 0.75 * mean[name] + 0.25 * weights[name] for name in mean}
+    assert len(last.seen) == STEPS * HOW.epochs
+    for name, weights in made.inner.state_dict().items():
+        torch.testing.assert_close(weights, mean[name], rtol=1e-4, atol=1e-6)
+        assert torch.equal(last.inner.state_dict()[name], uninterrupted[0].state_dict()[name])
+
+
+class Following(Objective):
+    """Keeps the weights of an objective as they are before each step."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.seen = inner, []
+
+    @property
+    def encoder(self):
+        return self.inner.encoder
+
+    def forward(self, batch, rng):
+        if torch.is_grad_enabled():
+            self.seen.append({name: tensor.clone() for name, tensor in self.inner.state_dict().items()})
+        return self.inner(batch, rng)
+
+
+class Planned(Objective):
+    """A loss that learns nothing, and is what was planned for each epoch where it is watched."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.encoder, self.losses, self.epoch = objective().encoder, losses, nn.Parameter(torch.zeros(()))
+        self.watched = 0
+
+    def forward(self, batch, rng):
+        if not torch.is_grad_enabled():
+            loss, self.watched = self.losses[self.watched], self.watched + 1
+            return {"planned": torch.tensor(loss)}
+        return {"planned": -self.epoch}  # grows with every step
+
+
+@pytest.mark.parametrize(("patience", "epochs", "best"), [(0, 6, 6), (1, 3, 2), (2, 6, 5), (9, 6, 5)])
+def test_training_ends_where_the_watched_loss_falls_no_more_with_the_weights_of_its_minimum(patience, epochs, best):
+    losses = [3.0, 2.0, 2.5, 1.75, 1.5, 1.625]
+    made, history = run(how=replace(HOW, epochs=6, patience=patience), made=Planned(losses))
+    assert [row["planned"] for row in history if row["split"] == "valid"] == losses[:epochs]
+    kept, _ = run(how=replace(HOW, epochs=best), made=Planned(losses))
+    assert made.epoch == kept.epoch > 0
+
+
+def test_dying_and_resuming_keeps_means_and_minima(tmp_path, saving_every_step):
+    how = replace(HOW, epochs=4, averaging=0.5, patience=1)
+    with pytest.raises(Died):
+        run(tmp_path, how=how, made=Counting(objective(), at=7, act=die))
     resumed = Counting(objective())
     _, history = run(tmp_path, how=how, made=resumed)
     assert_same((resumed.inner, without(history, "size")), run(how=how))

@@ -24,8 +24,9 @@ from crystalmax.intrinsic import Prepares
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
+from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, read_recipe
-from crystalmax.training import Interrupted, Split, Training, seeded_weights, train
+from crystalmax.training import Split, Training, seeded_weights, train
 from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 
 log = logging.getLogger(__name__)

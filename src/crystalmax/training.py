@@ -8,11 +8,8 @@ A batch is what false samples are drawn within, and what a process works on. A s
 several batches, which are dealt to the processes in turn.
 """
 
-import json
 import logging
 import math
-import signal
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -25,11 +22,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jaxtyping import Int
-from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Generator, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import Dataset, batches_of_sites
@@ -39,21 +37,15 @@ from crystalmax.joined import order
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes, Share, Steps, quiet
-from crystalmax.writing import PARTIAL, at_once, settle
+from crystalmax.saving import Saver, signals_as_before
 
 log = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["constant", "cosine"]
 Rows = Int[np.ndarray, " _"]
-_SECONDS_BETWEEN_SAVES = 60.0
 _WARM_UP = 0.05
 """Part of all epochs over which the rate rises."""
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(Exception):
-    """Training was asked to stop by a signal, and did so between two steps."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,10 @@ class Training:
             nothing along half a cosine (DOI 10.48550/arXiv.1608.03983, without restarts). A run that goes on for more
             epochs than it was planned for follows the curve of the longer run from there.
         encoder_rate: Rate of the encoder, as a fraction of that of everything else.
+        averaging: How much of the mean of all weights so far stays at each step, such as 0.999; training ends with that
+            mean, and losses are watched on it. With 0 it ends with the last weights.
+        patience: Training ends after so many epochs in a row without a lower loss on the crystals where it is watched,
+            with the weights of the epoch where it was lowest. With 0 it ends with the last epoch.
     """
 
     epochs: int = 15
@@ -89,6 +85,8 @@ class Training:
     weights: tuple[float, ...] = ()
     schedule: str = "constant"
     encoder_rate: float = 1.0
+    averaging: float = 0.0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "sites_per_batch", "learning_rate", "clip", "batches_per_step"):
@@ -102,6 +100,10 @@ class Training:
             raise ValueError(f"schedule is {self.schedule!r}; give one of {', '.join(get_args(Schedule))}")
         if not self.encoder_rate >= 0:
             raise ValueError(f"encoder_rate is {self.encoder_rate}; give 0 for an encoder that stays, or more")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging is {self.averaging}; give 0 for none, or less than 1, such as 0.999")
+        if self.patience < 0:
+            raise ValueError(f"patience is {self.patience}; give 0 for all epochs, or a number of epochs")
 
     def rate(self, done: float) -> float:
         """The learning rate after this part of all epochs, from 0 to 1."""
@@ -174,9 +176,9 @@ def train(
     saved = None if folder is None else folder / "last.ckpt"
     if saved is not None and saved.exists() and not zipfile.is_zipfile(saved):
         raise ValueError(f"{saved} was cut short, so training cannot go on from it; remove it to begin anew")
-    callbacks: list[Callback] = [_Saver(saved, module)]
+    callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
-    with quiet(), _signals_as_before():
+    with quiet(), signals_as_before():
         trainer = pl.Trainer(
             **processes.settings(),
             precision=cast(Precision, how.precision),
@@ -197,18 +199,8 @@ def train(
             if processes.lost(error):
                 raise ConnectionError("another process of this training is gone; go on with --resume") from error
             raise
+    objective.load_state_dict(module.chosen())
     return module.history
-
-
-@contextmanager
-def _signals_as_before() -> Iterator[None]:
-    handlers = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers:
-                signal.signal(number, handler)
 
 
 class _Module(pl.LightningModule):
@@ -224,6 +216,11 @@ class _Module(pl.LightningModule):
         if not isinstance(objective, nn.Module):
             raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
         self.objective, self.data, self.split, self.how, self.geometry = objective, data, split, how, geometry
+        self.averaged: AveragedModel | None = None
+        if how.averaging:
+            self.averaged = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(how.averaging))  # type: ignore[no-untyped-call]
+            self.averaged.requires_grad_(False)
+        self.lowest: dict[str, torch.Tensor] = {}  # weights of the epoch with the lowest loss
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, dict[str, float]] = {}
         self.seconds, self.began = 0.0, time.perf_counter()
@@ -285,6 +282,8 @@ class _Module(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = group.get("share", 1.0) * self.how.rate(done)
         optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.objective)
         means = self._count("train", sums)
         losses = {name: value for name, value in means.items() if not name.endswith("_penalty")}
         self.log_dict(losses, prog_bar=True, batch_size=1)
@@ -294,7 +293,7 @@ class _Module(pl.LightningModule):
         for share in shares:
             batch = self._batch(share.rows)
             # The same false samples every epoch, so that the curve shows the network and not the draw.
-            terms = self.objective(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
+            terms = self._watched()(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
             count(sums, terms, batch.n_crystals * share.counts)
         self._count("valid", sums)
 
@@ -310,15 +309,37 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
+        self._stop_if_in_vain()
         # Fine-tuning trains many times over.
         level = logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG
         log.log(level, "%s", sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
+        if self.how.patience:
+            checkpoint["lowest"] = self.lowest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.sums, self.seconds = checkpoint["history"].values()
+        self.lowest = checkpoint.get("lowest", {})
+
+    def chosen(self) -> dict[str, torch.Tensor]:
+        """The weights that training ends with."""
+        return self.lowest or self._watched().state_dict()
+
+    def _watched(self) -> nn.Module:
+        return self.objective if self.averaged is None else self.averaged.module
+
+    def _stop_if_in_vain(self) -> None:
+        """End training where the loss on the crystals where it is watched has not fallen for long."""
+        rows = [row for row in self.history if row["split"] == "valid"]
+        if not (self.how.patience and rows):
+            return
+        losses = [sum(row[name] for name in row if name not in ("epoch", "split")) for row in rows]
+        if losses[-1] <= min(losses):
+            self.lowest = {name: tensor.detach().clone() for name, tensor in self._watched().state_dict().items()}
+        if len(losses) - 1 - int(np.argmin(losses)) >= self.how.patience:
+            self.trainer.should_stop = True
 
     def _batch(self, rows: Rows) -> CrystalBatch:
         return self.geometry(self.data.batch(rows).to(self.device))
@@ -343,54 +364,3 @@ class _Module(pl.LightningModule):
 
     def _seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.began
-
-
-class _Saver(Checkpoint):
-    """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
-
-    Where one of several processes is asked, all save and stop after the same step. A signal never cuts a step in two:
-    what is saved is always the state between steps. Without a path it only stops, as Lightning would pass what is half
-    trained for trained.
-    """
-
-    def __init__(self, path: Path | None, module: _Module) -> None:
-        self.path, self.module = path, module
-        self.saved = time.perf_counter()
-        self.asked_to_stop = False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in _STOP_SIGNALS:  # now, after Lightning, whose own would end an epoch before its validation
-                signal.signal(number, self._ask)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        # The end of an epoch is saved after its validation.
-        due = self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES
-        if trainer.strategy.reduce_boolean_decision(due, all=False) and not trainer.is_last_batch:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked_to_stop:
-            raise KeyboardInterrupt
-        self.asked_to_stop = True
-        log.info("stopping after this step; what has been learnt so far is kept")
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        if self.path is not None:
-            self._write(trainer, self.path)
-        if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
-            raise Interrupted
-
-    def _write(self, trainer: pl.Trainer, path: Path) -> None:
-        partial = path.with_name(f"{path.name}{PARTIAL}")  # Lightning writes by name
-        trainer.save_checkpoint(partial)  # all processes take part, the first writes
-        self.saved = time.perf_counter()
-        if not trainer.is_global_zero:
-            return
-        settle(partial)
-        partial.replace(path)
-        with at_once(path.with_name("history.jsonl")) as file:
-            file.write("".join(json.dumps(row) + "\n" for row in self.module.history).encode())

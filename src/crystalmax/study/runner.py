@@ -26,8 +26,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax import __version__
+from crystalmax.saving import Interrupted
 from crystalmax.study.cell import COLUMNS, Cell, Result
-from crystalmax.training import Interrupted
 from crystalmax.writing import at_once
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,92 @@
+"""When a training saves, and how it is asked to stop."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from crystalmax.writing import PARTIAL, at_once, settle
+
+log = logging.getLogger(__name__)
+
+History = Sequence[Mapping[str, Any]]
+_SECONDS_BETWEEN_SAVES = 60.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, and did so between two steps."""
+
+
+@contextmanager
+def signals_as_before() -> Iterator[None]:
+    """Signals are handled afterwards as they were before."""
+    handlers = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers:
+                signal.signal(number, handler)
+
+
+class Saver(Checkpoint):
+    """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
+
+    Where one of several processes is asked, all save and stop after the same step. A signal never cuts a step in two:
+    what is saved is always the state between steps. Without a path it only stops, as Lightning would pass what is half
+    trained for trained.
+    """
+
+    def __init__(self, path: Path | None, history: Callable[[], History]) -> None:
+        self.path, self.history = path, history
+        self.saved = time.perf_counter()
+        self.asked_to_stop = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:  # now, after Lightning, whose own would end an epoch before its validation
+                signal.signal(number, self._ask)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Save if it is time, and stop if that was asked for."""
+        # The end of an epoch is saved after its validation.
+        due = self.asked_to_stop or time.perf_counter() - self.saved > _SECONDS_BETWEEN_SAVES
+        if trainer.strategy.reduce_boolean_decision(due, all=False) and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save."""
+        self._save(trainer)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+        self.asked_to_stop = True
+        log.info("stopping after this step; what has been learnt so far is kept")
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self.path is not None:
+            self._write(trainer, self.path)
+        if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
+            raise Interrupted
+
+    def _write(self, trainer: pl.Trainer, path: Path) -> None:
+        partial = path.with_name(f"{path.name}{PARTIAL}")  # Lightning writes by name
+        trainer.save_checkpoint(partial)  # all processes take part, the first writes
+        self.saved = time.perf_counter()
+        if not trainer.is_global_zero:
+            return
+        settle(partial)
+        partial.replace(path)
+        with at_once(path.with_name("history.jsonl")) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in self.history()).encode())
