@@ -343,6 +343,20 @@ def vectors() -> str:
     )
 
 
+def continued() -> str:
+    """Weights that went on learning, or learnt anew, from the structures of each property."""
+    (found,) = results("continued.json").values()
+    rows = [
+        (
+            name.partition(", ")[2],
+            f"{row['structures']:,}",
+            *(_joined(map(str, row[way].values())) for way in ("continued", "alone")),
+        )
+        for name, row in found["properties"].items()
+    ]
+    return table(("at 50 / 100 / 250 labels", "structures", "from the weights that ship", "from these alone"), rows)
+
+
 def starts() -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
     (found,) = results("fine_tuning.json").values()
@@ -421,6 +435,7 @@ TABLES = {
     "searched": searched,
     "large": large,
     "vectors": vectors,
+    "continued": continued,
     "starts": starts,
     "fine_tuning": fine_tuning,
     "put_to_the_test": put_to_the_test,

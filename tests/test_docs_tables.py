@@ -20,7 +20,7 @@ NAMES = {
         "vectors",
         "starts",
     ),
-    *("rivals", "held", "searched", "blocks", "large"),
+    *("rivals", "held", "searched", "blocks", "large", "continued"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 

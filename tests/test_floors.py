@@ -36,7 +36,7 @@ OWNERS = {
         "study/maps.py",
     },
     "matplotlib": {"plots.py", "report.py", "study/figures.py"},
-    "lightning": {"training.py", "processes.py"},
+    "lightning": {"training.py", "saving.py", "processes.py"},
 }
 
 
