@@ -24,7 +24,7 @@ from crystalmax.regressor import predict
 
 TARGETS = (
     *("last_phdos_peak_cm1", "formation_energy_eV_per_atom", "band_gap_expt_eV", "band_gap_eV"),
-    *("refractive_index", "tc_K"),
+    *("refractive_index", "tc_K", "seebeck_p_uV_per_K", "fermi_energy_eV"),
 )
 MAX_SITES, MAX_TESTED = 20, 500
 STARTS = ("random", "shipped")
