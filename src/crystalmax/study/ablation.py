@@ -19,10 +19,19 @@ from crystalmax.segments import segment_mean
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.representation import FIRST_TWIN, RECIPES, Features, Method, drawn, methods, network_cell, score
+from crystalmax.study.representation import (
+    FIRST_TWIN,
+    RECIPES,
+    Features,
+    Method,
+    all_drawn,
+    method_cells,
+    methods,
+    network_cell,
+    scored,
+)
 from crystalmax.study.settings import Study
 
 MODELS = ("ridge", "extra trees")
@@ -44,15 +53,9 @@ LOCAL = "local level only"
 def cells(study: Study) -> list[Cell]:
     """The networks as they are, then a cell for each variant and property."""
     donors = [study.material(name) for name in sorted({material.donor for material in study.materials})]
-    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + [
-        Cell(
-            f"ablation/{material.name}/{each.name}/{method.name}",
-            partial(_scored, study, material.name, each.name, method.name),
-        )
-        for material in study.materials
-        for each in material.properties
-        for method in rivals(study, material)
-    ]
+    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + method_cells(
+        study, "ablation", rivals, _scored
+    )
 
 
 def variants(recipe: str) -> dict[str, dict[str, Any]]:
@@ -112,11 +115,9 @@ def _variants(study: Study, material: Material) -> Iterator[Method]:
 def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     material = study.material(dataset)
     method = next(each for each in rivals(study, material) if each.name == method_name)
-    draws = [draw for budget in study.budgets(material, name) for draw in drawn(study, material, name, *budget)]
+    draws = all_drawn(study, material, name)
     models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
-    rows = score(study, material, name, method, draws, models=models).rows
-    overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
-    return Result(rows.assign(part="ablation", **overlap))
+    return Result(scored(study, material, name, method, draws, "ablation", models=models).rows)
 
 
 def _vectors(study: Study, material: Material, recipe: networks.Recipe) -> Features:

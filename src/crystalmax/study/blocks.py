@@ -7,9 +7,16 @@ import numpy as np
 from crystalmax.assessment import small_data
 from crystalmax.baselines import BLOCKS, statistics_widths
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
-from crystalmax.study.representation import ALL_STATISTICS, Features, Method, all_statistics, drawn, score
+from crystalmax.study.representation import (
+    ALL_STATISTICS,
+    Features,
+    Method,
+    all_drawn,
+    all_statistics,
+    method_cells,
+    scored,
+)
 from crystalmax.study.settings import Study
 
 MOST_LABELS = 250
@@ -18,15 +25,7 @@ MOST_LABELS = 250
 
 def cells(study: Study) -> list[Cell]:
     """A cell for each property and set of blocks."""
-    return [
-        Cell(
-            f"blocks/{material.name}/{each.name}/{method.name}",
-            partial(_scored, study, material.name, each.name, method.name),
-        )
-        for material in study.materials
-        for each in material.properties
-        for method in sets(study, material)
-    ]
+    return method_cells(study, "blocks", sets, _scored)
 
 
 def sets(study: Study, material: Material) -> list[Method]:
@@ -49,8 +48,4 @@ def _without(study: Study, material: Material, left_out: str) -> Features:
 def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     material = study.material(dataset)
     method = next(each for each in sets(study, material) if each.name == method_name)
-    budgets = [budget for budget in study.budgets(material, name) if budget[0] <= MOST_LABELS]
-    draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
-    found = score(study, material, name, method, draws, models={})
-    overlap = counts(material, study.tested(material, name), study.pool(material, name), None)
-    return Result(found.rows.assign(part="blocks", **overlap), found.arrays)
+    return scored(study, material, name, method, all_drawn(study, material, name, MOST_LABELS), "blocks", models={})

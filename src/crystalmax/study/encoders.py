@@ -20,10 +20,9 @@ from crystalmax.featurizer import encode
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, score
+from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, scored
 from crystalmax.study.settings import Study
 
 ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
@@ -136,9 +135,8 @@ def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
     budgets = [(labels, (n_draws + 1) // 2) for labels, n_draws in study.budgets(material, name)]
     draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
     models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
-    rows = score(study, material, name, method, draws, models=models).rows
-    overlap = counts(material, study.tested(material, name), study.pool(material, name), seen)
-    return Result(rows.assign(part="encoders", **overlap), _price(study, donor, way))
+    rows = scored(study, material, name, method, draws, "encoders", models=models).rows
+    return Result(rows, _price(study, donor, way))
 
 
 def _vectors(study: Study, material: Material, way: Way) -> Features:

@@ -16,7 +16,6 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import encode
 from crystalmax.geometry import Geometry
-from crystalmax.spec import read_recipe
 from crystalmax.training import Split
 from crystalmax.writing import at_once
 
@@ -30,7 +29,7 @@ def trained(
     folder: Path,
     data: CrystalDataset,
     rows: Int[np.ndarray, " rows"],
-    recipe: Recipe,
+    recipe: Mapping[str, object],
     *,
     valid: Int[np.ndarray, " valid"],
     epochs: int | None,
@@ -42,16 +41,15 @@ def trained(
 
     A run that was interrupted goes on where it stopped; another process that needs the same network waits for it.
     """
-    content = read_recipe(recipe) if isinstance(recipe, str) else dict(recipe)
     split = Split(np.setdiff1d(rows, valid), np.intersect1d(rows, valid))
-    run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), content, epochs, seed)
+    run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), recipe, epochs, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):
         if not _is_finished(run):
             pretraining.pretrain(
                 data,
                 run,
-                recipe=content,
+                recipe=recipe,
                 split=split,
                 epochs=epochs,
                 seed=seed,

@@ -136,7 +136,7 @@ def go_on(
 
 
 def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    known = (*RECIPES, OURS)
+    known, found = (*RECIPES, OURS), {}
     for name, paths in files.items():
         # Tables put a change behind a comma, and names of cells are paths.
         if name in known or not name.replace("_", "").isalnum():
@@ -146,8 +146,9 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
             )
         if len(paths) > 1:
             raise ValueError(f"two recipes are called {name!r}; give each a name of its own")
-        networks.untrained(parts_of(paths[0]), 0, trusted)  # refuses what could not be trained
-    return {name: parts_of(path) for name, (path,) in files.items()}
+        found[name] = parts_of(paths[0])
+        networks.untrained(found[name], 0, trusted)  # refuses what could not be trained
+    return found
 
 
 def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:

@@ -171,6 +171,48 @@ def score(
     return Result(rows, {**arrays, "tested": used[scores.tested]})
 
 
+def scored(
+    study: Study,
+    material: Material,
+    name: str,
+    method: Method,
+    draws: Sequence[Draw],
+    part: str,
+    *,
+    models: Mapping[str, BaseEstimator] | None = None,
+    **columns: int,
+) -> Result:
+    """What `score` finds, as rows of a part of the study, with further columns, and how much of it was seen before."""
+    found = score(study, material, name, method, draws, models=models)
+    overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
+    return Result(found.rows.assign(part=part, **columns, **overlap), found.arrays)
+
+
+def method_cells(
+    study: Study,
+    part: str,
+    methods: Callable[[Study, Material], Sequence[Method]],
+    work: Callable[[Study, str, str, str], Result],
+) -> list[Cell]:
+    """A cell for each property and method; the work is told the names of data set, property and method."""
+    return [
+        Cell(
+            f"{part}/{material.name}/{each.name}/{method.name}",
+            partial(work, study, material.name, each.name, method.name),
+        )
+        for material in study.materials
+        for each in material.properties
+        for method in methods(study, material)
+    ]
+
+
+def all_drawn(study: Study, material: Material, name: str, most_labels: int | None = None) -> list[Draw]:
+    """The draws of the study at each number of labels, up to the most that are wanted."""
+    budgets = study.budgets(material, name)
+    wanted = [budget for budget in budgets if most_labels is None or budget[0] <= most_labels]
+    return [draw for budget in wanted for draw in drawn(study, material, name, *budget)]
+
+
 def drawn(study: Study, material: Material, name: str, labels: int, n_draws: int) -> list[Draw]:
     """The draws of the study at one number of labels, as `score` takes them."""
     tested, n_pool = study.tested(material, name), len(study.pool(material, name))
@@ -183,9 +225,7 @@ def drawn(study: Study, material: Material, name: str, labels: int, n_draws: int
 def _scored(study: Study, dataset: str, name: str, labels: int, n_draws: int, method_name: str) -> Result:
     material = study.material(dataset)
     method = method_of(study, material, method_name)
-    found = score(study, material, name, method, drawn(study, material, name, labels, n_draws))
-    overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
-    return Result(found.rows.assign(part="representation", **overlap), found.arrays)
+    return scored(study, material, name, method, drawn(study, material, name, labels, n_draws), "representation")
 
 
 def _trained(study: Study, dataset: str, recipe: str) -> Result:

@@ -16,11 +16,11 @@ from crystalmax.study.representation import (
     JOINED,
     Features,
     Method,
+    all_drawn,
     compared,
-    drawn,
     methods,
     network_cell,
-    score,
+    scored,
 )
 from crystalmax.study.settings import Study
 from crystalmax.study.transfer import fine_tunings
@@ -90,12 +90,10 @@ def without(study: Study, material: Material, overlap: str) -> Rows:
 def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     material = study.material(dataset)
     method = next(each for each in rivals(study, material) if each.name == method_name)
-    draws = [draw for budget in study.budgets(material, name) for draw in drawn(study, material, name, *budget)]
+    draws = all_drawn(study, material, name)
     models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
-    found = score(study, material, name, method, draws, models=models)
-    overlap = leakage.counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
     seen = 0 if method.pretraining is None else len(method.pretraining[1])
-    return Result(found.rows.assign(part="shift", pretrained_on=seen, **overlap), found.arrays)
+    return scored(study, material, name, method, draws, "shift", models=models, pretrained_on=seen)
 
 
 def _vectors(study: Study, material: Material, rows: Rows) -> Features:
