@@ -12,8 +12,9 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from judged import errors, kept
 from machine import about, parser_of, publish
-from search import EPOCHS, SHIPPED, errors, kept, trained
+from search import EPOCHS, SHIPPED, trained
 
 from crystalmax.baselines import BLOCKS
 from crystalmax.intrinsic import WEIGHTS, Statistics
@@ -47,7 +48,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         prepared = statistics.prepared(data, rows, folder)
         featurizer = trained(prepared, rows, SHIPPED, epochs=options.epochs, told=statistics)
-        told = errors(featurizer, labelled)
+        told = errors(featurizer.numbers, labelled)
         start = start or told
         ratios = {cell: round(told[cell] / start[cell], 3) for cell in told}
         score = round(float(np.mean(np.log(list(ratios.values())))), 4)

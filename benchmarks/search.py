@@ -11,30 +11,24 @@ About a minute a trial on one core.
 """
 
 import logging
-import pickle
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from judged import errors, kept
 from machine import about, parser_of, publish
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from properties import PROPERTIES, development, unseen
-from train import learnt_from
 
-from crystalmax.baselines import formula
-from crystalmax.dataset import CrystalDataset, Dataset
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.dataset import Dataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Statistics
 from crystalmax.spec import build, describe
 from crystalmax.training import Split, Training, seeded_weights, train
 
-DEVELOPMENT = LabelBudgets(budgets=(100, 400), n_draws=8, seed=2)
 SHIPPED: dict[str, Any] = {
     "learning_rate": 8.12e-4,
     "schedule": "constant",
@@ -47,16 +41,6 @@ SHIPPED: dict[str, Any] = {
 }
 EPOCHS = 6
 MAX_SITES = 50
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Crystals of one property that may be looked at."""
-
-    name: str
-    data: CrystalDataset
-    values: np.ndarray
-    formulas: list[str]
 
 
 def main() -> None:
@@ -77,7 +61,7 @@ def main() -> None:
         began = time.process_time()
         featurizer = trained(prepared, learnt, chosen)
         trial.set_user_attr("cpu_seconds", round(time.process_time() - began, 1))
-        found = errors(featurizer, labelled)
+        found = errors(featurizer.numbers, labelled)
         trial.set_user_attr("errors", found)
         first = trial.study.trials[0]
         start = first.user_attrs["errors"] if trial.number else found
@@ -101,30 +85,6 @@ def main() -> None:
     weight = optuna.importance.get_param_importances(study)
     found = {"structures": len(data), "epochs": EPOCHS, "importance": {k: round(v, 3) for k, v in weight.items()}}
     publish({**found, "trials": rows, **about()}, options.out)
-
-
-def kept(folder: Path, tables: Path, n_structures: int, most: int) -> tuple[CrystalDataset, list[Labelled]]:
-    """Structures to learn from, and labelled crystals to judge by; read once."""
-    path = folder / "crystals.pickle"  # written and read by this script alone
-    if not path.exists():
-        structures = learnt_from(tables)
-        rows = np.sort(np.random.default_rng(4).permutation(len(structures))[:n_structures])
-        chosen = [structures[row] for row in rows.tolist()]
-        found = [
-            (target, development(unseen(tables / f"{table}.parquet", target, keep, most)))
-            for table, target, keep in PROPERTIES
-        ]
-        path.write_bytes(pickle.dumps((chosen, found)))
-    chosen, found = pickle.loads(path.read_bytes())
-    return CrystalDataset.from_crystals(chosen), [
-        Labelled(
-            target,
-            CrystalDataset.from_crystals(crystals),
-            np.array([crystal.targets[target] for crystal in crystals]),
-            list(map(formula, crystals)),
-        )
-        for target, crystals in found
-    ]
 
 
 def suggested(trial: optuna.Trial) -> dict[str, Any]:
@@ -160,18 +120,6 @@ def trained(
         objective = build({"use": "Reconstruction", "hidden": 0, "encoder": encoder, "intrinsics": [statistics]})
     train(objective, data, Split(rows, rows[:0]), how, geometry=geometry)
     return CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)
-
-
-def errors(featurizer: CrystalFeaturizer, labelled: list[Labelled]) -> dict[str, float]:
-    """Median error of ridge regression on the vectors, by property and number of labels."""
-    ridge = {"ridge": default_models()["ridge"]}
-    found = {}
-    for each in labelled:
-        features = {"vectors": FeatureSet(featurizer.numbers(each.data), "pretrained")}
-        table = evaluate(features, each.values, models=ridge, plan=DEVELOPMENT, groups=each.formulas).table
-        for labels, mae in table[table.model == "ridge"].groupby("labels").mae.median().items():
-            found[f"{each.name}, {labels}"] = round(float(mae), 5)
-    return found
 
 
 if __name__ == "__main__":
