@@ -13,7 +13,7 @@ development data. About an hour on two cores.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import PROPERTIES, earlier, parser_of_properties, unseen, wanted
+from properties import PROPERTIES, TESTED, earlier, parser_of_properties, unseen, wanted
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw, FeatureSet, LabelBudgets, evaluate
+from crystalmax.evaluation import Draw, FeatureSet, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.study.vectors import files_by_name
@@ -69,7 +69,7 @@ def main() -> None:
     if options.table:
         write_table(options.data, options.crystals, options.table)
         return
-    plan = LabelBudgets(n_draws=options.draws, seed=1)
+    plan = replace(TESTED, n_draws=options.draws)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
     known = json.loads(options.rivals.read_text()) if options.rivals else {}
     result = earlier(options.out)

@@ -8,16 +8,17 @@ ridge regression and extra trees, and leaves what is ours as that result has it.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from few_labels import best_of, numbers_of
 from machine import about, parser_of, publish
-from properties import PROPERTIES, unseen
+from properties import PROPERTIES, TESTED, unseen
 
 from crystalmax.baselines import formula
-from crystalmax.evaluation import FeatureSet, LabelBudgets, evaluate
+from crystalmax.evaluation import FeatureSet, evaluate
 from crystalmax.study.vectors import files_by_name
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     ours = json.loads(options.ours.read_text())
     found = json.loads(options.out.read_text())["rivals"] if options.out and options.out.exists() else {}
-    plan = LabelBudgets(n_draws=options.draws, seed=1)
+    plan = replace(TESTED, n_draws=options.draws)
     for name, path in files_by_name(options.vectors).items():
         vectors = pd.read_parquet(path).set_index("key")
         for table, target, keep in PROPERTIES:

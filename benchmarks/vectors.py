@@ -9,14 +9,15 @@ five minutes on one core.
 """
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from machine import about, publish
-from properties import earlier, parser_of_properties, unseen, wanted
+from properties import TESTED, earlier, parser_of_properties, unseen, wanted
 
 from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.evaluation import FeatureSet, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
@@ -32,7 +33,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     featurizer, seen = CrystalFeaturizer.from_pretrained(), Seen.load(SHIPPED)
     assert seen is not None  # the shipped weights carry their list
-    plan = LabelBudgets(n_draws=options.draws, seed=1)
+    plan = replace(TESTED, n_draws=options.draws)
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
     for table, target, keep in wanted(options.targets):

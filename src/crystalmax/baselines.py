@@ -231,13 +231,13 @@ def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
 
 def density(crystal: Crystal) -> float:
     """Density in gram per cubic centimetre that the structure gives."""
-    weight = table()[:, FEATURES.index("atomic_weight")]
+    (weight,) = _of_elements("atomic_weight")
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return float(counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE)
 
 
 def _bulk(crystal: Crystal) -> dict[str, float]:
-    radius = table()[:, FEATURES.index("radius")]
+    (radius,) = _of_elements("radius")
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return {
         "density": density(crystal),
