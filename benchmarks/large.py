@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -304,9 +304,9 @@ def trained_on_made_up_numbers(path: Path, run: Path, steps: int) -> Measured:
     return trained(path, run, "intrinsic", steps)
 
 
-def made_up(crystals: Sequence[Crystal]) -> baselines.Features:
-    """As many numbers as there are statistics."""
-    width = sum(baselines.statistics_widths())
+def made_up(crystals: Sequence[Crystal], blocks: Collection[str]) -> baselines.Features:
+    """As many numbers as there are statistics in these blocks."""
+    width = sum(len(baselines.BLOCKS[name]([])[1]) for name in blocks)
     return np.random.default_rng(len(crystals[0].species)).normal(size=(len(crystals), width)), ()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax import electrons
+from crystalmax import baselines, electrons
 from crystalmax.baselines import (
     BLOCKS,
     composition_statistics,
@@ -248,6 +248,19 @@ def test_statistics_are_all_of_them_side_by_side():
     np.testing.assert_array_equal(values, np.concatenate([part for part, _ in parts], axis=1))
     assert statistics_widths() == tuple(part.shape[1] for part, _ in parts)
     assert len(set(names)) == len(names) == sum(statistics_widths())
+
+
+def test_some_blocks_are_the_same_columns_and_nothing_else_is_made(monkeypatch):
+    crystals = [ROCK_SALT, random_crystal(0, 3)]
+    values, names = statistics(crystals)
+    block = np.repeat(list(baselines.BLOCKS), statistics_widths())
+    for chosen in ({"springs"}, {"structure", "springs"}, {"potential", "charges"}):
+        some, of_some = statistics(crystals, chosen)
+        kept = np.isin(block, list(chosen))
+        np.testing.assert_array_equal(some, values[:, kept])
+        assert of_some == tuple(np.array(names)[kept])
+    monkeypatch.setattr(baselines, "surroundings", None)
+    assert len(statistics(crystals, baselines.COMPOSITION)[0]) == 2
 
 
 @pytest.mark.parametrize("features", ALL_FEATURES)

@@ -5,7 +5,7 @@ the others at the arrangement too; `statistics` has all of them side by side. Al
 depends on which cell describes the crystal.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -207,10 +207,12 @@ def statistics_widths() -> tuple[int, ...]:
     return tuple(len(make([])[1]) for make in BLOCKS.values())
 
 
-def statistics(crystals: Sequence[Crystal]) -> Features:
-    """All of `BLOCKS` side by side, in their order."""
-    makers: dict[str, Maker] = {**BLOCKS, "structure": partial(_of_structures, parts=(_arrangement, _springs))}
-    del makers["springs"]  # they stand behind structure, from the same look around
+def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOCKS)) -> Features:
+    """All of `BLOCKS`, or those of these names, side by side in their order."""
+    makers = {name: make for name, make in BLOCKS.items() if name in blocks}
+    if {"structure", "springs"} <= makers.keys():  # one look around serves both
+        makers["structure"] = partial(_of_structures, parts=(_arrangement, _springs))
+        del makers["springs"]
     return side_by_side(tuple(makers.values()), crystals)
 
 

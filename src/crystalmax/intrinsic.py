@@ -210,7 +210,7 @@ class Statistics:
         return {f"statistics: {name}": self.weights[block] for name, block in told}
 
     def _statistics(self, crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
-        return baselines.statistics(crystals)[0][:, [block in self.weights for block in _blocks().values()]]
+        return baselines.statistics(crystals, self.weights)[0]
 
 
 @cache
