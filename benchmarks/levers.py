@@ -5,7 +5,8 @@
 Every network learns for six epochs from the same 5,000 of the structures that `weights/train.py` learns from, unless
 the lever says otherwise, and is judged as in `search.py`: ridge regression on its vectors, eight properties, 100 and
 400 labels, eight draws. Two seeds each, four of a recipe as it is, and untrained networks of the same seeds. Called
-again, it goes on with what is missing from the file. One to three minutes a lever and seed on one core.
+again, it goes on with what is missing from the file. Beside the errors stands what linear maps of the vectors tell of
+plain statistics, without a label (`crystalmax.probe`). One to three minutes a lever and seed on one core.
 
 But for those that begin with `data`, levers are lines of a recipe: `crystalmax study --recipes NAME=FILE --trust lab`
 asks the same of other data.
@@ -29,6 +30,7 @@ from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.intrinsic import Statistics
 from crystalmax.pretraining import parts_of, untrained
+from crystalmax.probe import told
 from crystalmax.spec import build
 from crystalmax.training import Split, Training, train
 
@@ -135,9 +137,12 @@ def measured(folder: Path, tables: Path, most: int, base: str, lever: str, seed:
     encoders = [vectors_of(parts, one, data, rows) for one in seeds]
     seconds = time.process_time() - began
     twins = [vectors_of(parts, 1001 + one, data, rows[:0]) for one in seeds]
+    (unlabelled,) = (each.data for each in labelled if each.name == "formation_energy_eV_per_atom")
+    crystals = unlabelled.crystals(np.arange(len(unlabelled)))
     return {
         "errors": errors(lambda data: together(encoders, data), labelled),
         "untrained": errors(lambda data: together(twins, data), labelled),
+        "told": [round(told(together(some, unlabelled), crystals), 4) for some in (encoders, twins)],
         "cpu_seconds": round(seconds, 1),
     }
 
