@@ -20,12 +20,12 @@ from crystalmax.alterations import Rebuilt
 from crystalmax.corruptions import Dopant, Interstitial, SiteSwap, Strain, Vacancy
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
-from crystalmax.featurizer import encode
 from crystalmax.ingest import canonical_records
 from crystalmax.negatives import Corrupted, OtherCrystals, WithoutCollisions
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import Split, Training, seeded_weights, train
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
+from crystalmax.vectors import encode
 
 PAPER = (FalsePolymorph(), FalseComposition(), FalsePermutation())
 

@@ -19,11 +19,12 @@ from machine import about, parser_of, publish
 
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.dataset import CrystalDataset
-from crystalmax.featurizer import CrystalFeaturizer, encode
+from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.neighbors import Neighbors
 from crystalmax.sources import read
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import seeded_weights
+from crystalmax.vectors import encode
 
 ENCODERS = ("infomax", "blocks", "cgcnn", "megnet", "alignn")
 

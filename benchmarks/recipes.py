@@ -19,10 +19,11 @@ from sklearn.ensemble import ExtraTreesRegressor
 from crystalmax.baselines import composition_statistics, structure_statistics
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
-from crystalmax.featurizer import encode, untrained
+from crystalmax.featurizer import untrained
 from crystalmax.ingest import canonical_records
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.vectors import encode
 
 TARGETS = ("formation_energy_eV_per_atom", "band_gap_eV")
 TWINS = (1001, 1002, 1003)

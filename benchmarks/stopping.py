@@ -1,6 +1,6 @@
 """When should pre-training end, if no label may be looked at? What is watched at each epoch against what it is worth.
 
-    OMP_NUM_THREADS=1 python benchmarks/stopping.py --data DIR --folder levers --out stopping.json
+    OMP_NUM_THREADS=1 python benchmarks/stopping.py --data DIR --folder levers --out stopping.json --figure stopping.svg
 
 Networks learn from the same structures as those of `levers.py`, and are stopped at ten epochs on the way. There, 1,000
 structures that none of them learns from, without labels, say five numbers each; and ridge regression on labels that no
@@ -11,15 +11,19 @@ seed on one core.
 import json
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import entries
 import numpy as np
 import spglib
 from joblib import Parallel, delayed
 from judged import errors, kept
 from levers import MOST, STRUCTURES, TRUSTED, read
 from machine import about, parser_of, publish
+from matplotlib import style
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -28,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.plots import BLUE, GREEN, ORANGE, STYLE, svg
 from crystalmax.pretraining import parts_of, untrained
 from crystalmax.spec import build
 from crystalmax.training import Split, train
@@ -44,6 +49,7 @@ def main() -> None:
     parser = parser_of(__doc__, crystals=1500)
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls, of levers.py too")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     kept(options.folder, options.data, MOST, options.crystals)
@@ -56,7 +62,32 @@ def main() -> None:
         result["runs"][f"{recipe}, {seed}"] = found
         if options.out:
             options.out.write_text(json.dumps({**result, **about()}, indent=1))
-    publish({**result, **about()}, options.out)
+    if missing:
+        publish({**result, **about()}, options.out)
+    if options.figure:
+        options.figure.write_text(svg(draw(result), "stopping"))
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """What is watched, and what vectors are worth, against epochs: a line for each run."""
+    shown: dict[str, Callable[[entries.Run], Sequence[float]]] = {
+        "loss, of the first epoch's": lambda run: [row["loss"] / run[1]["loss"] for row in run[1:]],
+        "effective rank": lambda run: [row["rank"] for row in run[1:]],
+        "told, beyond untrained": lambda run: [row["statistics"] - run[0]["statistics"] for row in run[1:]],
+        "error to untrained": lambda run: np.exp(entries.worth(run)[1:]).tolist(),
+    }
+    with style.context(STYLE):
+        figure = Figure(figsize=(7.6, 2.7), layout="constrained", facecolor="white")
+        for panel, (title, numbers) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+            for (recipe, runs), colour in zip(entries.runs(result).items(), (ORANGE, BLUE, GREEN), strict=True):
+                for place, run in enumerate(runs):
+                    epochs = [row["epochs"] for row in run[1:]]
+                    panel.plot(epochs, numbers(run), color=colour, label=None if place else recipe, linewidth=1.4)
+            panel.set(xscale="log", xticks=[1, 3, 9, 27], xticklabels=["1", "3", "9", "27"], xlabel="epochs")
+            panel.minorticks_off()
+            panel.set_title(title, fontsize=8)
+        figure.legend(*panel.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
+    return figure
 
 
 def followed(folder: Path, tables: Path, most: int, recipe: str, seed: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import entries
 import paper
 from few_labels import POTENTIALS
 
@@ -357,6 +358,12 @@ def continued() -> str:
     return table(("at 50 / 100 / 250 labels", "structures", "from the weights that ship", "from these alone"), rows)
 
 
+def rules() -> str:
+    """What it costs to stop by what can be watched without labels."""
+    (found,) = results("stopping.json").values()
+    return table(*entries.rules(found))
+
+
 def starts() -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
     (found,) = results("fine_tuning.json").values()
@@ -436,6 +443,7 @@ TABLES = {
     "large": large,
     "vectors": vectors,
     "continued": continued,
+    "rules": rules,
     "starts": starts,
     "fine_tuning": fine_tuning,
     "put_to_the_test": put_to_the_test,

@@ -29,6 +29,7 @@ OWNERS = {
         "kernels.py",
         "small_data.py",
         "plots.py",
+        "probe.py",
         "study/material.py",
         "study/matbench.py",
         "study/models.py",

@@ -9,10 +9,10 @@ import torch
 from crystalmax import baselines
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
-from crystalmax.featurizer import encode
 from crystalmax.pretraining import pretrain
 from crystalmax.seen import FILE, Seen
 from crystalmax.spec import read_recipe
+from crystalmax.vectors import encode
 from crystals import rock_salt, some_crystals
 
 

@@ -19,7 +19,6 @@ from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
-from crystalmax.featurizer import encode
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
@@ -28,6 +27,7 @@ from crystalmax.small_data import SmallDataRegressor
 from crystalmax.spec import build, describe
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
+from crystalmax.vectors import encode
 from crystals import crystal, perovskite, pure, rock_salt, rotated, some_crystals, supercell
 
 GEOMETRY = AllPairs(max_sites=6)

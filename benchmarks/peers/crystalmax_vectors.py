@@ -13,10 +13,10 @@ from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
-from crystalmax.featurizer import encode
 from crystalmax.geometry import AllPairs
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
+from crystalmax.vectors import encode
 
 
 def site_net(seed: int | None) -> Vectors:

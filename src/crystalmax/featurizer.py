@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from torch import nn
 
 from crystalmax import baselines, checkpoint
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
-from crystalmax.memory import keep_freed_memory
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe
 from crystalmax.spread import in_order
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
+from crystalmax.vectors import encode
 
 log = logging.getLogger(__name__)
 
@@ -180,19 +179,6 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
         twin = build(describe(encoder), trusted=tuple({type(part).__module__.partition(".")[0] for part in parts}))
     assert isinstance(twin, Encoder)  # it was made from the description of one
     return twin
-
-
-def encode(
-    encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
-) -> Float[np.ndarray, "crystals width"]:
-    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
-    keep_freed_memory()
-    out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
-    device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
-    with torch.inference_mode():
-        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
-            out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
-    return out
 
 
 def readable(

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
-from crystalmax import __version__, plots, seen
+from crystalmax import __version__, plots, probe, seen
 from crystalmax.checkpoint import SPEC, WEIGHTS, Model, load, read_spec, save
-from crystalmax.dataset import Dataset
+from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import Prepares
 from crystalmax.joined import order
@@ -27,6 +27,7 @@ from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.vectors import encode
 from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ def pretrain(
         raise
     if not first:
         return history
-    save(Model(objective, geometry, {**extra, "finished": True}), run)
+    told = _told(objective.eval(), geometry, plan, data, split, trusted)
+    save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
     if not (run / seen.FILE).exists():  # a run that goes on has the same structures
         _list_seen(data, learnt, run)
     with at_once(run / "losses.svg") as file:
@@ -215,6 +217,31 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
     else:
         now = seen.Seen.of(data[row] for row in learnt.tolist())
         (now if before is None else before + now).save(run)
+
+
+def _told(
+    objective: Objective,
+    geometry: Geometry,
+    plan: Mapping[str, Any],
+    data: Dataset,
+    split: Split,
+    trusted: tuple[str, ...],
+) -> dict[str, float] | None:
+    """What vectors of many structures that were not learnt from tell, and those of the untrained network."""
+    rows = np.random.default_rng(0).permutation(split.valid)[: probe.MOST]
+    if len(rows) < probe.FEWEST:
+        return None
+    crystals = data.crystals(np.sort(rows))
+    chosen = CrystalDataset.from_crystals(crystals)
+    begun, _ = untrained(plan, plan["training"]["seed"], trusted=trusted)
+    encoders = {"vectors": objective.encoder, "untrained": begun.eval().encoder}
+    found = {name: round(probe.told(encode(each, geometry, chosen), crystals), 3) for name, each in encoders.items()}
+    log.info(
+        "linear maps of the vectors tell %.0f %% of plain statistics of %d structures that were not learnt from, "
+        "those of an untrained network's %.0f %%",
+        *(100 * found["vectors"], len(crystals), 100 * found["untrained"]),
+    )
+    return found
 
 
 def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -19,13 +19,14 @@ from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
-from crystalmax.featurizer import encode, readable
+from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.shipped import SHIPPED
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
+from crystalmax.vectors import encode
 
 log = logging.getLogger(__name__)
 

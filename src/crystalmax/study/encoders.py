@@ -16,7 +16,6 @@ from torch import nn
 
 from crystalmax import checkpoint
 from crystalmax.evaluation import Kind
-from crystalmax.featurizer import encode
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell, Result
@@ -24,6 +23,7 @@ from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
 from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, scored
 from crystalmax.study.settings import Study
+from crystalmax.vectors import encode
 
 ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
 """What is compared, and the recipe that ships for it."""

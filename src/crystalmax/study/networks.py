@@ -14,9 +14,9 @@ from torch import nn
 from crystalmax import checkpoint, pretraining
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder
-from crystalmax.featurizer import encode
 from crystalmax.geometry import Geometry
 from crystalmax.training import Split
+from crystalmax.vectors import encode
 from crystalmax.writing import at_once
 
 Recipe = str | Mapping[str, object]

@@ -1,0 +1,61 @@
+"""What the tables of the research log hold that are more than a list of what a benchmark found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Run = Sequence[Mapping[str, Any]]
+Header = tuple[str, ...]
+
+
+def _signed(values: pd.Series) -> str:
+    return " / ".join(f"{value:+.1f}" for value in values)
+
+
+def runs(found: Mapping[str, Any]) -> dict[str, list[Run]]:
+    """Those of each recipe."""
+    by_recipe: dict[str, list[Run]] = {}
+    for name, run in found["runs"].items():
+        by_recipe.setdefault(name.partition(", ")[0], []).append(run)
+    return by_recipe
+
+
+def worth(run: Run) -> np.ndarray:
+    """Mean logarithm of the error against that of the network before it learnt, at each stop."""
+    errors = np.log([list(row["errors"].values()) for row in run])
+    mean: np.ndarray = (errors - errors[0]).mean(axis=1)
+    return mean
+
+
+RULES: Mapping[str, Callable[[Run], int]] = {
+    "the lowest loss": lambda run: 1 + int(np.argmin([row["loss"] for row in run[1:]])),
+    "the highest rank": lambda run: _highest(run, "rank"),
+    "the lowest mean cosine": lambda run: 1 + int(np.argmin([row["cosine"] for row in run[1:]])),
+    "the best probe of statistics": lambda run: _highest(run, "statistics"),
+    "the best probe of crystal systems": lambda run: _highest(run, "systems"),
+    "6 epochs": lambda run: [row["epochs"] for row in run].index(6),
+    "27 epochs": lambda run: len(run) - 1,
+}
+"""Where each of them stops, of a run."""
+
+
+def _highest(run: Run, name: str) -> int:
+    return 1 + int(np.argmax([row[name] for row in run[1:]]))
+
+
+def rules(found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:
+    """Where rules that need no label stop, and how much more error that is than at the best stop in hindsight."""
+    rows = []
+    for rule, choose in RULES.items():
+        columns = []
+        for several in runs(found).values():
+            places = [choose(run) for run in several]
+            costs = [
+                100 * (worth(run)[place] - worth(run)[1:].min()) for run, place in zip(several, places, strict=True)
+            ]
+            epochs = [str(run[place]["epochs"]) for run, place in zip(several, places, strict=True)]
+            columns += [" / ".join(epochs), _signed(pd.Series(costs))]
+        rows.append((rule, *columns))
+    return ("stop at", *(f"`{recipe}`: {what}" for recipe in runs(found) for what in ("epochs", "more error, %"))), rows

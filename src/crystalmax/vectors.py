@@ -1,0 +1,24 @@
+"""Vectors of a whole data set, by any encoder."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.encoding import Encoder, width_of
+from crystalmax.geometry import Geometry
+from crystalmax.memory import keep_freed_memory
+
+
+def encode(
+    encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
+) -> Float[np.ndarray, "crystals width"]:
+    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
+    keep_freed_memory()
+    out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
+    device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
+    with torch.inference_mode():
+        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+            out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
+    return out

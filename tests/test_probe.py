@@ -1,0 +1,52 @@
+"""What linear maps of vectors tell, and what the end of pre-training says of it."""
+
+import logging
+from itertools import product
+
+import numpy as np
+import pytest
+
+from crystalmax import baselines, probe
+from crystalmax.checkpoint import load
+from crystalmax.dataset import CrystalDataset
+from crystalmax.pretraining import pretrain
+from crystals import rock_salt
+
+
+@pytest.fixture(scope="module")
+def crystals():
+    pairs = product(("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba"), ("F", "Cl", "Br", "I", "O"))
+    return [rock_salt(size, pair, key=f"{size} {pair}") for pair in pairs for size in (4.9, 5.6, 6.7)]
+
+
+def test_statistics_tell_themselves_and_noise_tells_nothing(crystals):
+    numbers = baselines.statistics(crystals)[0]
+    scaled = (numbers - numbers.mean(axis=0)) / np.maximum(numbers.std(axis=0), 1e-9)
+    noise = np.random.default_rng(0).normal(size=(len(crystals), 8))
+    assert probe.told(scaled, crystals) > 0.6
+    assert abs(probe.told(noise, crystals)) < 0.1
+    assert probe.told(scaled[:, :20], crystals) < probe.told(scaled, crystals)
+
+
+def test_an_outlier_counts_less(crystals, monkeypatch):
+    numbers = baselines.statistics(crystals)[0]
+    heavy = numbers.copy()
+    heavy[0] += 6 * numbers.std(axis=0)
+    monkeypatch.setattr(baselines, "statistics", lambda _: (heavy, ()))
+    near = probe.told(numbers, crystals)
+    monkeypatch.setattr(probe, "_FARTHEST", np.inf)
+    assert near > probe.told(numbers, crystals) + 0.05
+
+
+def test_pretraining_says_what_vectors_tell_where_there_are_crystals_enough(crystals, tmp_path, monkeypatch, caplog):
+    data = CrystalDataset.from_crystals(crystals)
+    pretrain(data, tmp_path / "few", recipe="intrinsic", epochs=1)
+    assert load(tmp_path / "few").extra["told"] is None, "six crystals are watched"
+    monkeypatch.setattr(probe, "FEWEST", 6)
+    with caplog.at_level(logging.INFO):
+        pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    told = load(tmp_path / "run").extra["told"]
+    assert told.keys() == {"vectors", "untrained"}
+    shares = (f"{100 * told[name]:.0f} %" for name in ("vectors", "untrained"))
+    assert f"tell {next(shares)} of plain statistics of 6 structures" in caplog.text
+    assert caplog.text.rstrip().split("\n")[-1].endswith(next(shares))
