@@ -6,7 +6,8 @@ Every network learns for six epochs from the same 5,000 of the structures that `
 the lever says otherwise, and is judged as in `search.py`: ridge regression on its vectors, eight properties, 100 and
 400 labels, eight draws. Two seeds each, four of a recipe as it is, and untrained networks of the same seeds. Called
 again, it goes on with what is missing from the file. Beside the errors stands what linear maps of the vectors tell of
-plain statistics, without a label (`crystalmax.probe`). One to three minutes a lever and seed on one core.
+plain statistics, without a label (`crystalmax.probe`). One to three minutes a lever and seed on one core. At the length
+of the weights that ship: `--structures 40000 --epochs 20 --recipes intrinsic` and another folder; eight minutes.
 
 But for those that begin with `data`, levers are lines of a recipe: `crystalmax study --recipes NAME=FILE --trust lab`
 asks the same of other data.
@@ -19,9 +20,10 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from entries import AS_IT_IS
 from joblib import Parallel, delayed
 from judged import Labelled, errors, kept
 from machine import about, parser_of, publish
@@ -36,10 +38,11 @@ from crystalmax.training import Split, Training, train
 
 Lines = Mapping[str, Any]
 """What a lever changes: values by their place in a recipe; `beside`, an objective and its weight in a mixture;
-`instead`, another objective; and how many structures, whose keys begin how, teach how many networks: `data`."""
+`instead`, another objective; `data`: how many times the structures and epochs, which structures, how many networks."""
 
-AS_IT_IS = "as it is"
-EPOCHS, STRUCTURES, MOST = 6, 5000, 20000
+EPOCHS, STRUCTURES = 6, 5000
+"""Unless told otherwise; a lever may ask for four times as much."""
+
 TRUSTED = ("crystalmax", "lab")
 _NEGATIVES = parts_of("infomax")["objective"]["negatives"]
 _CONTRAST = {
@@ -62,10 +65,10 @@ _ALIKE: Mapping[str, Lines] = {
     "supercells of 100 sites": {"geometry.max_sites": 100},
     "twelve nearest neighbors": {"geometry": {"use": "Neighbors", "cutoff": 8.0, "max_neighbors": 12}},
     "mean of the weights": {"training.averaging": 0.99},
-    "three times the epochs": {"training.epochs": 3 * EPOCHS},
-    "a quarter of the structures": {"data.structures": STRUCTURES // 4},
-    "a quarter, for as many steps": {"data.structures": STRUCTURES // 4, "training.epochs": 4 * EPOCHS},
-    "four times the structures": {"data.structures": 4 * STRUCTURES},
+    "three times the epochs": {"data.epochs": 3},
+    "a quarter of the structures": {"data.structures": 1 / 4},
+    "a quarter, for as many steps": {"data.structures": 1 / 4, "data.epochs": 4},
+    "four times the structures": {"data.structures": 4},
     "the Materials Project alone": {"data.of": "mp_"},
     "two networks side by side": {"data.networks": 2},
     "two blocks of attention": {"objective.encoder.blocks": 2},
@@ -103,21 +106,28 @@ def main() -> None:
     parser = parser_of(__doc__, crystals=1500)
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--structures", type=int, default=STRUCTURES)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--recipes", nargs="*", default=[*LEVERS])
+    parser.add_argument("--levers", nargs="*", help="some of them, by name")
+    parser.add_argument("--seeds", type=int, default=2, help="of each lever; twice as many of a recipe as it is")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    kept(options.folder, options.data, MOST, options.crystals)
-    result: dict[str, Any] = {"levers": {base: {} for base in LEVERS}}
+    task = Task(options.folder, options.data, options.crystals, options.structures, options.epochs)
+    read(task)
+    result: dict[str, Any] = {"levers": {recipe: {} for recipe in options.recipes}}
     if options.out and options.out.exists():
         result = json.loads(options.out.read_text())
     missing = [
         (base, lever, seed)
-        for seed in range(4)
-        for base, levers in LEVERS.items()
-        for lever in levers
-        if seed < (4 if lever == AS_IT_IS else 2)
+        for seed in range(2 * options.seeds)
+        for base in options.recipes
+        for lever in LEVERS[base]
+        if lever in (options.levers or LEVERS[base])
+        if seed < (2 * options.seeds if lever == AS_IT_IS else options.seeds)
         if str(seed) not in result["levers"][base].get(lever, {})
     ]
-    work = (delayed(measured)(options.folder, options.data, options.crystals, *one) for one in missing)
+    work = (delayed(measured)(task, *one) for one in missing)
     for (base, lever, seed), found in zip(missing, Parallel(options.jobs, return_as="generator")(work), strict=True):
         result["levers"][base].setdefault(lever, {})[str(seed)] = found
         print(base, lever, seed, round(float(np.mean(np.log(list(found["errors"].values())))), 4), flush=True)
@@ -126,12 +136,22 @@ def main() -> None:
     publish({**result, **about()}, options.out)
 
 
-def measured(folder: Path, tables: Path, most: int, base: str, lever: str, seed: int) -> dict[str, Any]:
+class Task(NamedTuple):
+    """What is kept where, and made of what; how many structures teach, for how many epochs."""
+
+    folder: Path
+    tables: Path
+    crystals: int
+    structures: int
+    epochs: int
+
+
+def measured(task: Task, base: str, lever: str, seed: int) -> dict[str, Any]:
     """Errors of the vectors that a lever teaches, and of those of its untrained networks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    data, labelled = read(folder, tables, most)
+    data, labelled = read(task)
     lines = LEVERS[base][lever]
-    parts, rows = changed(base, lines), rows_of(data, lines)
+    parts, rows = changed(base, lines, task.epochs), rows_of(data, lines, task.structures)
     seeds = [seed + 100 * number for number in range(lines.get("data.networks", 1))]
     began = time.process_time()
     encoders = [vectors_of(parts, one, data, rows) for one in seeds]
@@ -148,16 +168,16 @@ def measured(folder: Path, tables: Path, most: int, base: str, lever: str, seed:
 
 
 @cache
-def read(folder: Path, tables: Path, most: int) -> tuple[Dataset, list[Labelled]]:
+def read(task: Task) -> tuple[Dataset, list[Labelled]]:
     """Structures to learn from, with the statistics that they can be asked for, and labelled crystals to judge by."""
-    data, labelled = kept(folder, tables, MOST, most)
-    return Statistics().prepared(data, np.arange(len(data)), folder), labelled
+    data, labelled = kept(task.folder, task.tables, 4 * task.structures, task.crystals)
+    return Statistics().prepared(data, np.arange(len(data)), task.folder), labelled
 
 
-def changed(base: str, lines: Lines) -> dict[str, Any]:
+def changed(base: str, lines: Lines, epochs: int) -> dict[str, Any]:
     """The parts of a recipe, with these lines."""
     parts: dict[str, Any] = copy.deepcopy(parts_of(base))
-    parts["training"]["epochs"] = EPOCHS
+    parts["training"]["epochs"] = epochs * lines.get("data.epochs", 1)
     for path, value in lines.items():
         objective = parts["objective"]
         if path == "instead":
@@ -176,11 +196,11 @@ def changed(base: str, lines: Lines) -> dict[str, Any]:
     return parts
 
 
-def rows_of(data: Dataset, lines: Lines) -> np.ndarray:
+def rows_of(data: Dataset, lines: Lines, structures: int) -> np.ndarray:
     """What a lever learns from: the first so many of one random order."""
     rows = np.random.default_rng(0).permutation(len(data))
     rows = rows[np.char.startswith(np.array(data.batch(rows).keys), lines.get("data.of", ""))]
-    return np.sort(rows[: lines.get("data.structures", STRUCTURES)])
+    return np.sort(rows[: int(structures * lines.get("data.structures", 1))])
 
 
 def vectors_of(parts: dict[str, Any], seed: int, data: Dataset, rows: np.ndarray) -> CrystalFeaturizer:

@@ -19,8 +19,8 @@ import entries
 import numpy as np
 import spglib
 from joblib import Parallel, delayed
-from judged import errors, kept
-from levers import MOST, STRUCTURES, TRUSTED, read
+from judged import errors
+from levers import EPOCHS, STRUCTURES, TRUSTED, Task, read
 from machine import about, parser_of, publish
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    kept(options.folder, options.data, MOST, options.crystals)
+    task = Task(options.folder, options.data, options.crystals, STRUCTURES, EPOCHS)
+    read(task)
     result: dict[str, Any] = {"runs": {}}
     if options.out and options.out.exists():
         result = json.loads(options.out.read_text())
     missing = [(recipe, seed) for seed in SEEDS for recipe in RECIPES if f"{recipe}, {seed}" not in result["runs"]]
-    work = (delayed(followed)(options.folder, options.data, options.crystals, *one) for one in missing)
+    work = (delayed(followed)(task, *one) for one in missing)
     for (recipe, seed), found in zip(missing, Parallel(options.jobs, return_as="generator")(work), strict=True):
         result["runs"][f"{recipe}, {seed}"] = found
         if options.out:
@@ -90,17 +91,17 @@ def draw(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def followed(folder: Path, tables: Path, most: int, recipe: str, seed: int) -> list[dict[str, Any]]:
+def followed(task: Task, recipe: str, seed: int) -> list[dict[str, Any]]:
     """What is watched and what the vectors are worth, at each stop."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    data, labelled = read(folder, tables, most)
+    data, labelled = read(task)
     rows = np.random.default_rng(0).permutation(len(data))
     split = Split(np.sort(rows[:STRUCTURES]), np.sort(rows[STRUCTURES : STRUCTURES + WATCHED]))
     crystals = data.crystals(split.valid)
     watched = CrystalDataset.from_crystals(crystals)
     systems = np.searchsorted(LARGEST, [space_group(crystal) for crystal in crystals])
     told = np.stack([column.numpy() for column in data.batch(split.valid).targets.values()], axis=1)
-    parts, run, found = parts_of(recipe), folder / f"{recipe} {seed}", []
+    parts, run, found = parts_of(recipe), task.folder / f"{recipe} {seed}", []
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
     for epochs in (0, *STOPS):
