@@ -47,6 +47,22 @@ def levers(recipe: str, found: Mapping[str, Any]) -> tuple[Header, list[tuple[st
     return header, [(AS_IT_IS, seeds, "", "", below), *(row for _, row in sorted(rows.values()))]
 
 
+def probed(found: Mapping[str, Any]) -> pd.DataFrame:
+    """What linear maps of vectors tell, and their mean error against that of untrained networks, one row a network."""
+    each = [(recipe, one) for recipe, levers in found.items() for seeds in levers.values() for one in seeds.values()]
+    start = np.mean([_level(one["untrained"]) for levers in found.values() for one in levers[AS_IT_IS].values()])
+    rows = {
+        (name, told, float(np.exp(_level(one[errors]) - start)))
+        for recipe, one in each
+        for name, errors, told in zip((recipe, "untrained"), ("errors", "untrained"), one.get("told", ()), strict=False)
+    }
+    return pd.DataFrame(sorted(rows), columns=["recipe", "told", "error"])
+
+
+def _level(errors: Mapping[str, float]) -> float:
+    return float(np.mean(np.log(list(errors.values()))))
+
+
 def _logarithms(seeds: Mapping[str, Any], which: str) -> pd.DataFrame:
     """Of errors, a row for each property and number of labels and a column for each seed."""
     return pd.DataFrame({seed: found[which] for seed, found in seeds.items()}).map(np.log)

@@ -1,6 +1,6 @@
 """What is each lever of pre-training worth? Recipes with one thing changed, judged on development splits.
 
-    OMP_NUM_THREADS=1 python benchmarks/levers.py --data DIR --folder levers --out levers.json
+    OMP_NUM_THREADS=1 python benchmarks/levers.py --data DIR --folder levers --out levers.json --figure told.svg
 
 Every network learns for six epochs from the same 5,000 of the structures that `weights/train.py` learns from, unless
 the lever says otherwise, and is judged as in `search.py`: ridge regression on its vectors, eight properties, 100 and
@@ -22,15 +22,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import entries
 import numpy as np
+import pandas as pd
 from entries import AS_IT_IS
 from joblib import Parallel, delayed
 from judged import Labelled, errors, kept
 from machine import about, parser_of, publish
+from matplotlib import style
+from matplotlib.figure import Figure
 
 from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.intrinsic import Statistics
+from crystalmax.plots import BLUE, GREEN, INK, STYLE, svg
 from crystalmax.pretraining import parts_of, untrained
 from crystalmax.probe import told
 from crystalmax.spec import build
@@ -111,6 +116,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=[*LEVERS])
     parser.add_argument("--levers", nargs="*", help="some of them, by name")
     parser.add_argument("--seeds", type=int, default=2, help="of each lever; twice as many of a recipe as it is")
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     task = Task(options.folder, options.data, options.crystals, options.structures, options.epochs)
@@ -133,7 +139,29 @@ def main() -> None:
         print(base, lever, seed, round(float(np.mean(np.log(list(found["errors"].values())))), 4), flush=True)
         if options.out:
             options.out.write_text(json.dumps({**result, **about()}, indent=1))
-    publish({**result, **about()}, options.out)
+    if missing:
+        publish({**result, **about()}, options.out)
+    if options.figure:
+        probed = entries.probed(result["levers"])
+        trained = probed[probed.recipe != "untrained"].assign(recipe="trained")
+        by_recipe = pd.concat([probed, trained]).groupby("recipe")
+        print(by_recipe.apply(lambda own: own.told.corr(own.error, method="spearman"), include_groups=False))
+        options.figure.write_text(svg(draw(probed), "told"))
+
+
+def draw(probed: pd.DataFrame) -> Figure:
+    """Error against what linear maps tell of plain statistics, a point for each network."""
+    looks = {"untrained": (INK, "none"), "infomax": (BLUE, BLUE), "intrinsic": (GREEN, GREEN)}
+    with style.context(STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained", facecolor="white")
+        panel = figure.subplots()
+        for recipe, (edge, face) in looks.items():
+            own = probed[probed.recipe == recipe]
+            name = recipe if recipe == "untrained" else f"{recipe}, as it is or with a lever"
+            panel.scatter(own.told, own.error, s=22, edgecolors=edge, facecolors=face, alpha=0.75, label=name)
+        panel.set(xlabel="share of plain statistics that linear maps tell", ylabel="error, of untrained networks'")
+        panel.legend(fontsize=8)
+    return figure
 
 
 class Task(NamedTuple):

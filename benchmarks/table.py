@@ -358,6 +358,12 @@ def continued() -> str:
     return table(("at 50 / 100 / 250 labels", "structures", "from the weights that ship", "from these alone"), rows)
 
 
+def levers() -> str:
+    """Recipes with one thing changed, a table for each recipe."""
+    (found,) = results("levers.json").values()
+    return "\n".join(table(*entries.levers(recipe, rows)) for recipe, rows in found["levers"].items())
+
+
 def rules() -> str:
     """What it costs to stop by what can be watched without labels."""
     (found,) = results("stopping.json").values()
@@ -443,6 +449,7 @@ TABLES = {
     "large": large,
     "vectors": vectors,
     "continued": continued,
+    "levers": levers,
     "rules": rules,
     "starts": starts,
     "fine_tuning": fine_tuning,
