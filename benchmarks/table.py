@@ -9,6 +9,7 @@ where a page does not say what the results say. A number that reaches its goal i
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -358,9 +359,9 @@ def continued() -> str:
     return table(("at 50 / 100 / 250 labels", "structures", "from the weights that ship", "from these alone"), rows)
 
 
-def levers() -> str:
+def levers(name: str = "levers") -> str:
     """Recipes with one thing changed, a table for each recipe."""
-    (found,) = results("levers.json").values()
+    (found,) = results(f"{name}.json").values()
     return "\n".join(table(*entries.levers(recipe, rows)) for recipe, rows in found["levers"].items())
 
 
@@ -450,6 +451,7 @@ TABLES = {
     "vectors": vectors,
     "continued": continued,
     "levers": levers,
+    "levers_at_length": partial(levers, "levers_at_length"),
     "rules": rules,
     "starts": starts,
     "fine_tuning": fine_tuning,

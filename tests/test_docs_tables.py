@@ -20,7 +20,7 @@ NAMES = {
         "vectors",
         "starts",
     ),
-    *("rivals", "held", "searched", "blocks", "large", "continued", "rules", "levers"),
+    *("rivals", "held", "searched", "blocks", "large", "continued", "rules", "levers", "levers_at_length"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 
