@@ -1,6 +1,6 @@
 """What the tables of the research log hold that are more than a list of what a benchmark found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,10 @@ def levers(recipe: str, found: Mapping[str, Any]) -> tuple[Header, list[tuple[st
     rows = {}
     for lever, seeds in found.items():
         told, untrained = _logarithms(seeds, "errors"), _logarithms(seeds, "untrained")
-        gained, learnt = 100 * told.sub(start, axis=0), (told - untrained).mean(axis=1)
+        gained, learnt = told.sub(start, axis=0), (told - untrained).mean(axis=1)
         by_property = gained.mean(axis=1).groupby(lambda cell: SHORT[cell.partition(", ")[0]]).mean().sort_values()
-        ends = [f"{by_property.iloc[place]:+.0f}, {by_property.index[place]}" for place in (0, -1)]
-        below = f"{100 * learnt.mean():+.0f} ({(learnt <= 0).sum()} of {len(learnt)})"
+        ends = [f"{100 * np.expm1(by_property.iloc[place]):+.0f}, {by_property.index[place]}" for place in (0, -1)]
+        below = f"{100 * np.expm1(learnt.mean()):+.0f} ({(learnt <= 0).sum()} of {len(learnt)})"
         rows[lever] = (gained.mean().mean(), (lever, _signed(gained.mean()), *ends, below))
     _, (_, seeds, *_, below) = rows.pop(AS_IT_IS)
     header = (
@@ -68,8 +68,9 @@ def _logarithms(seeds: Mapping[str, Any], which: str) -> pd.DataFrame:
     return pd.DataFrame({seed: found[which] for seed, found in seeds.items()}).map(np.log)
 
 
-def _signed(values: pd.Series) -> str:
-    return " / ".join(f"{value:+.1f}" for value in values)
+def _signed(logarithms: Iterable[float]) -> str:
+    """Changes in percent."""
+    return " / ".join(f"{100 * np.expm1(change):+.1f}" for change in logarithms)
 
 
 def runs(found: Mapping[str, Any]) -> dict[str, list[Run]]:
@@ -110,10 +111,8 @@ def rules(found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:
         columns = []
         for several in runs(found).values():
             places = [choose(run) for run in several]
-            costs = [
-                100 * (worth(run)[place] - worth(run)[1:].min()) for run, place in zip(several, places, strict=True)
-            ]
+            costs = [worth(run)[place] - worth(run)[1:].min() for run, place in zip(several, places, strict=True)]
             epochs = [str(run[place]["epochs"]) for run, place in zip(several, places, strict=True)]
-            columns += [" / ".join(epochs), _signed(pd.Series(costs))]
+            columns += [" / ".join(epochs), _signed(costs)]
         rows.append((rule, *columns))
     return ("stop at", *(f"`{recipe}`: {what}" for recipe in runs(found) for what in ("epochs", "more error, %"))), rows
