@@ -38,6 +38,18 @@ def test_an_outlier_counts_less(crystals, monkeypatch):
     assert near > probe.told(numbers, crystals) + 0.05
 
 
+def test_where_there_is_nothing_to_tell_nothing_is_said(crystals, tmp_path, monkeypatch, caplog):
+    numbers = baselines.statistics(crystals)[0]
+    assert np.isnan(probe.told(numbers[:50], [crystals[0]] * 50))
+    numbers[3, 4] = np.inf
+    assert np.isnan(probe.told(numbers, crystals))
+    monkeypatch.setattr(probe, "FEWEST", 6)
+    with caplog.at_level(logging.INFO):
+        pretrain(CrystalDataset.from_crystals([crystals[0]] * 120), tmp_path / "run", recipe="intrinsic", epochs=1)
+    assert load(tmp_path / "run").extra["told"] is None
+    assert "linear maps" not in caplog.text
+
+
 def test_pretraining_says_what_vectors_tell_where_there_are_crystals_enough(crystals, tmp_path, monkeypatch, caplog):
     data = CrystalDataset.from_crystals(crystals)
     pretrain(data, tmp_path / "few", recipe="intrinsic", epochs=1)

@@ -26,7 +26,7 @@ from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.training import Rows, Split, Training, seeded_weights, train
 from crystalmax.vectors import encode
 from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 
@@ -144,7 +144,7 @@ def pretrain(
         raise
     if not first:
         return history
-    told = _told(objective.eval(), geometry, plan, data, split, trusted)
+    told = _told(objective.eval(), geometry, plan, data, split.valid, how, trusted)
     save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
     if not (run / seen.FILE).exists():  # a run that goes on has the same structures
         _list_seen(data, learnt, run)
@@ -224,18 +224,22 @@ def _told(
     geometry: Geometry,
     plan: Mapping[str, Any],
     data: Dataset,
-    split: Split,
+    watched: Rows,
+    how: Training,
     trusted: tuple[str, ...],
 ) -> dict[str, float] | None:
-    """What vectors of many structures that were not learnt from tell, and those of the untrained network."""
-    rows = np.random.default_rng(0).permutation(split.valid)[: probe.MOST]
+    """What vectors of many structures that were not learnt from tell, and those of the untrained network; if known."""
+    rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
     crystals = data.crystals(np.sort(rows))
     chosen = CrystalDataset.from_crystals(crystals)
-    begun, _ = untrained(plan, plan["training"]["seed"], trusted=trusted)
+    begun, _ = untrained(plan, how.seed, trusted=trusted)
     encoders = {"vectors": objective.encoder, "untrained": begun.eval().encoder}
-    found = {name: round(probe.told(encode(each, geometry, chosen), crystals), 3) for name, each in encoders.items()}
+    vectors = {name: encode(each, geometry, chosen, how.sites_per_batch) for name, each in encoders.items()}
+    found = {name: round(probe.told(each, crystals), 3) for name, each in vectors.items()}
+    if not np.isfinite([*found.values()]).all():
+        return None
     log.info(
         "linear maps of the vectors tell %.0f %% of plain statistics of %d structures that were not learnt from, "
         "those of an untrained network's %.0f %%",

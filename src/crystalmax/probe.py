@@ -17,6 +17,7 @@ FEWEST = 100
 MOST = 1000
 """Crystals that are enough."""
 
+_ROUNDING = 1e-9
 _FARTHEST = 4.0  # deviations from the mean that an outlier counts as, as in `intrinsic.Statistics`
 
 
@@ -25,9 +26,12 @@ def told(vectors: Float[np.ndarray, "crystals width"], crystals: Sequence[Crysta
 
     Each number counts alike. Of 44 networks of many recipes, those that told more erred less with labels of eight
     properties (rank correlation -0.92); of one network, more epochs need not do both (docs/research/levers.md).
+    NaN where the crystals do not differ, or a vector is not finite.
     """
     numbers = baselines.statistics(crystals)[0]
-    varied = numbers[:, numbers.std(axis=0) > 0]
+    varied = numbers[:, numbers.std(axis=0) > _ROUNDING * np.abs(numbers).max(axis=0)]
+    if not varied.size or not np.isfinite(vectors).all():
+        return float("nan")
     scaled = StandardScaler().fit_transform(varied).clip(-_FARTHEST, _FARTHEST)
     one, other = np.array_split(np.random.default_rng(0).permutation(len(vectors)), 2)
     ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 5, 15)))
