@@ -88,20 +88,21 @@ def worth(run: Run) -> np.ndarray:
     return mean
 
 
+def _best(name: str, choose: Callable[[Sequence[float]], Any]) -> Callable[[Run], int]:
+    """Where what is watched is best, once training has begun."""
+    return lambda run: 1 + int(choose([row[name] for row in run[1:]]))
+
+
 RULES: Mapping[str, Callable[[Run], int]] = {
-    "the lowest loss": lambda run: 1 + int(np.argmin([row["loss"] for row in run[1:]])),
-    "the highest rank": lambda run: _highest(run, "rank"),
-    "the lowest mean cosine": lambda run: 1 + int(np.argmin([row["cosine"] for row in run[1:]])),
-    "the best probe of statistics": lambda run: _highest(run, "statistics"),
-    "the best probe of crystal systems": lambda run: _highest(run, "systems"),
+    "the lowest loss": _best("loss", np.argmin),
+    "the highest rank": _best("rank", np.argmax),
+    "the lowest mean cosine": _best("cosine", np.argmin),
+    "the best probe of statistics": _best("statistics", np.argmax),
+    "the best probe of crystal systems": _best("systems", np.argmax),
     "6 epochs": lambda run: [row["epochs"] for row in run].index(6),
     "27 epochs": lambda run: len(run) - 1,
 }
 """Where each of them stops, of a run."""
-
-
-def _highest(run: Run, name: str) -> int:
-    return 1 + int(np.argmax([row[name] for row in run[1:]]))
 
 
 def rules(found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:

@@ -9,13 +9,12 @@ of labels; `--go-on` takes the trials that it has from there, which is honest wh
 depend on. Twenty trials of a property take ten minutes of one core with 50 or 100 labels, forty with 1,000.
 """
 
-import json
 import logging
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from machine import about, publish
+from machine import about, publish, store
 from properties import earlier, parser_of_properties, unseen, wanted
 
 from crystalmax import CrystalRegressor
@@ -63,8 +62,7 @@ def main() -> None:
                 "errors": {"random": random.round(5).tolist(), "shipped": shipped.round(5).tolist()},
             }
             print(target, labels, rows[str(labels)], flush=True)
-            if options.out:
-                options.out.write_text(json.dumps({**result, **about()}, indent=1))
+            store({**result, **about()}, options.out)
     publish({**result, **about()}, options.out)
 
 

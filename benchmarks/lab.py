@@ -1,7 +1,5 @@
 """Parts that `levers.py` tries and no recipe that ships needed; `--trust lab` lets a recipe of your own use them."""
 
-from collections.abc import Callable, Mapping, Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -14,11 +12,8 @@ from crystalmax.encoders.graph import SpeciesVectors, crystal_level
 from crystalmax.encoders.layers import DistanceBasis, perceptron
 from crystalmax.encoders.pair_network import Triples
 from crystalmax.encoders.sitenet import SiteNet
-from crystalmax.encoding import Constituents, Encoder, Encoding, Widths
-from crystalmax.estimators import Estimator
-from crystalmax.negatives import NegativeSampler
-from crystalmax.objectives.deep_infomax import PAPER_NEGATIVES, DeepInfoMax
-from crystalmax.regularizers import GaussianNoise
+from crystalmax.encoding import Constituents, Encoding, Widths
+from crystalmax.regularizers import GaussianNoise, Noised
 from crystalmax.segments import gather, paired_dot, segment_mean
 
 
@@ -36,35 +31,23 @@ class Cosine(ProjectedDot):
         return paired_dot(values, common, constituents.row, constituents.owner) / self.temperature
 
 
-class FallingPrice(DeepInfoMax):
-    """The price of the noise falls along a line, from beta to nothing, over so many steps."""
+class FallingPrice(GaussianNoise):
+    """Noise whose price falls along a line, to nothing, over so many steps."""
 
     step: Tensor
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        steps: int,
-        estimator: Estimator | None = None,
-        negatives: Sequence[NegativeSampler] = PAPER_NEGATIVES,
-        critic: Callable[[Widths], nn.Module] = ProjectedDot,
-        regularizer: Callable[[Widths], nn.Module] = GaussianNoise,
-        beta: float = 0.1,
-    ) -> None:
-        super().__init__(
-            encoder, estimator=estimator, negatives=negatives, critic=critic, regularizer=regularizer, beta=beta
-        )
+    def __init__(self, widths: Widths, *, steps: int) -> None:
+        super().__init__(widths)
         self.steps = steps
         self.register_buffer("step", torch.zeros(()))
 
-    def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
-        """The terms, penalties by what is left of their price."""
+    def forward(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
+        """Summaries with noise, and what is left of its price."""
         left = (1 - self.step / self.steps).clamp_min(0)
         if self.training:
             self.step += 1
-        terms = super().forward(batch, rng)
-        return {name: left * term if name.endswith("_penalty") else term for name, term in terms.items()}
+        noised, penalty = super().forward(summaries, rng)
+        return noised, left * penalty
 
 
 class Moments(SiteNet):

@@ -14,7 +14,6 @@ asks the same of other data.
 """
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ import pandas as pd
 from entries import AS_IT_IS
 from joblib import Parallel, delayed
 from judged import Labelled, errors, kept
-from machine import about, parser_of, publish
+from machine import about, go_on, parser_of, store
 from matplotlib import style
 from matplotlib.figure import Figure
 
@@ -38,7 +37,6 @@ from crystalmax.intrinsic import Statistics
 from crystalmax.plots import BLUE, GREEN, INK, STYLE, svg
 from crystalmax.pretraining import parts_of, untrained
 from crystalmax.probe import told
-from crystalmax.spec import build
 from crystalmax.training import Split, Training, train
 
 Lines = Mapping[str, Any]
@@ -55,7 +53,7 @@ _CONTRAST = {
     "views": {"use": "Rebuilt", "alterations": [{"use": "ThermalDisplacement"}], "geometry": {"use": "AllPairs"}},
 }
 _NOISE = {"objective.regularizer.use": "GaussianNoise"}
-_FALLING = {"objective.use": "lab.FallingPrice", "objective.steps": 300}
+_FALLING = {"objective.regularizer.use": "lab.FallingPrice", "objective.regularizer.steps": 300}
 _ALIKE: Mapping[str, Lines] = {
     AS_IT_IS: {},
     "site vectors of 16": {"objective.encoder.site_width": 16},
@@ -94,7 +92,7 @@ LEVERS: Mapping[str, Mapping[str, Lines]] = {
         "false compositions twice": {"objective.negatives": [*_NEGATIVES, _NEGATIVES[2]]},
         "noise, price 0.1": {**_NOISE, "objective.beta": 0.1},
         "noise, price 0.01": {**_NOISE, "objective.beta": 0.01},
-        "noise, price falling from 0.1": {**_NOISE, **_FALLING, "objective.beta": 0.1},
+        "noise, price falling from 0.1": {**_FALLING, "objective.beta": 0.1},
         "contrast of thermal views instead": {"instead": _CONTRAST},
         "contrast of thermal views beside": {"beside": (_CONTRAST, 0.3)},
     },
@@ -107,7 +105,7 @@ LEVERS: Mapping[str, Mapping[str, Lines]] = {
 
 
 def main() -> None:
-    """Measure what is missing, print, write JSON."""
+    """Measure what is missing, write JSON after each, draw."""
     parser = parser_of(__doc__, crystals=1500)
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls")
     parser.add_argument("--jobs", type=int, default=1)
@@ -121,9 +119,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     task = Task(options.folder, options.data, options.crystals, options.structures, options.epochs)
     read(task)
-    result: dict[str, Any] = {"levers": {recipe: {} for recipe in options.recipes}}
-    if options.out and options.out.exists():
-        result = json.loads(options.out.read_text())
+    result = go_on(options.out, {"levers": {recipe: {} for recipe in options.recipes}})
     missing = [
         (base, lever, seed)
         for seed in range(2 * options.seeds)
@@ -137,10 +133,7 @@ def main() -> None:
     for (base, lever, seed), found in zip(missing, Parallel(options.jobs, return_as="generator")(work), strict=True):
         result["levers"][base].setdefault(lever, {})[str(seed)] = found
         print(base, lever, seed, round(float(np.mean(np.log(list(found["errors"].values())))), 4), flush=True)
-        if options.out:
-            options.out.write_text(json.dumps({**result, **about()}, indent=1))
-    if missing:
-        publish({**result, **about()}, options.out)
+        store({**result, **about()}, options.out)
     if options.figure:
         probed = entries.probed(result["levers"])
         trained = probed[probed.recipe != "untrained"].assign(recipe="trained")
@@ -235,8 +228,7 @@ def vectors_of(parts: dict[str, Any], seed: int, data: Dataset, rows: np.ndarray
     """What a recipe learns from these rows; without any, its network as it begins."""
     objective, geometry = untrained(parts, seed, trusted=TRUSTED)
     if len(rows):
-        how = build({"use": "crystalmax.training.Training", **parts["training"], "seed": seed})
-        assert isinstance(how, Training)  # it says so
+        how = Training(**{**parts["training"], "seed": seed})
         train(objective, data, Split(rows, rows[:0]), how, geometry=geometry)
     return CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)
 

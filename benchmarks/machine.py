@@ -38,9 +38,19 @@ def parser_of(description: str | None, *, crystals: int) -> argparse.ArgumentPar
     return parser
 
 
-def publish(result: Mapping[str, Any], out: Path | None) -> None:
-    """Print a result, and keep it as JSON where a file is given."""
+def store(result: Mapping[str, Any], out: Path | None) -> str:
+    """A result as JSON, in a file where one is given."""
     text = json.dumps(result, indent=1)
     if out:
         out.write_text(text + "\n")
-    print(text)
+    return text
+
+
+def publish(result: Mapping[str, Any], out: Path | None) -> None:
+    """Print a result, and keep it as JSON where a file is given."""
+    print(store(result, out))
+
+
+def go_on(out: Path | None, begun: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call left in the file, or what a first one begins with."""
+    return json.loads(out.read_text()) if out and out.exists() else begun

@@ -1,6 +1,5 @@
 """Which properties of which crystals the benchmarks of few labels look at."""
 
-import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Collection
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import parser_of
+from machine import go_on, parser_of
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
@@ -50,7 +49,7 @@ def wanted(targets: Collection[str]) -> list[tuple[str, str, str]]:
 
 def earlier(out: Path | None) -> dict[str, Any]:
     """A file of results, if it is there; with its `properties`, and the `commits` that they were measured at."""
-    known = json.loads(out.read_text()) if out and out.exists() else {"properties": {}}
+    known = go_on(out, {"properties": {}})
     everywhere = {name.partition(", ")[2]: known["commit"] for name in known["properties"]}
     return {**known, "commits": everywhere | known.get("commits", {})}
 

@@ -8,7 +8,6 @@ benchmark tests (`judged.py`) says what the vectors are worth. Two seeds of each
 seed on one core.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import spglib
 from joblib import Parallel, delayed
 from judged import errors
 from levers import EPOCHS, STRUCTURES, TRUSTED, Task, read
-from machine import about, parser_of, publish
+from machine import about, go_on, parser_of, store
 from matplotlib import style
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -34,8 +33,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.plots import BLUE, GREEN, ORANGE, STYLE, svg
 from crystalmax.pretraining import parts_of, untrained
-from crystalmax.spec import build
-from crystalmax.training import Split, train
+from crystalmax.training import Split, Training, train
 
 RECIPES, SEEDS = ("paper", "infomax", "intrinsic"), (0, 1)
 STOPS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27)
@@ -45,7 +43,7 @@ LARGEST = np.array([2, 15, 74, 142, 167, 194])
 
 
 def main() -> None:
-    """Measure what is missing, print, write JSON."""
+    """Measure what is missing, write JSON after each, draw."""
     parser = parser_of(__doc__, crystals=1500)
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls, of levers.py too")
     parser.add_argument("--jobs", type=int, default=1)
@@ -54,17 +52,12 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     task = Task(options.folder, options.data, options.crystals, STRUCTURES, EPOCHS)
     read(task)
-    result: dict[str, Any] = {"runs": {}}
-    if options.out and options.out.exists():
-        result = json.loads(options.out.read_text())
+    result = go_on(options.out, {"runs": {}})
     missing = [(recipe, seed) for seed in SEEDS for recipe in RECIPES if f"{recipe}, {seed}" not in result["runs"]]
     work = (delayed(followed)(task, *one) for one in missing)
     for (recipe, seed), found in zip(missing, Parallel(options.jobs, return_as="generator")(work), strict=True):
         result["runs"][f"{recipe}, {seed}"] = found
-        if options.out:
-            options.out.write_text(json.dumps({**result, **about()}, indent=1))
-    if missing:
-        publish({**result, **about()}, options.out)
+        store({**result, **about()}, options.out)
     if options.figure:
         options.figure.write_text(svg(draw(result), "stopping"))
 
@@ -108,8 +101,7 @@ def followed(task: Task, recipe: str, seed: int) -> list[dict[str, Any]]:
         objective, geometry = untrained(parts, seed, trusted=TRUSTED)
         losses: dict[str, float] = {}
         if epochs:
-            lines = {**parts["training"], "seed": seed, "epochs": epochs}
-            how = build({"use": "crystalmax.training.Training", **lines})
+            how = Training(**{**parts["training"], "seed": seed, "epochs": epochs})
             losses = train(objective, data, split, how, geometry=geometry, folder=run)[-1]
             assert losses.pop("split") == "valid"
         featurizer = CrystalFeaturizer(objective.encoder.eval(), geometry=geometry, statistics=False)
