@@ -5,23 +5,22 @@
 On crystals with at most 50 sites whose formulas the weights that ship have not seen (see `vectors.py`). A fifth of the
 formulas is tested; paired draws of 50 / 100 / 250 / 1,000 labels from the rest. Rivals are ridge regression and extra
 trees on plain numbers, by themselves and together, and on vectors from elsewhere, made by the scripts in `peers/` from
-the table that `--table` writes; a property whose crystals a file does not hold goes without it. The regressor was made
-on other splits of the rows that are not tested here, but an earlier version of it was judged on these, so these are
-development data. About an hour on two cores.
+the table that `--table` writes; a property whose crystals a file does not hold goes without it. What `--measure` does
+not name, and rivals that are not given, stay as they are in the file. The regressor was made on other splits of the
+rows that are not tested here, but an earlier version of it was judged on these, so these are development data. Half an
+hour on two cores for ours, and one for all others.
 """
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from machine import about, publish
+from machine import about, publish, store
 from properties import PROPERTIES, TESTED, earlier, parser_of_properties, unseen, wanted
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -42,11 +41,11 @@ COVERAGE = 0.9
 DRAWS_OF_OTHERS = 10
 """Draws that are enough to know how wide intervals of other methods are."""
 POTENTIALS = ("chgnet", "sevennet")
-"""Frozen networks among the vectors from elsewhere; what is not named here counts among plain numbers."""
+"""Frozen networks among the rivals; the others are plain numbers."""
 THEIRS = ("formation_energy_eV_per_atom",)
 """Properties that these were trained on, and are no fair rivals for."""
-OF_RIVALS = ("rival", "mae_of_rival", "intervals_of_others", "frozen", "mae_of_frozen")
-"""What a result says of others, which does not change with our features and regressor."""
+PARTS = ("ours", "rivals", "intervals of others")
+"""What is measured unless `--measure` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def main() -> None:
     parser = parser_of_properties(__doc__)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE, as the scripts in peers/ write it")
-    parser.add_argument("--rivals", type=Path, help="an earlier result, to measure ours and --vectors only")
+    parser.add_argument("--measure", nargs="*", default=PARTS, choices=PARTS, help="of rivals, plain numbers")
     parser.add_argument("--table", type=Path, help="only write the CIFs of all crystals to this table, for peers/")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -71,47 +70,32 @@ def main() -> None:
         return
     plan = replace(TESTED, n_draws=options.draws)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
-    known = json.loads(options.rivals.read_text()) if options.rivals else {}
-    result = earlier(options.out)
-    found, commits = result["properties"], result["commits"]
+    result = earlier(options.out) | {"draws": options.draws, "coverage": COVERAGE}
     for table, target, keep in wanted(options.targets):
-        commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])
-        groups = list(map(formula, crystals))
+        groups = np.unique(list(map(formula, crystals)), return_inverse=True)[1]
+        draws = plan.draws(groups)[::-1]  # those that take longest first
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
-        featurizer = CrystalFeaturizer()
-        numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
-        blocks = featurizer.blocks
-        peers = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
-        # Vectors first.
-        ours = {"default": Ours(numbers, blocks), "statistics": Ours(numbers[:, blocks[0] :], blocks[1:])}
-        draws = plan.draws(np.unique(groups, return_inverse=True)[1])
-        one = delayed(errors_of_ours)
-        tasks = [one(draw, name, each, y) for draw in reversed(draws) for name, each in ours.items()]
-        mine = pd.DataFrame(Parallel(options.jobs)(tasks))
-        budgets = sorted(mine.labels.unique().tolist())
-        sets = {name: FeatureSet(values, "baseline") for name, values in peers.items()}
-        sets |= {} if known else plain(crystals)
-        scores = evaluate(sets, y, plan=plan, groups=groups, n_jobs=options.jobs).table if sets else None
-        rivals = [best_of(scores, labels, target not in THEIRS) for labels in budgets]
-        if known:
-            rivals = list(map(better, known["properties"][f"{table}, {target}"], rivals))
-        else:
-            few = [draw for draw in reversed(draws) if draw.number < DRAWS_OF_OTHERS]
-            others = [delayed(intervals_of_others)(draw, ours["statistics"].columns, y) for draw in few]
-            widths = pd.DataFrame(chain.from_iterable(Parallel(options.jobs)(others)))
-            rivals = [
-                {**each, "intervals_of_others": widths_of_others(widths[widths.labels == labels])}
-                for each, labels in zip(rivals, budgets, strict=True)
-            ]
-        found[f"{table}, {target}"] = [
-            row(labels, mine[mine.labels == labels], of_rivals)
-            for labels, of_rivals in zip(budgets, rivals, strict=True)
-        ]
-        print(target, len(crystals), *found[f"{table}, {target}"], sep="\n", flush=True)
-    kept = {"rivals_of": f"{known.get('rivals_of', '')} {known['commit']}".strip()} if known else {}
-    publish({**result, "draws": options.draws, "coverage": COVERAGE, **kept, **about()}, options.out)
+        rivals = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
+        rivals |= plain(crystals) if "rivals" in options.measure else {}
+        measured = {}
+        if rivals:
+            sets = {name: FeatureSet(numbers, "baseline") for name, numbers in rivals.items()}
+            scores = evaluate(sets, y, plan=plan, groups=groups, n_jobs=options.jobs).table
+            middle = scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median()
+            measured["rivals"] = middle.unstack()
+        for part, measure in (("ours", ours), ("intervals of others", others)):
+            if part in options.measure:
+                measured[part] = summary(measure(crystals, y, draws, options.jobs))
+        rows = result["properties"].setdefault(f"{table}, {target}", {})
+        for part, numbers in measured.items():
+            for (labels, method), found in numbers.round(4).iterrows():
+                rows.setdefault(str(labels), {}).setdefault(part, {})[method] = found.to_dict()
+                result["commits"].setdefault(target, {}).setdefault(part, {})[method] = about()["commit"]
+        store({**result, **about()}, options.out)
+        print(target, len(crystals), *rows.items(), sep="\n", flush=True)
+    publish({**result, **about()}, options.out)
 
 
 def write_table(data: Path, most: int, out: Path) -> None:
@@ -135,16 +119,39 @@ def numbers_of(table: pd.DataFrame, keys: Sequence[str]) -> np.ndarray:
     return columns.fillna(columns.median()).to_numpy()
 
 
-def plain(crystals: Sequence[Crystal]) -> dict[str, FeatureSet]:
+def plain(crystals: Sequence[Crystal]) -> dict[str, np.ndarray]:
     """Numbers of a composition and of a structure, by themselves and together."""
     composition, structure = composition_statistics(crystals)[0], structure_statistics(crystals)[0]
-    numbers = {
+    return {
         "element fractions": element_fractions(crystals)[0],
         "composition statistics": composition,
         "structure statistics": structure,
         "composition and structure statistics": np.concatenate([composition, structure], axis=1),
     }
-    return {name: FeatureSet(values, "baseline") for name, values in numbers.items()}
+
+
+def ours(crystals: Sequence[Crystal], y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
+    """What the product says from all its numbers, and from statistics alone, in each draw."""
+    featurizer = CrystalFeaturizer()
+    numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
+    vector, *rest = featurizer.blocks
+    each = {"default": Ours(numbers, (vector, *rest)), "statistics": Ours(numbers[:, vector:], tuple(rest))}
+    tasks = [delayed(errors_of_ours)(draw, name, one, y) for draw in draws for name, one in each.items()]
+    return pd.DataFrame(Parallel(jobs)(tasks))
+
+
+def others(crystals: Sequence[Crystal], y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
+    """Intervals of other methods, from all statistics, in each of a few draws."""
+    numbers = CrystalFeaturizer(None).numbers(CrystalDataset.from_crystals(crystals))
+    few = [draw for draw in draws if draw.number < DRAWS_OF_OTHERS]
+    found = Parallel(jobs)(delayed(intervals_of_others)(draw, numbers, y) for draw in few)
+    return pd.DataFrame(chain.from_iterable(found))
+
+
+def summary(draws: pd.DataFrame) -> pd.DataFrame:
+    """Over draws: the mean of how much was held, the median of anything else."""
+    grouped = draws.groupby(["labels", "method"])
+    return grouped.median().assign(covered=grouped.covered.mean())
 
 
 def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray) -> dict[str, object]:
@@ -154,7 +161,7 @@ def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray) -> dict[str
         regressor = SmallDataRegressor(blocks=ours.blocks, random_state=draw.number).fit(ours.columns[train], y[train])
         told, low, high = regressor.predict_with_interval(ours.columns[test], COVERAGE).T
         error = np.abs(told - y[test]).mean()
-    return {"features": name, "labels": draw.labels, "mae": error, **interval(low, high, y[test])}
+    return {"method": name, "labels": draw.labels, "mae": error, **interval(low, high, y[test])}
 
 
 def intervals_of_others(draw: Draw, X: np.ndarray, y: np.ndarray) -> list[dict[str, object]]:
@@ -185,56 +192,6 @@ def intervals_of_others(draw: Draw, X: np.ndarray, y: np.ndarray) -> list[dict[s
 def interval(low: np.ndarray, high: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """How many values lie inside, and how wide it is."""
     return {"covered": float(((low <= y) & (y <= high)).mean()), "width": float((high - low).mean())}
-
-
-def best_of(scores: pd.DataFrame | None, labels: int, fair: bool) -> dict[str, object]:
-    """The rival and the potential with the least median over draws, chosen by the very errors that we compare with."""
-    found: dict[str, object] = {}
-    if scores is None:
-        return found
-    rivals = scores[(scores.labels == labels) & (scores.kind == "baseline")]
-    of_potential = rivals.features.isin(POTENTIALS)
-    for name, chosen in (("rival", ~of_potential), ("frozen", of_potential)):
-        errors = rivals[chosen].groupby(["features", "model"]).mae.median()
-        if len(errors) and (fair or name == "rival"):
-            found |= {name: ", ".join(errors.idxmin()), f"mae_of_{name}": round(float(errors.min()), 4)}
-    return found
-
-
-def better(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, object]:
-    """What an earlier result says of rivals, but for those that a new one beats."""
-    found = {name: known[name] for name in OF_RIVALS if name in known}
-    for name in ("rival", "frozen"):
-        if new.get(f"mae_of_{name}", np.inf) < found.get(f"mae_of_{name}", np.inf):
-            found |= {each: new[each] for each in (name, f"mae_of_{name}")}
-    return found
-
-
-def widths_of_others(widths: pd.DataFrame) -> dict[str, object]:
-    """How much intervals of other methods hold, and how wide they are."""
-    return {
-        name: {"covered": round(float(each.covered.mean()), 3), "width": round(float(each.width.median()), 4)}
-        for name, each in widths.groupby("method")
-    }
-
-
-def row(labels: int, mine: pd.DataFrame, rivals: Mapping[str, Any]) -> dict[str, object]:
-    """Medians over draws at one number of labels, beside rivals."""
-    middle = mine.groupby("features")[["mae", "width"]].median()
-    error, of_statistics = float(middle.mae["default"]), float(middle.mae["statistics"])
-    found = {
-        "labels": labels,
-        "mae_of_statistics": round(of_statistics, 4),
-        "mae": round(error, 4),
-        "ratio": round(error / rivals["mae_of_rival"], 3),
-        "ratio_to_statistics": round(error / of_statistics, 3),
-        "covered": round(float(mine[mine.features == "default"].covered.mean()), 3),
-        "width": round(float(middle.width["default"]), 4),
-        **rivals,
-    }
-    if "mae_of_frozen" in rivals:
-        found["ratio_to_frozen"] = round(error / rivals["mae_of_frozen"], 3)
-    return found
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ PROPERTIES = (
 )
 """Table, column, and a column that must be true. The third and the fourth were measured, the others computed."""
 TESTED = LabelBudgets(seed=1)
-"""The plan of `vectors.py`, `few_labels.py` and `rivals.py`, whose tested rows nothing is chosen on."""
+"""The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
 
 
 def parser_of_properties(description: str | None, targets: Collection[str] = ()) -> ArgumentParser:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import entries
 import paper
-from few_labels import POTENTIALS
+from few_labels import POTENTIALS, THEIRS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -193,28 +193,23 @@ def processes() -> str:
 def few_labels() -> str:
     """The default featuriser and regressor against rivals, a row for each property."""
     (found,) = results("few_labels.json").values()
-    (further,) = results("rivals.json").values()
     rows = []
     for name, budgets in found["properties"].items():
-        mine, plain = [row["mae"] for row in budgets], [row["mae_of_rival"] for row in budgets]
-        frozen = [row["mae_of_frozen"] for row in budgets] if "frozen" in budgets[0] else None
-        for kind, properties in further["rivals"].items():
-            theirs = [row["mae"] for row in properties.get(name, [])]
-            if theirs and kind not in POTENTIALS:
-                plain = list(map(min, plain, theirs))
-            elif theirs and frozen:
-                frozen = list(map(min, frozen, theirs))
+        ours, statistics = (
+            [row["ours"][each]["mae"] for row in budgets.values()] for each in ("default", "statistics")
+        )
+        plain, frozen = _best_rivals(budgets, of_potentials=False), _best_rivals(budgets, of_potentials=True)
+        fair = name.partition(", ")[2] not in THEIRS
         rows.append(
             (
                 name.partition(", ")[2],
-                *(_joined(f"{value:.3g}" for value in each) if each else "no fair rival" for each in (plain, frozen)),
-                _joined(f"{row['mae_of_statistics']:.3g}" for row in budgets),
-                _joined(f"{value:.3g}" for value in mine),
-                *(
-                    _joined(f"{a / b:.2f}" for a, b in zip(mine, each, strict=True)) if each else ""
-                    for each in (plain, frozen)
-                ),
-                _joined(f"{row['ratio_to_statistics']:.2f}" for row in budgets),
+                _errors(plain),
+                _errors(frozen) if fair else "no fair rival",
+                _errors(statistics),
+                _errors(ours),
+                _ratios(ours, plain),
+                _ratios(ours, frozen) if fair else "",
+                _ratios(ours, statistics),
             )
         )
     head = ("best plain rival", "best frozen potential", "ours, statistics alone", "ours")
@@ -222,43 +217,62 @@ def few_labels() -> str:
     return table(("error at 50 / 100 / 250 / 1,000 labels", *head, *ratios), rows)
 
 
+def _best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
+    """The least error that any rival of a kind makes with any model, for each number of labels."""
+    return [
+        min(min(errors.values()) for name, errors in row["rivals"].items() if (name in POTENTIALS) == of_potentials)
+        for row in budgets.values()
+    ]
+
+
+def _errors(errors: Iterable[float]) -> str:
+    return _joined(f"{error:.3g}" for error in errors)
+
+
+def _ratios(ours: Iterable[float], theirs: Iterable[float]) -> str:
+    return _joined(f"{a / b:.2f}" for a, b in zip(ours, theirs, strict=True))
+
+
 def intervals() -> str:
     """How many values intervals of 90 % hold, and how wide they are, ours and others."""
     (found,) = results("few_labels.json").values()
     rows = []
     for name, budgets in found["properties"].items():
-        others = [row["intervals_of_others"] for row in budgets]
-        shown = [[row for row in budgets]] + [[each[method] for each in others] for method in others[0]]
+        others = [{"ours": row["ours"]["default"], **row["intervals of others"]} for row in budgets.values()]
         rows.append(
             (
                 name.partition(", ")[2],
                 *(
-                    f"{_joined(format(each['covered'], '.2f') for each in of_method)}: "
-                    f"{_joined(format(each['width'], '.3g') for each in of_method)}"
-                    for of_method in shown
+                    f"{_joined(format(each[method]['covered'], '.2f') for each in others)}: "
+                    f"{_errors(each[method]['width'] for each in others)}"
+                    for method in others[0]
                 ),
             )
         )
-    return table(("held: width, at 50 / 100 / 250 / 1,000 labels", "ours", *others[0]), rows)
+    return table(("held: width, at 50 / 100 / 250 / 1,000 labels", *others[0]), rows)
 
 
 def rivals() -> str:
-    """Vectors from elsewhere, one kind at a time, a row for each kind and property."""
-    (found,) = results("rivals.json").values()
-    (ours,) = results("few_labels.json").values()
+    """Each rival by itself, with the better of two models: how ours compares over properties."""
+    (found,) = results("few_labels.json").values()
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for name, budgets in found["properties"].items():
+        for labels, row in budgets.items():
+            for rival, errors in row["rivals"].items():
+                if rival not in POTENTIALS or name.partition(", ")[2] not in THEIRS:
+                    ratio = row["ours"]["default"]["mae"] / min(errors.values())
+                    ratios.setdefault(rival, {}).setdefault(labels, []).append(ratio)
     rows = [
         (
-            name,
-            target.partition(", ")[2],
-            _joined(f"{row['mae']:.3g}" for row in budgets),
-            _joined(
-                f"{mine['mae'] / row['mae']:.2f}" for mine, row in zip(ours["properties"][target], budgets, strict=True)
-            ),
+            rival,
+            str(max(map(len, by_labels.values()))),
+            _joined(f"{median(each):.2f}" for each in by_labels.values()),
+            _joined(f"{max(each):.2f}" for each in by_labels.values()),
         )
-        for name, properties in found["rivals"].items()
-        for target, budgets in properties.items()
+        for rival, by_labels in sorted(ratios.items())
     ]
-    return table(("rival", "error at 50 / 100 / 250 / 1,000 labels", "", "ours to it"), rows)
+    head = ("rival", "properties", "ours to it at 50 / 100 / 250 / 1,000 labels, median over properties", "highest")
+    return table(head, rows)
 
 
 def held() -> str:
