@@ -4,11 +4,12 @@
 
 On crystals with at most 50 sites whose formulas the weights that ship have not seen (see `vectors.py`). A fifth of the
 formulas is tested; paired draws of 50 / 100 / 250 / 1,000 labels from the rest. Rivals are ridge regression and extra
-trees on plain numbers, by themselves and together, and on vectors from elsewhere, made by the scripts in `peers/` from
-the table that `--table` writes; a property whose crystals a file does not hold goes without it. What `--measure` does
-not name, and rivals that are not given, stay as they are in the file. The regressor was made on other splits of the
-rows that are not tested here, but an earlier version of it was judged on these, so these are development data. Half an
-hour on two cores for ours, and one for all others.
+trees, of labels as they are and on a scale where these are closest to normal, on plain numbers, by themselves and
+together, and on vectors from elsewhere, made by the scripts in `peers/` from the table that `--table` writes; a
+property whose crystals a file does not hold goes without it. What `--measure` and `--models` do not name, and rivals
+that are not given, stay as they are in the file. The regressor was made on other splits of the rows that are not tested
+here, but an earlier version of it was judged on these, so these are development data. Half an hour on two cores for
+ours, and two for all others.
 """
 
 import logging
@@ -22,17 +23,18 @@ import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish, store
 from properties import PROPERTIES, TESTED, earlier, parser_of_properties, unseen, wanted
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PowerTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw, FeatureSet, evaluate
+from crystalmax.evaluation import Draw, FeatureSet, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.study.vectors import files_by_name
@@ -46,6 +48,32 @@ THEIRS = ("formation_energy_eV_per_atom",)
 """Properties that these were trained on, and are no fair rivals for."""
 PARTS = ("ours", "rivals", "intervals of others")
 """What is measured unless `--measure` says otherwise."""
+
+
+class OnPowers(RegressorMixin, BaseEstimator):
+    """A model that learns labels on the scale where they are closest to normal, and predicts nothing beyond them."""
+
+    def __init__(self, model: BaseEstimator, random_state: int | None = None) -> None:
+        self.model, self.random_state = model, random_state
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "OnPowers":
+        """Find the scale (Yeo and Johnson, DOI 10.1093/biomet/87.4.954), and learn on it."""
+        self.model_ = clone(self.model)
+        if "random_state" in self.model_.get_params():
+            self.model_.set_params(random_state=self.random_state)
+        self.scale_ = PowerTransformer()
+        scaled = self.scale_.fit_transform(y[:, None]).ravel()
+        self.range_ = scaled.min(), scaled.max()
+        self.model_.fit(X, scaled)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """In the units of the labels."""
+        return self.scale_.inverse_transform(np.clip(self.model_.predict(X), *self.range_)[:, None]).ravel()
+
+
+MODELS = default_models() | {f"{name}, powers of labels": OnPowers(model) for name, model in default_models().items()}
+"""Every rival may have the best of these."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE, as the scripts in peers/ write it")
     parser.add_argument("--measure", nargs="*", default=PARTS, choices=PARTS, help="of rivals, plain numbers")
+    parser.add_argument("--models", nargs="*", default=[*MODELS], choices=MODELS, help="of rivals")
     parser.add_argument("--table", type=Path, help="only write the CIFs of all crystals to this table, for peers/")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -82,17 +111,21 @@ def main() -> None:
         measured = {}
         if rivals:
             sets = {name: FeatureSet(numbers, "baseline") for name, numbers in rivals.items()}
-            scores = evaluate(sets, y, plan=plan, groups=groups, n_jobs=options.jobs).table
+            models = {name: MODELS[name] for name in options.models}
+            scores = evaluate(sets, y, models=models, plan=plan, groups=groups, n_jobs=options.jobs).table
             middle = scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median()
             measured["rivals"] = middle.unstack()
         for part, measure in (("ours", ours), ("intervals of others", others)):
             if part in options.measure:
                 measured[part] = summary(measure(crystals, y, draws, options.jobs))
         rows = result["properties"].setdefault(f"{table}, {target}", {})
+        commits = result["commits"].setdefault(target, {})
         for part, numbers in measured.items():
             for (labels, method), found in numbers.round(4).iterrows():
-                rows.setdefault(str(labels), {}).setdefault(part, {})[method] = found.to_dict()
-                result["commits"].setdefault(target, {}).setdefault(part, {})[method] = about()["commit"]
+                row = rows.setdefault(str(labels), {}).setdefault(part, {}).setdefault(method, {})
+                row |= found.to_dict()
+                commit = dict.fromkeys(found.index, about()["commit"])
+                commits.setdefault(part, {}).setdefault(method, {}).update(commit)
         store({**result, **about()}, options.out)
         print(target, len(crystals), *rows.items(), sep="\n", flush=True)
     publish({**result, **about()}, options.out)
