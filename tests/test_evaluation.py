@@ -100,26 +100,6 @@ def test_budgets_are_nested_paired_and_dropped_when_labels_run_out():
     assert len(draws[0].parts[0][1]) == 20
 
 
-def test_ridge_takes_the_penalty_with_the_least_absolute_errors():
-    rng = np.random.default_rng(2)
-    X = rng.normal(size=(40, 12))
-    y = X[:, 0] + np.exp(2 * rng.normal(size=40))  # a few large values rule squares
-    ridge = default_models()["ridge"].fit(X, y)
-
-    def left_out(power):
-        errors = {
-            penalty: np.mean([abs(told(penalty, row) - y[row]) ** power for row in range(len(y))])
-            for penalty in ridge.alphas
-        }
-        return min(errors, key=errors.get)
-
-    def told(penalty, row):
-        others = np.arange(len(y)) != row
-        return Ridge(penalty).fit(X[others], y[others]).predict(X[[row]])[0]
-
-    assert ridge.alpha_ == left_out(1) != left_out(2)
-
-
 def test_plans_follow_the_number_of_labels():
     assert isinstance(plan_for(46), RepeatedFolds)
     assert isinstance(plan_for(1000, seed=3), LabelBudgets)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.preprocessing import PowerTransformer
+
+from crystalmax.ridge import PowerRidge
+
+PENALTIES = np.logspace(-2, 5, 15)
+
+
+def planted(seed, n_rows=60):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, 6))
+    return X, X[:, 0] + 0.3 * rng.normal(size=n_rows)
+
+
+def left_out(X, y):
+    """Predictions for each row by the others, for each penalty."""
+    others = ~np.eye(len(y), dtype=bool)
+    return {
+        penalty: np.array([Ridge(penalty).fit(X[o], y[o]).predict(X[[row]])[0] for row, o in enumerate(others)])
+        for penalty in PENALTIES
+    }
+
+
+def best(told, y):
+    errors = {penalty: np.abs(each - y).mean() for penalty, each in told.items()}
+    return min(errors, key=errors.get), min(errors.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bend", [lambda y: y, np.exp, lambda y: np.exp(3 * y)])
+def test_scale_and_penalty_are_those_of_a_loop_over_labels_left_out(bend, seed):
+    X, y = planted(seed)
+    y = bend(y)
+    scale = PowerTransformer()
+    scaled = scale.fit_transform(y[:, None])[:, 0]
+    back = {
+        penalty: scale.inverse_transform(np.clip(told, scaled.min(), scaled.max())[:, None])[:, 0]
+        for penalty, told in left_out(X, scaled).items()
+    }
+    plain, powers = best(left_out(X, y), y), best(back, y)
+    model = PowerRidge().fit(X, y)
+    assert (model.scale_ is None) == (plain[1] <= powers[1])
+    penalty, error = min(plain, powers, key=lambda each: each[1])
+    assert model.ridge_.alpha_ == penalty
+    assert -model.ridge_.best_score_ == pytest.approx(error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_skewed_labels_are_told_far_better_than_by_plain_ridge(seed):
+    X, y = planted(seed, 400)
+    y = np.exp(y)
+
+    def error(model):
+        return np.abs(model.fit(X[:200], y[:200]).predict(X[200:]) - y[200:]).mean()
+
+    assert error(PowerRidge()) < 0.7 * error(RidgeCV(PENALTIES))
+
+
+def test_labels_on_a_line_are_told():
+    X, y = planted(1, 400)
+    model = PowerRidge().fit(X, y)
+    slope = np.linalg.lstsq(X, y, rcond=None)[0]
+    assert np.allclose(model.predict(X), X @ slope, atol=0.2)
+
+
+def test_equal_labels_are_what_is_predicted():
+    X, _ = planted(2)
+    assert np.allclose(PowerRidge().fit(X, np.full(len(X), 3.5)).predict(X + 1), 3.5)
+
+
+def test_nothing_is_predicted_beyond_the_labels_where_these_are_skewed():
+    X, y = planted(3)
+    y = np.exp(3 * y)
+    model = PowerRidge().fit(X, y)
+    told = model.predict(100 * X)
+    assert model.scale_ is not None
+    assert np.isfinite(told).all()
+    assert told.max() <= y.max() * (1 + 1e-9)
+
+
+def test_it_can_be_cloned_and_fitted_again():
+    X, y = planted(4)
+    model = PowerRidge().fit(X, np.exp(3 * y))
+    assert np.array_equal(clone(model).fit(X, y).predict(X), PowerRidge().fit(X, y).predict(X))
+    assert np.array_equal(model.fit(X, y).predict(X), PowerRidge().fit(X, y).predict(X))
