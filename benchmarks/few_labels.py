@@ -13,7 +13,7 @@ ours, and two for all others.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from threadpoolctl import threadpool_limits
 from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw, FeatureSet, default_models, evaluate
+from crystalmax.evaluation import Draw, FeatureSet, Plan, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.study.vectors import files_by_name
@@ -114,11 +114,8 @@ def main() -> None:
         rivals |= plain(crystals) if "rivals" in options.measure else {}
         measured = {}
         if rivals:
-            sets = {name: FeatureSet(numbers, "baseline") for name, numbers in rivals.items()}
             models = {name: MODELS[name] for name in options.models}
-            scores = evaluate(sets, y, models=models, plan=plan, groups=groups, n_jobs=options.jobs).table
-            middle = scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median()
-            measured["rivals"] = middle.unstack()
+            measured["rivals"] = errors_of_rivals(rivals, models, y, plan, groups, options.jobs)
         for part, measure in (("ours", ours), ("intervals of others", others)):
             if part in options.measure:
                 measured[part] = summary(measure(crystals, y, draws, options.jobs))
@@ -165,6 +162,20 @@ def plain(crystals: Sequence[Crystal]) -> dict[str, np.ndarray]:
         "structure statistics": structure,
         "composition and structure statistics": np.concatenate([composition, structure], axis=1),
     }
+
+
+def errors_of_rivals(
+    rivals: Mapping[str, np.ndarray],
+    models: Mapping[str, BaseEstimator],
+    y: np.ndarray,
+    plan: Plan,
+    groups: np.ndarray,
+    jobs: int,
+) -> pd.DataFrame:
+    """Medians over draws: a row for each number of labels and rival, a column for each model."""
+    sets = {name: FeatureSet(numbers, "baseline") for name, numbers in rivals.items()}
+    scores = evaluate(sets, y, models=models, plan=plan, groups=groups, n_jobs=jobs).table
+    return scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median().unstack()
 
 
 def ours(crystals: Sequence[Crystal], y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
