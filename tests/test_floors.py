@@ -14,7 +14,7 @@ ROOT = Path(crystalmax.__file__).parent
 MOST_FLOORS = 12  # 10 for what featurises, learns and judges; the study stands on top
 MOST_LINES_A_FILE = 400
 # 6,000 held what featurises, learns and judges; the study, more networks and objectives, electrons, springs on top.
-MOST_LINES = 16_150
+MOST_LINES = 16_250
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {
@@ -30,6 +30,7 @@ OWNERS = {
         "small_data.py",
         "plots.py",
         "probe.py",
+        "quantile_models.py",
         "ridge.py",
         "study/material.py",
         "study/matbench.py",

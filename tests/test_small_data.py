@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from crystalmax import SmallDataRegressor
-from crystalmax.small_data import ANEW, LEVELS, MASSES, Forest, Member, Process, _ends, _parts, mixture
+from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
+from crystalmax.small_data import ANEW, MASSES, SHARPNESS, STEPS, _ends, _parts, _shares
 
 MIDDLE = len(LEVELS) // 2
 
@@ -78,9 +79,21 @@ def test_quantiles_of_the_forest_are_those_of_labels_in_the_same_leaves():
         np.testing.assert_allclose(found[row], expected)
 
 
+def test_a_forest_may_split_by_transformed_labels_and_tells_labels_as_they_are():
+    (X, y), (unseen, _) = steps(60), steps(9, seed=1)
+    y = np.exp(3 * y)
+    plain, transformed = (Forest.fit(X, y, 7, 3, how) for how in (None, PowerTransformer()))
+    normal = PowerTransformer().fit_transform(y[:, None])[:, 0]
+    same = Forest.fit(X, normal, 7, 3)
+    ranks = {float(value): float(label) for value, label in zip(normal, y, strict=True)}
+    expected = [[ranks[float(value)] for value in row] for row in same.quantiles(unseen)]
+    np.testing.assert_array_equal(transformed.quantiles(unseen), expected)
+    assert (transformed.quantiles(unseen) != plain.quantiles(unseen)).any()
+
+
 def test_a_process_leaves_labels_out_as_if_it_had_never_seen_them():
     X, y = smooth(40)
-    process = Process.fit(X, y, np.arange(40), (4,))
+    process = Process.fit(X, y, (4,))
     parts = [np.arange(0, 40, 3), np.arange(1, 40, 3), np.arange(2, 40, 3)]
     found = process.left_out(parts)
     for held in parts:
@@ -97,13 +110,89 @@ def test_a_process_leaves_labels_out_as_if_it_had_never_seen_them():
 def test_transformed_labels_come_back_in_their_units_and_stay_among_the_labels():
     X, y = smooth(60)
     y = np.exp(2 * y)
-    process = Process.fit(X, y, np.arange(60), (4,), PowerTransformer())
+    process = Process.fit(X, y, (4,), PowerTransformer())
     found = process.quantiles(np.concatenate([X, 100 * X]))
     assert np.isfinite(found).all()
     assert (np.diff(found, axis=1) >= 0).all()
     assert np.abs(found[:60, MIDDLE] - y).mean() < 0.5 * np.abs(np.median(y) - y).mean()
     assert found.min() >= y.min() * 0.999
     assert found.max() <= y.max() * 1.001
+
+
+@pytest.mark.parametrize("value", [0.0, 1.7, 9.0])
+def test_a_hurdle_weighs_the_value_of_many_with_its_probability(value):
+    X, y = steps(70)
+    y = np.where(y == 0, value, y)
+    hurdle = Hurdle.fit(X, y, value, (4,))
+    mean, deviation = hurdle.other.process.predict(np.clip(hurdle.other.scaler.transform(X), -4, 4), return_std=True)
+    signs = np.where(y == value, -1, 1)
+    probability = norm.cdf((signs.mean() + signs.std() * mean) / (signs.std() * deviation))
+    others = hurdle.others.quantiles(X)
+    low, high = value if value <= y.min() else -np.inf, value if value >= y.max() else np.inf
+    for row, found in enumerate(hurdle.quantiles(X)):
+        points = [value, *np.clip(others[row], low, high)]
+        weights = [1 - probability[row], *[probability[row] / len(LEVELS)] * len(LEVELS)]
+        assert found.tolist() == [weighted_quantile(points, weights, level) for level in LEVELS]
+
+
+@pytest.mark.parametrize("scale", [lambda y: y, lambda y: np.exp(4 * y)])
+def test_a_hurdle_learns_other_labels_on_the_scale_that_tells_them_better(scale):
+    X, y = smooth(60)
+    y = np.where(X[:, 3] > 0, 0.0, 100 + scale(y))
+    hurdle, other = Hurdle.fit(X, y, 0.0, (4,)), y != 0
+    errors = []
+    for transform in (None, PowerTransformer()):
+        known = Process.fit(X[other], y[other], (4,), transform)
+        each = [np.array([n]) for n in range(other.sum())]
+        errors.append(np.abs(known.left_out(each)[:, MIDDLE] - y[other]).mean())
+    assert (hurdle.others.transform is not None) == (errors[1] < errors[0])
+
+
+def test_a_hurdle_with_the_same_hyperparameters_and_labels_is_the_same():
+    X, y = steps(70)
+    hurdle = Hurdle.fit(X, y, 0.0, (4,))
+    again = hurdle.again(X, y)
+    np.testing.assert_allclose(again.quantiles(X), hurdle.quantiles(X), atol=1e-9)
+    fewer = hurdle.again(X[:50], y[:50])
+    assert fewer.other.process.kernel_ == hurdle.other.process.kernel_
+    assert len(fewer.others.process.y_train_) == (y[:50] != 0).sum()
+
+
+def test_a_value_of_many_is_one_that_enough_labels_have_and_enough_have_not():
+    def found(n_equal, n_others, parts):
+        return value_of_many(np.concatenate([np.zeros(n_equal), 1.0 + np.arange(n_others)]), parts)
+
+    assert found(12, 38, [np.arange(2), np.arange(2, 5)]) == 0.0
+    assert found(12, 38, [np.arange(2), np.arange(2, 10)]) is None  # two are left of it, fewer than 5
+    assert found(40, 8, [np.arange(40, 44)]) is None  # four others are left
+    assert found(9, 91, [np.arange(0, 1)]) is None  # fewer than a tenth
+    assert found(91, 9, [np.arange(0, 1)]) is None
+    assert value_of_many(np.arange(30.0), [np.arange(5)]) is None
+
+
+def test_where_many_labels_are_one_value_a_hurdle_takes_a_share():
+    X, y = steps(160)
+    regressor = SmallDataRegressor(10).fit(X, y)
+    assert isinstance(regressor.members_[-1], Hurdle)
+    assert len(regressor.members_) == len(regressor.shares_) == len(regressor.left_out_) == 5
+    for held in _parts(np.arange(160), int(np.random.default_rng(0).integers(2**31))):
+        kept = np.setdiff1d(np.arange(160), held)
+        expected = regressor.members_[-1].again(X[kept], y[kept]).quantiles(X[held])
+        np.testing.assert_array_equal(regressor.left_out_[-1][held], expected)
+
+
+def test_mixtures_count_by_a_power_of_their_errors():
+    rng = np.random.default_rng(0)
+    y, told = rng.normal(size=30), [np.sort(rng.normal(size=(30, len(LEVELS))), axis=1) for _ in range(2)]
+    expected, total = np.zeros(2), 0.0
+    for first in range(STEPS + 1):
+        shares = (first / STEPS, 1 - first / STEPS)
+        weight = np.abs(mixture(told, shares, [0.5])[:, 0] - y).mean() ** -SHARPNESS
+        expected, total = expected + weight * np.array(shares), total + weight
+    np.testing.assert_allclose(_shares(told, y), expected / total)
+    right = np.repeat(y[:, None], len(LEVELS), axis=1)
+    assert _shares([right, told[0]], y)[0] > 0.5
+    np.testing.assert_allclose(_shares([right, right], y), 0.5)
 
 
 def errors_of(regressor, function, n_labels=80):
@@ -114,11 +203,11 @@ def errors_of(regressor, function, n_labels=80):
 def test_the_labels_choose_the_member_that_suits_them():
     (X, y), (A, b) = smooth(80), steps(80)
     of_smooth, of_steps = SmallDataRegressor(50).fit(X, y), SmallDataRegressor(50).fit(A, b)
-    assert of_smooth.shares_[0] <= 0.25
-    assert of_steps.shares_[0] >= 0.5
-    for regressor in (of_smooth, of_steps):
-        assert sum(regressor.shares_) == 1
-        assert len(regressor.members_) == len(regressor.shares_) == 3
+    assert sum(of_smooth.shares_[2:]) > 0.7
+    assert sum(of_steps.shares_[:2]) > sum(of_steps.shares_[2:4])
+    for regressor, members in ((of_smooth, 4), (of_steps, 5)):
+        assert sum(regressor.shares_) == pytest.approx(1)
+        assert len(regressor.members_) == len(regressor.shares_) == members
         assert all(isinstance(member, Member) for member in regressor.members_)
 
 
@@ -163,7 +252,12 @@ def test_intervals_of_few_trees_hold_no_more_than_was_asked_for():
     for coverage in (0.5, 0.7, 0.9):
         X, y = smooth(200)
         regressor = SmallDataRegressor(8).fit(X, y)
-        regressor.shares_ = (1.0, 0.0, 0.0)  # four trees for labels left out: five quantiles, and jumps between them
+        regressor.shares_ = (
+            1.0,
+            0.0,
+            0.0,
+            0.0,
+        )  # four trees for labels left out: five quantiles, and jumps between them
         low, high = np.split(mixture(regressor.left_out_, regressor.shares_, _ends(MASSES)), 2, axis=1)
         inside = ((low <= y[:, None]) & (y[:, None] <= high)).mean(axis=0)
         assert np.diff(inside).max() > 0.1
@@ -188,8 +282,8 @@ def test_hyperparameters_are_found_without_the_labels_left_out_where_labels_are_
     regressor = SmallDataRegressor(4).fit(X, y)
     parts = _parts(np.arange(labels), int(np.random.default_rng(0).integers(2**31)))
     held, kept = parts[0], np.setdiff1d(np.arange(labels), parts[0])
-    alone = Process.fit(X[kept], y[kept], np.arange(len(kept)), (4,)).quantiles(X[held])
-    assert np.allclose(regressor.left_out_[1][held], alone) == (labels <= ANEW)
+    alone = Process.fit(X[kept], y[kept], (4,)).quantiles(X[held])
+    assert np.allclose(regressor.left_out_[2][held], alone) == (labels <= ANEW)
 
 
 def test_intervals_reach_beyond_all_quantiles_where_that_is_asked_for():
@@ -227,11 +321,11 @@ def test_intervals_widen_with_coverage_and_where_labels_are_far():
 
 def test_neither_scale_of_columns_nor_order_of_rows_matters_to_the_processes():
     X, y = smooth(50)
-    plain = Process.fit(X, y, np.arange(50), (4,)).quantiles(X)
-    scaled = Process.fit(X * [7, 0.2, 30, 1] + 5, y, np.arange(50), (4,)).quantiles(X * [7, 0.2, 30, 1] + 5)
+    plain = Process.fit(X, y, (4,)).quantiles(X)
+    scaled = Process.fit(X * [7, 0.2, 30, 1] + 5, y, (4,)).quantiles(X * [7, 0.2, 30, 1] + 5)
     np.testing.assert_allclose(plain, scaled, rtol=1e-3, atol=1e-3)
     order = np.random.default_rng(0).permutation(50)
-    other = Process.fit(X[order], y[order], np.arange(50), (4,)).quantiles(X)
+    other = Process.fit(X[order], y[order], (4,)).quantiles(X)
     np.testing.assert_allclose(other, plain, rtol=1e-3, atol=1e-3)
 
 

@@ -1,0 +1,275 @@
+"""Models that say a distribution of each value they predict, which is kept as its quantiles at `LEVELS`."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.linalg import cho_solve
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
+from sklearn.preprocessing import PowerTransformer, StandardScaler
+
+from crystalmax.kernels import BlockMatern, most_likely
+
+LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
+"""Probabilities at which models say their quantiles; the middle one is the median."""
+
+FEW = 300
+"""So many labels at most decide the hyperparameters of a kernel, whose search costs the cube of their number."""
+
+FARTHEST = 4.0
+"""Deviations from the mean at which a column is cut off before a Gaussian process sees it."""
+
+MANY = 0.1
+"""Share of the labels that have one value, from which on it is a value of its own kind; as many must have others."""
+
+LEAST = 5
+"""So many labels at least must have it, and so many another."""
+
+Columns = Float[np.ndarray, "rows columns"]
+Labels = Float[np.ndarray, " labels"]
+Parts = Sequence[Int[np.ndarray, " _"]]
+Quantiles = Float[np.ndarray, "_ levels"]
+
+
+@runtime_checkable
+class Member(Protocol):
+    """A fitted model that predicts distributions."""
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles of the distribution of each row at `LEVELS`."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A forest whose leaves say which labels a row resembles, and how much (Meinshausen 2006).
+
+    Attributes:
+        forest: The trees.
+        ascending: The labels.
+        leaf_of_label: The leaf of each tree that holds the label.
+    """
+
+    forest: ExtraTreesRegressor
+    ascending: Labels
+    leaf_of_label: Int[np.ndarray, "labels trees"]
+
+    @classmethod
+    def fit(cls, X: Columns, y: Labels, trees: int, seed: int, transform: PowerTransformer | None = None) -> "Forest":
+        """Grow trees until each leaf holds one value, by squares of labels as they are or transformed."""
+        order = np.argsort(y, kind="stable")
+        forest = ExtraTreesRegressor(trees, max_features=1 / 3, n_jobs=1, random_state=seed)
+        forest.fit(X[order], _transformed(transform, y)[1][order])
+        return cls(forest, y[order], forest.apply(X[order]))
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of the labels that share a leaf with each row, weighted by how often they do."""
+        weights = np.zeros((len(X), len(self.ascending)))
+        for leaf, leaf_of_label in zip(self.forest.apply(X).T, self.leaf_of_label.T, strict=True):
+            together = leaf[:, None] == leaf_of_label
+            weights += together / together.sum(axis=1, keepdims=True)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return _quantiles(np.broadcast_to(self.ascending, weights.shape), weights, LEVELS)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A Gaussian process on scaled columns and labels, with a Matern kernel over blocks of columns.
+
+    Attributes:
+        scaler: Of the columns.
+        process: On labels of mean 0 and deviation 1.
+        transform: Made the labels normal before that, if it was wanted.
+        middle: Mean of the labels, after the transform.
+        spread: Their deviation.
+    """
+
+    scaler: StandardScaler
+    process: GaussianProcessRegressor
+    transform: PowerTransformer | None
+    middle: float
+    spread: float
+
+    @classmethod
+    def fit(
+        cls,
+        X: Columns,
+        y: Labels,
+        blocks: Sequence[int],
+        transform: PowerTransformer | None = None,
+        *,
+        seed: int = 0,
+        known: Kernel | None = None,
+    ) -> "Process":
+        """Find hyperparameters by the likelihood of `FEW` of the labels unless they are known; condition on all."""
+        scaler = StandardScaler().fit(X)
+        inputs = _scaled(scaler, X)
+        transform, labels = _transformed(transform, y)
+        middle, spread = float(labels.mean()), float(labels.std()) or 1.0
+        labels = (labels - middle) / spread
+        found = cls._searched(inputs, labels, blocks, seed) if known is None else known
+        process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
+        return cls(scaler, process, transform, middle, spread)
+
+    @staticmethod
+    def _searched(inputs: Columns, labels: Labels, blocks: Sequence[int], seed: int) -> Kernel:
+        few = np.random.default_rng(seed).permutation(len(labels))[:FEW]
+        # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
+        matern = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
+        kernel = ConstantKernel() * matern + WhiteKernel(0.1)
+        search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
+            return GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=search).fit(inputs[few], labels[few]).kernel_
+
+    def again(self, X: Columns, y: Labels) -> "Process":
+        """Other labels with the same hyperparameters."""
+        return Process.fit(X, y, (), self.transform, known=self.process.kernel_)
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of a measurement at each row, noise included."""
+        return self._said(*self.process.predict(_scaled(self.scaler, X), return_std=True))
+
+    def above(self, X: Columns, value: float) -> Float[np.ndarray, " rows"]:
+        """Probability that a measurement at each row is above a value; labels were learnt as they are."""
+        mean, deviation = self.process.predict(_scaled(self.scaler, X), return_std=True)
+        away = self.middle + self.spread * mean - value
+        found: Float[np.ndarray, " rows"] = norm.cdf(away / (self.spread * deviation))
+        return found
+
+    def left_out(self, parts: Parts) -> Quantiles:
+        """What the process would say of each label without its part, in closed form.
+
+        After Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 5.12, for parts, not single labels.
+        """
+        labels = self.process.y_train_
+        precision = cho_solve((self.process.L_, True), np.eye(len(labels)))
+        mean, variance = np.empty_like(labels), np.empty_like(labels)
+        for held in parts:
+            covariance = np.linalg.inv(precision[np.ix_(held, held)])
+            mean[held] = labels[held] - covariance @ (precision[held] @ labels)
+            variance[held] = np.diag(covariance)
+        return self._said(mean, np.sqrt(variance))
+
+    def _said(self, mean: Float[np.ndarray, " rows"], deviation: Float[np.ndarray, " rows"]) -> Quantiles:
+        """From normal distributions of scaled labels to quantiles in units of the labels."""
+        values = mean[:, None] + deviation[:, None] * norm.ppf(LEVELS)
+        if self.transform is None:
+            plain: Quantiles = self.middle + self.spread * values
+            return plain
+        # Beyond the labels, the inverse of a power transform grows without bound, or ends.
+        inside = np.clip(values, self.process.y_train_.min(), self.process.y_train_.max())
+        units = (self.middle + self.spread * inside).reshape(-1, 1)
+        found: Quantiles = self.transform.inverse_transform(units).reshape(values.shape)
+        return found
+
+
+@dataclass(frozen=True)
+class Hurdle:
+    """Whether a label is the one value that many have, such as the gap of metals, and what it is otherwise.
+
+    After Cragg (1971), DOI 10.2307/1909582, with a Gaussian process for each of the two questions. The second is asked
+    of labels as they are, or transformed, whichever tells each of them better from the others.
+
+    Attributes:
+        value: That many labels have.
+        other: A process on -1 where a label has it, and 1 where it has another.
+        others: A process on labels that have others.
+        bounds: That is where labels end, if the value is the least or the greatest of them.
+    """
+
+    value: float
+    other: Process
+    others: Process
+    bounds: tuple[float, float]
+
+    @classmethod
+    def fit(cls, X: Columns, y: Labels, value: float, blocks: Sequence[int], *, seed: int = 0) -> "Hurdle":
+        """Two labels at least have other values."""
+        other = y != value
+        each = np.split(np.arange(other.sum()), other.sum())
+        found = [Process.fit(X[other], y[other], blocks, how, seed=seed) for how in (None, PowerTransformer())]
+        told = [process.left_out(each)[:, len(LEVELS) // 2] for process in found]
+        best = int(np.argmin([np.abs(median - y[other]).mean() for median in told]))
+        bounds = value if value <= y.min() else -np.inf, value if value >= y.max() else np.inf
+        return cls(value, Process.fit(X, _signs(other), blocks, seed=seed), found[best], bounds)
+
+    def again(self, X: Columns, y: Labels) -> "Hurdle":
+        """Other labels with the same hyperparameters."""
+        other = y != self.value
+        return replace(self, other=self.other.again(X, _signs(other)), others=self.others.again(X[other], y[other]))
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of the value, weighted by its probability, beside the distribution of others."""
+        other = self.other.above(X, 0.0)[:, None]
+        values = np.insert(np.clip(self.others.quantiles(X), *self.bounds), 0, self.value, axis=1)
+        weights = np.concatenate([1 - other, np.broadcast_to(other / len(LEVELS), (len(X), len(LEVELS)))], axis=1)
+        order = np.argsort(values, axis=1, kind="stable")
+        return _quantiles(np.take_along_axis(values, order, axis=1), np.take_along_axis(weights, order, axis=1), LEVELS)
+
+
+def value_of_many(y: Labels, parts: Parts) -> float | None:
+    """The value that most labels share, if enough of them have it, and enough another, whichever part is left out."""
+    values, counts = np.unique(y, return_counts=True)
+    has = y == values[counts.argmax()]
+    kept = [np.delete(has, held) for held in parts]
+    least = [min(each.sum(), (~each).sum()) - max(LEAST, MANY * len(each)) for each in kept]
+    return float(values[counts.argmax()]) if min(least) >= 0 else None
+
+
+def left_out(fit: Callable[[Columns, Labels], Member], X: Columns, y: Labels, parts: Parts) -> Quantiles:
+    """What a member says of each label that it was not fitted to."""
+    found = np.empty((len(y), len(LEVELS)))
+    for held in parts:
+        kept = np.setdiff1d(np.arange(len(y)), held)
+        found[held] = fit(X[kept], y[kept]).quantiles(X[held])
+    return found
+
+
+def mixture(
+    members: Sequence[Quantiles], shares: Sequence[float], levels: Sequence[float]
+) -> Float[np.ndarray, "rows asked"]:
+    """Quantiles at these levels of a mixture of distributions, each given by its quantiles at `LEVELS`."""
+    used = [(member, share) for member, share in zip(members, shares, strict=True) if share]
+    values = np.concatenate([member for member, _ in used], axis=1)
+    weights = np.repeat([share for _, share in used], len(LEVELS)) / len(LEVELS)
+    order = np.argsort(values, axis=1, kind="stable")
+    return _quantiles(np.take_along_axis(values, order, axis=1), weights[order], np.asarray(levels, dtype=float))
+
+
+def _quantiles(
+    values: Float[np.ndarray, "rows points"],
+    weights: Float[np.ndarray, "rows points"],
+    levels: Float[np.ndarray, " asked"],
+) -> Float[np.ndarray, "rows asked"]:
+    """Quantiles of weighted points, ascending in each row; weights of a row sum to 1."""
+    row = np.arange(len(values))[:, None]
+    reached = np.minimum(np.cumsum(weights, axis=1), 1)
+    reached[:, -1] = 1
+    # One search serves all rows: each has a stretch of its own on one line. Rounding must not skip a point.
+    place = np.searchsorted((reached + 2 * row).ravel(), (levels - 1e-9 + 2 * row).ravel())
+    return np.take_along_axis(values, place.reshape(len(values), -1) - row * values.shape[1], axis=1)
+
+
+def _signs(positive: Bool[np.ndarray, " labels"]) -> Labels:
+    return np.where(positive, 1.0, -1.0)
+
+
+def _transformed(transform: PowerTransformer | None, y: Labels) -> tuple[PowerTransformer | None, Labels]:
+    if transform is None:
+        return None, y
+    fitted = clone(transform)
+    return fitted, fitted.fit_transform(y[:, None])[:, 0]
+
+
+def _scaled(scaler: StandardScaler, X: Columns) -> Columns:
+    scaled: Columns = np.clip(scaler.transform(X), -FARTHEST, FARTHEST)
+    return scaled
