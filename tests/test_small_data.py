@@ -124,7 +124,9 @@ def test_a_hurdle_weighs_the_value_of_many_with_its_probability(value):
     X, y = steps(70)
     y = np.where(y == 0, value, y)
     hurdle = Hurdle.fit(X, y, value, (4,))
-    mean, deviation = hurdle.other.process.predict(np.clip(hurdle.other.scaler.transform(X), -4, 4), return_std=True)
+    mean, deviation = hurdle.differs.process.predict(
+        np.clip(hurdle.differs.scaler.transform(X), -4, 4), return_std=True
+    )
     signs = np.where(y == value, -1, 1)
     probability = norm.cdf((signs.mean() + signs.std() * mean) / (signs.std() * deviation))
     others = hurdle.others.quantiles(X)
@@ -154,7 +156,7 @@ def test_a_hurdle_with_the_same_hyperparameters_and_labels_is_the_same():
     again = hurdle.again(X, y)
     np.testing.assert_allclose(again.quantiles(X), hurdle.quantiles(X), atol=1e-9)
     fewer = hurdle.again(X[:50], y[:50])
-    assert fewer.other.process.kernel_ == hurdle.other.process.kernel_
+    assert fewer.differs.process.kernel_ == hurdle.differs.process.kernel_
     assert len(fewer.others.process.y_train_) == (y[:50] != 0).sum()
 
 

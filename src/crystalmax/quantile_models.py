@@ -174,44 +174,46 @@ class Process:
 
 @dataclass(frozen=True)
 class Hurdle:
-    """Whether a label is the one value that many have, such as the gap of metals, and what it is otherwise.
+    """Whether a label differs from the one value that many have, such as the gap of metals, and what it is then.
 
     After Cragg (1971), DOI 10.2307/1909582, with a Gaussian process for each of the two questions. The second is asked
     of labels as they are, or transformed, whichever tells each of them better from the others.
 
     Attributes:
         value: That many labels have.
-        other: A process on -1 where a label has it, and 1 where it has another.
-        others: A process on labels that have others.
-        bounds: That is where labels end, if the value is the least or the greatest of them.
+        differs: A process on 1 where a label has another, and -1 where it has this one.
+        others: A process on the labels that have others.
+        bounds: Between which labels lie: the value, if it is the least or the greatest of them, else infinite.
     """
 
     value: float
-    other: Process
+    differs: Process
     others: Process
     bounds: tuple[float, float]
 
     @classmethod
     def fit(cls, X: Columns, y: Labels, value: float, blocks: Sequence[int], *, seed: int = 0) -> "Hurdle":
         """Two labels at least have other values."""
-        other = y != value
-        each = np.split(np.arange(other.sum()), other.sum())
-        found = [Process.fit(X[other], y[other], blocks, how, seed=seed) for how in (None, PowerTransformer())]
-        told = [process.left_out(each)[:, len(LEVELS) // 2] for process in found]
-        best = int(np.argmin([np.abs(median - y[other]).mean() for median in told]))
+        differs = y != value
+        columns, others = X[differs], y[differs]
+        found = [Process.fit(columns, others, blocks, how, seed=seed) for how in (None, PowerTransformer())]
+        each = np.arange(len(others))[:, None]
+        told = [process.left_out(list(each))[:, len(LEVELS) // 2] for process in found]
+        best = int(np.argmin([np.abs(median - others).mean() for median in told]))
         bounds = value if value <= y.min() else -np.inf, value if value >= y.max() else np.inf
-        return cls(value, Process.fit(X, _signs(other), blocks, seed=seed), found[best], bounds)
+        return cls(value, Process.fit(X, _signs(differs), blocks, seed=seed), found[best], bounds)
 
     def again(self, X: Columns, y: Labels) -> "Hurdle":
         """Other labels with the same hyperparameters."""
-        other = y != self.value
-        return replace(self, other=self.other.again(X, _signs(other)), others=self.others.again(X[other], y[other]))
+        differs = y != self.value
+        others = self.others.again(X[differs], y[differs])
+        return replace(self, differs=self.differs.again(X, _signs(differs)), others=others)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of the value, weighted by its probability, beside the distribution of others."""
-        other = self.other.above(X, 0.0)[:, None]
+        differs = self.differs.above(X, 0.0)[:, None]
         values = np.insert(np.clip(self.others.quantiles(X), *self.bounds), 0, self.value, axis=1)
-        weights = np.concatenate([1 - other, np.broadcast_to(other / len(LEVELS), (len(X), len(LEVELS)))], axis=1)
+        weights = np.concatenate([1 - differs, np.broadcast_to(differs / len(LEVELS), (len(X), len(LEVELS)))], axis=1)
         order = np.argsort(values, axis=1, kind="stable")
         return _quantiles(np.take_along_axis(values, order, axis=1), np.take_along_axis(weights, order, axis=1), LEVELS)
 
