@@ -29,7 +29,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
@@ -37,6 +37,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import Draw, FeatureSet, Plan, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.powers import Powers
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.study.vectors import files_by_name
 
@@ -58,19 +59,17 @@ class OnPowers(RegressorMixin, BaseEstimator):
         self.model, self.random_state = model, random_state
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "OnPowers":
-        """Find the scale (Yeo and Johnson, DOI 10.1093/biomet/87.4.954), and learn on it."""
+        """Find the scale, and learn on it."""
         self.model_ = clone(self.model)
         if "random_state" in self.model_.get_params():
             self.model_.set_params(random_state=self.random_state)
-        self.scale_ = PowerTransformer()
-        scaled = self.scale_.fit_transform(y[:, None]).ravel()
-        self.range_ = scaled.min(), scaled.max()
-        self.model_.fit(X, scaled)
+        self.powers_ = Powers.of(y)
+        self.model_.fit(X, self.powers_.there(y))
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """In the units of the labels."""
-        return self.scale_.inverse_transform(np.clip(self.model_.predict(X), *self.range_)[:, None]).ravel()
+        return self.powers_.back(self.model_.predict(X))
 
 
 MODELS = default_models() | {

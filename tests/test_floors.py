@@ -29,6 +29,7 @@ OWNERS = {
         "kernels.py",
         "small_data.py",
         "plots.py",
+        "powers.py",
         "probe.py",
         "quantile_models.py",
         "ridge.py",

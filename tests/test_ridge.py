@@ -54,7 +54,7 @@ def test_scale_and_penalty_are_those_of_a_loop_over_labels_left_out(bend, seed):
     }
     plain, powers = best(left_out(X, y), y), best(back, y)
     model = PowerRidge().fit(X, y)
-    assert (model.scale_ is None) == (plain[1] <= powers[1])
+    assert (model.powers_ is None) == (plain[1] <= powers[1])
     penalty, error = min(plain, powers, key=lambda each: each[1])
     assert model.ridge_.alpha_ == penalty
     assert -model.ridge_.best_score_ == pytest.approx(error)
@@ -88,6 +88,6 @@ def test_nothing_is_predicted_beyond_the_labels_where_these_are_skewed():
     y = np.exp(3 * y)
     model = PowerRidge().fit(X, y)
     told = model.predict(100 * X)
-    assert model.scale_ is not None
+    assert model.powers_ is not None
     assert np.isfinite(told).all()
     assert told.max() <= y.max() * (1 + 1e-9)

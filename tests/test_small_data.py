@@ -82,7 +82,7 @@ def test_quantiles_of_the_forest_are_those_of_labels_in_the_same_leaves():
 def test_a_forest_may_split_by_transformed_labels_and_tells_labels_as_they_are():
     (X, y), (unseen, _) = steps(60), steps(9, seed=1)
     y = np.exp(3 * y)
-    plain, transformed = (Forest.fit(X, y, 7, 3, how) for how in (None, PowerTransformer()))
+    plain, transformed = (Forest.fit(X, y, 7, 3, powers=powers) for powers in (False, True))
     normal = PowerTransformer().fit_transform(y[:, None])[:, 0]
     same = Forest.fit(X, normal, 7, 3)
     ranks = {float(value): float(label) for value, label in zip(normal, y, strict=True)}
@@ -110,7 +110,7 @@ def test_a_process_leaves_labels_out_as_if_it_had_never_seen_them():
 def test_transformed_labels_come_back_in_their_units_and_stay_among_the_labels():
     X, y = smooth(60)
     y = np.exp(2 * y)
-    process = Process.fit(X, y, (4,), PowerTransformer())
+    process = Process.fit(X, y, (4,), powers=True)
     found = process.quantiles(np.concatenate([X, 100 * X]))
     assert np.isfinite(found).all()
     assert (np.diff(found, axis=1) >= 0).all()
@@ -143,11 +143,11 @@ def test_a_hurdle_learns_other_labels_on_the_scale_that_tells_them_better(scale)
     y = np.where(X[:, 3] > 0, 0.0, 100 + scale(y))
     hurdle, other = Hurdle.fit(X, y, 0.0, (4,)), y != 0
     errors = []
-    for transform in (None, PowerTransformer()):
-        known = Process.fit(X[other], y[other], (4,), transform)
+    for powers in (False, True):
+        known = Process.fit(X[other], y[other], (4,), powers=powers)
         each = [np.array([n]) for n in range(other.sum())]
         errors.append(np.abs(known.left_out(each)[:, MIDDLE] - y[other]).mean())
-    assert (hurdle.others.transform is not None) == (errors[1] < errors[0])
+    assert (hurdle.others.powers is not None) == (errors[1] < errors[0])
 
 
 def test_a_hurdle_with_the_same_hyperparameters_and_labels_is_the_same():

@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import cho_solve
 from scipy.stats import norm
-from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
-from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from crystalmax.kernels import BlockMatern, most_likely
+from crystalmax.powers import Powers
 
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
 """Probabilities at which models say their quantiles; the middle one is the median."""
@@ -63,11 +63,11 @@ class Forest:
     leaf_of_label: Int[np.ndarray, "labels trees"]
 
     @classmethod
-    def fit(cls, X: Columns, y: Labels, trees: int, seed: int, transform: PowerTransformer | None = None) -> "Forest":
-        """Grow trees until each leaf holds one value, by squares of labels as they are or transformed."""
+    def fit(cls, X: Columns, y: Labels, trees: int, seed: int, *, powers: bool = False) -> "Forest":
+        """Grow trees until each leaf holds one value, by squares of labels as they are, or of their powers."""
         order = np.argsort(y, kind="stable")
         forest = ExtraTreesRegressor(trees, max_features=1 / 3, n_jobs=1, random_state=seed)
-        forest.fit(X[order], _transformed(transform, y)[1][order])
+        forest.fit(X[order], (Powers.of(y).there(y) if powers else y)[order])
         return cls(forest, y[order], forest.apply(X[order]))
 
     def quantiles(self, X: Columns) -> Quantiles:
@@ -87,14 +87,14 @@ class Process:
     Attributes:
         scaler: Of the columns.
         process: On labels of mean 0 and deviation 1.
-        transform: Made the labels normal before that, if it was wanted.
-        middle: Mean of the labels, after the transform.
+        powers: Made the labels normal before that, if it was wanted.
+        middle: Mean of the labels, on that scale.
         spread: Their deviation.
     """
 
     scaler: StandardScaler
     process: GaussianProcessRegressor
-    transform: PowerTransformer | None
+    powers: Powers | None
     middle: float
     spread: float
 
@@ -104,20 +104,21 @@ class Process:
         X: Columns,
         y: Labels,
         blocks: Sequence[int],
-        transform: PowerTransformer | None = None,
         *,
+        powers: bool = False,
         seed: int = 0,
         known: Kernel | None = None,
     ) -> "Process":
         """Find hyperparameters by the likelihood of `FEW` of the labels unless they are known; condition on all."""
         scaler = StandardScaler().fit(X)
         inputs = _scaled(scaler, X)
-        transform, labels = _transformed(transform, y)
+        scale = Powers.of(y) if powers else None
+        labels = scale.there(y) if scale else y
         middle, spread = float(labels.mean()), float(labels.std()) or 1.0
         labels = (labels - middle) / spread
         found = cls._searched(inputs, labels, blocks, seed) if known is None else known
         process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
-        return cls(scaler, process, transform, middle, spread)
+        return cls(scaler, process, scale, middle, spread)
 
     @staticmethod
     def _searched(inputs: Columns, labels: Labels, blocks: Sequence[int], seed: int) -> Kernel:
@@ -132,7 +133,7 @@ class Process:
 
     def again(self, X: Columns, y: Labels) -> "Process":
         """Other labels with the same hyperparameters."""
-        return Process.fit(X, y, (), self.transform, known=self.process.kernel_)
+        return Process.fit(X, y, (), powers=self.powers is not None, known=self.process.kernel_)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of a measurement at each row, noise included."""
@@ -161,15 +162,8 @@ class Process:
 
     def _said(self, mean: Float[np.ndarray, " rows"], deviation: Float[np.ndarray, " rows"]) -> Quantiles:
         """From normal distributions of scaled labels to quantiles in units of the labels."""
-        values = mean[:, None] + deviation[:, None] * norm.ppf(LEVELS)
-        if self.transform is None:
-            plain: Quantiles = self.middle + self.spread * values
-            return plain
-        # Beyond the labels, the inverse of a power transform grows without bound, or ends.
-        inside = np.clip(values, self.process.y_train_.min(), self.process.y_train_.max())
-        units = (self.middle + self.spread * inside).reshape(-1, 1)
-        found: Quantiles = self.transform.inverse_transform(units).reshape(values.shape)
-        return found
+        values: Quantiles = self.middle + self.spread * (mean[:, None] + deviation[:, None] * norm.ppf(LEVELS))
+        return self.powers.back(values) if self.powers else values
 
 
 @dataclass(frozen=True)
@@ -177,7 +171,7 @@ class Hurdle:
     """Whether a label differs from the one value that many have, such as the gap of metals, and what it is then.
 
     After Cragg (1971), DOI 10.2307/1909582, with a Gaussian process for each of the two questions. The second is asked
-    of labels as they are, or transformed, whichever tells each of them better from the others.
+    of labels as they are, or of their powers, whichever tells each of them better from the others.
 
     Attributes:
         value: That many labels have.
@@ -196,7 +190,7 @@ class Hurdle:
         """Two labels at least have other values."""
         differs = y != value
         columns, others = X[differs], y[differs]
-        found = [Process.fit(columns, others, blocks, how, seed=seed) for how in (None, PowerTransformer())]
+        found = [Process.fit(columns, others, blocks, powers=powers, seed=seed) for powers in (False, True)]
         each = np.arange(len(others))[:, None]
         told = [process.left_out(list(each))[:, len(LEVELS) // 2] for process in found]
         best = int(np.argmin([np.abs(median - others).mean() for median in told]))
@@ -263,13 +257,6 @@ def _quantiles(
 
 def _signs(positive: Bool[np.ndarray, " labels"]) -> Labels:
     return np.where(positive, 1.0, -1.0)
-
-
-def _transformed(transform: PowerTransformer | None, y: Labels) -> tuple[PowerTransformer | None, Labels]:
-    if transform is None:
-        return None, y
-    fitted = clone(transform)
-    return fitted, fitted.fit_transform(y[:, None])[:, 0]
 
 
 def _scaled(scaler: StandardScaler, X: Columns) -> Columns:
