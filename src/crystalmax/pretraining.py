@@ -19,6 +19,7 @@ from torch import nn
 from crystalmax import __version__, plots, probe, seen
 from crystalmax.checkpoint import SPEC, WEIGHTS, Model, load, read_spec, save
 from crystalmax.dataset import CrystalDataset, Dataset
+from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import Prepares
 from crystalmax.joined import order
@@ -144,7 +145,9 @@ def pretrain(
         raise
     if not first:
         return history
-    told = _told(objective.eval(), geometry, plan, data, split.valid, how, trusted)
+    begun, _ = untrained(plan, how.seed, trusted=trusted)
+    encoders = {"vectors": objective.eval().encoder, "untrained": begun.eval().encoder}
+    told = _told(encoders, geometry, data, split.valid, how.sites_per_batch)
     save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
     if not (run / seen.FILE).exists():  # a run that goes on has the same structures
         _list_seen(data, learnt, run)
@@ -220,23 +223,15 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
 
 
 def _told(
-    objective: Objective,
-    geometry: Geometry,
-    plan: Mapping[str, Any],
-    data: Dataset,
-    watched: Rows,
-    how: Training,
-    trusted: tuple[str, ...],
+    encoders: Mapping[str, Encoder], geometry: Geometry, data: Dataset, watched: Rows, sites_per_batch: int
 ) -> dict[str, float] | None:
-    """What vectors of many structures that were not learnt from tell, and those of the untrained network; if known."""
+    """What vectors of many structures that were not learnt from tell, those of the untrained network too; if known."""
     rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
     crystals = data.crystals(np.sort(rows))
     chosen = CrystalDataset.from_crystals(crystals)
-    begun, _ = untrained(plan, how.seed, trusted=trusted)
-    encoders = {"vectors": objective.encoder, "untrained": begun.eval().encoder}
-    vectors = {name: encode(each, geometry, chosen, how.sites_per_batch) for name, each in encoders.items()}
+    vectors = {name: encode(each, geometry, chosen, sites_per_batch) for name, each in encoders.items()}
     found = {name: round(probe.told(each, crystals), 3) for name, each in vectors.items()}
     if not np.isfinite([*found.values()]).all():
         return None
