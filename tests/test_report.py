@@ -67,6 +67,15 @@ def test_figures_are_drawn_without_global_state(scores):
     assert dict(mpl.rcParams) == before
 
 
+def test_curves_of_many_recipes_look_different(scores):
+    ours = scores.table[scores.table.kind == "pretrained"]
+    recipes = [ours.assign(features=f"recipe {n}") for n in range(7)]
+    panel = plots.learning_curves(pd.concat([scores.table, *recipes])).axes[0]
+    looks = [(line.get_color(), line.get_linestyle()) for line in panel.lines if line.get_marker() == "o"]
+    assert len(looks) > 8
+    assert len(set(looks)) == len(looks)
+
+
 def test_learning_curves_show_medians_and_average_the_twins(scores):
     panel = plots.learning_curves(scores.table).axes[0]
     texts = {text.get_text() for text in panel.texts}

@@ -6,7 +6,7 @@ with plain numbers are orange, plain numbers grey.
 """
 
 from io import StringIO
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,13 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Properties of the curve of each feature set, by name."""
     greys = cycle({"color": c, "linewidth": 1.4, "linestyle": d} for c, d in zip(GREYS, DASHES, strict=True))
     kinds = table.drop_duplicates("features").sort_values("features").set_index("features").kind
-    # Where several are judged at once, the first has the colour of its kind and the others take turns.
-    spare = {"pretrained": cycle((BLUE, GREEN, PURPLE)), "joint": cycle((ORANGE, YELLOW))}
+    # Where several are judged at once, the first has the colour of its kind, and the others take turns.
+    turns = {
+        kind: cycle({"linestyle": dash, "color": color} for dash, color in product(("-", "-.", ":"), colors))
+        for kind, colors in (("pretrained", (BLUE, GREEN, PURPLE)), ("joint", (ORANGE, YELLOW)))
+    }
     return {
-        str(name): LOOKS[kind] | ({"color": next(spare[kind])} if kind in spare else {})
-        if kind in LOOKS
-        else next(greys)
+        str(name): LOOKS[kind] | (next(turns[kind]) if kind in turns else {}) if kind in LOOKS else next(greys)
         for name, kind in kinds.items()
     }
 
