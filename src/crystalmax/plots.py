@@ -6,7 +6,7 @@ with plain numbers are orange, plain numbers grey.
 """
 
 from io import StringIO
-from itertools import cycle, product
+from itertools import cycle, product, repeat
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         for kind, colors in (("pretrained", (BLUE, GREEN, PURPLE)), ("joint", (ORANGE, YELLOW)))
     }
     return {
-        str(name): LOOKS[kind] | (next(turns[kind]) if kind in turns else {}) if kind in LOOKS else next(greys)
+        str(name): LOOKS[kind] | next(turns.get(kind, repeat({}))) if kind in LOOKS else next(greys)
         for name, kind in kinds.items()
     }
 

@@ -20,7 +20,8 @@ class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     """Ridge regression of labels as they are, or on the scale where they are closest to normal.
 
     The penalty and the scale are those with the least absolute errors, in units of the labels, where each label is left
-    out in turn: squares follow a few large values. Of skewed labels the second scale makes far less error.
+    out in turn: squares follow a few large values. Of skewed labels the second scale makes far less error; on
+    it nothing is predicted beyond the labels (see `Powers`).
 
     Attributes:
         ridge_: The regression, with its penalty as `alpha_`.

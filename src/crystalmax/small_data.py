@@ -100,9 +100,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
         parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
         blocks = tuple(self.blocks) or (X.shape[1],)
-        scales, value = (False, True), value_of_many(y, parts)
-        forests = [partial(Forest.fit, seed=seed, powers=scale) for scale in scales]
-        searches = [partial(Process.fit, blocks=blocks, powers=scale, seed=seed) for scale in scales]
+        value = value_of_many(y, parts)
+        forests = [partial(Forest.fit, seed=seed, powers=powers) for powers in (False, True)]
+        searches = [partial(Process.fit, blocks=blocks, powers=powers, seed=seed) for powers in (False, True)]
         hurdles = [] if value is None else [partial(Hurdle.fit, value=value, blocks=blocks, seed=seed)]
         processes, tied = [fit(X, y) for fit in searches], [fit(X, y) for fit in hurdles]
         self.members_: tuple[Member, ...] = (*(fit(X, y, trees=self.trees) for fit in forests), *processes, *tied)
