@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish, store
-from properties import PROPERTIES, TESTED, earlier, parser_of_properties, unseen, wanted
+from properties import PROPERTIES, TESTED, earlier, families, parser_of_properties, unseen, wanted
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -32,7 +32,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from crystalmax.baselines import composition_statistics, element_fractions, formula, structure_statistics
+from crystalmax.baselines import composition_statistics, element_fractions, structure_statistics
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import Draw, FeatureSet, Plan, default_models, evaluate
@@ -106,7 +106,7 @@ def main() -> None:
     for table, target, keep in wanted(options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])
-        groups = np.unique(list(map(formula, crystals)), return_inverse=True)[1]
+        groups = np.unique(families(crystals), return_inverse=True)[1]
         draws = plan.draws(groups)[::-1]  # those that take longest first
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
         rivals = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from machine import about, publish, store
-from properties import earlier, parser_of_properties, unseen, wanted
+from properties import earlier, families, parser_of_properties, unseen, wanted
 
 from crystalmax import CrystalRegressor
-from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import untrained
@@ -87,7 +86,7 @@ def error_of_median(crystals: list[Crystal], target: str, labels: int, trial: in
 
 def plan_of(crystals: list[Crystal], labels: int, trial: int) -> tuple[list[Crystal], list[Crystal]]:
     """Crystals whose labels a trial may see, and those that are tested in all."""
-    formulas = np.array([formula(crystal) for crystal in crystals])
+    formulas = np.array(families(crystals))
     names = np.unique(formulas)
     held = np.isin(formulas, np.random.default_rng(5).permutation(names)[: len(names) // 5])
     drawn = np.random.default_rng([9, trial]).permutation(np.flatnonzero(~held))[:labels]

@@ -12,9 +12,8 @@ import pandas as pd
 from few_labels import COVERAGE, Ours, errors_of_ours
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import earlier, parser_of_properties, unseen, wanted
+from properties import earlier, families, parser_of_properties, unseen, wanted
 
-from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import Draw, LabelBudgets
 from crystalmax.featurizer import CrystalFeaturizer
@@ -33,7 +32,7 @@ def main() -> None:
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         ours = Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)
         y = np.array([crystal.targets[target] for crystal in crystals])
-        groups = np.unique(list(map(formula, crystals)), return_inverse=True)[1]
+        groups = np.unique(families(crystals), return_inverse=True)[1]
         tasks = [delayed(errors_of_ours)(draw, "default", ours, y) for draw in draws(groups, options.draws)]
         scores = pd.DataFrame(Parallel(options.jobs)(tasks)).groupby("labels")
         found[f"{table}, {target}"] = [

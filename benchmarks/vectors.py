@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 from machine import about, publish
-from properties import TESTED, earlier, parser_of_properties, unseen, wanted
+from properties import TESTED, earlier, families, parser_of_properties, unseen, wanted
 
-from crystalmax.baselines import formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
@@ -48,7 +47,7 @@ def main() -> None:
         }
         ridge = {"ridge": default_models()["ridge"]}
         scores = evaluate(
-            features, values, models=ridge, plan=plan, groups=list(map(formula, crystals)), n_jobs=options.jobs
+            features, values, models=ridge, plan=plan, groups=families(crystals), n_jobs=options.jobs
         ).table
         errors = scores.groupby(["labels", "kind"]).mae.median().unstack()
         found[f"{table}, {target}"] = {
