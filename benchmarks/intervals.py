@@ -12,10 +12,9 @@ import pandas as pd
 from few_labels import COVERAGE, Ours, errors_of_ours
 from joblib import Parallel, delayed
 from machine import about, publish
-from properties import earlier, families, parser_of_properties, unseen, wanted
+from properties import draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
 
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw, LabelBudgets
 from crystalmax.featurizer import CrystalFeaturizer
 
 
@@ -26,14 +25,14 @@ def main() -> None:
     options = parser.parse_args()
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
-    featurizer = CrystalFeaturizer()
+    featurizer, plans = CrystalFeaturizer(), plans_of(options.draws, anew=True)
     for table, target, keep in wanted(options.targets):
         commits[target] = about()["commit"]
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         ours = Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)
         y = np.array([crystal.targets[target] for crystal in crystals])
         groups = np.unique(families(crystals), return_inverse=True)[1]
-        tasks = [delayed(errors_of_ours)(draw, "default", ours, y) for draw in draws(groups, options.draws)]
+        tasks = [delayed(errors_of_ours)(draw, "default", ours, y) for draw in draws_of(plans, groups)]
         scores = pd.DataFrame(Parallel(options.jobs)(tasks)).groupby("labels")
         found[f"{table}, {target}"] = [
             {
@@ -46,12 +45,6 @@ def main() -> None:
         ]
         print(target, *found[f"{table}, {target}"], sep="\n", flush=True)
     publish({**result, "draws": options.draws, "coverage": COVERAGE, **about()}, options.out)
-
-
-def draws(groups: np.ndarray, n_draws: int) -> list[Draw]:
-    """Draws with a test split each, the largest number of labels first."""
-    each = [LabelBudgets(n_draws=1, seed=100 + number).draws(groups) for number in range(n_draws)]
-    return sorted((draw for one in each for draw in one), key=lambda draw: -draw.labels)
 
 
 if __name__ == "__main__":

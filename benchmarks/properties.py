@@ -2,7 +2,8 @@
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from machine import go_on, parser_of
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
-from crystalmax.evaluation import LabelBudgets
+from crystalmax.evaluation import Draw, LabelBudgets
 from crystalmax.ingest import canonical_records
 
 sys.path.append(str(Path(__file__).parent.parent / "weights"))
@@ -40,6 +41,18 @@ BLIND = (
 """The same of properties that nothing was chosen on, neither a recipe nor a column nor a member of the regressor."""
 TESTED = LabelBudgets(seed=1)
 """The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
+
+
+def plans_of(n_draws: int, *, anew: bool) -> list[LabelBudgets]:
+    """`TESTED`, or where another fifth of the formulas is tested in each draw, a plan for each."""
+    if not anew:
+        return [replace(TESTED, n_draws=n_draws)]
+    return [LabelBudgets(n_draws=1, seed=100 + number) for number in range(n_draws)]
+
+
+def draws_of(plans: Sequence[LabelBudgets], groups: np.ndarray) -> list[Draw]:
+    """All draws of these plans, those that take longest first."""
+    return sorted((draw for plan in plans for draw in plan.draws(groups)), key=lambda draw: -draw.labels)
 
 
 def parser_of_properties(description: str | None, targets: Collection[str] = ()) -> ArgumentParser:
