@@ -217,6 +217,27 @@ def few_labels() -> str:
     return table(("error at 50 / 100 / 250 / 1,000 labels", *head, *ratios), rows)
 
 
+def blind(name: str) -> str:
+    """The default featuriser and regressor against plain rivals, and what intervals hold, a row for each property."""
+    (found,) = results(f"{name}.json").values()
+    rows = []
+    for target, budgets in found["properties"].items():
+        ours, statistics = ([row["ours"][each] for row in budgets.values()] for each in ("default", "statistics"))
+        plain, errors = _best_rivals(budgets, of_potentials=False), [row["mae"] for row in ours]
+        rows.append(
+            (
+                target.partition(", ")[2],
+                _errors(plain),
+                _errors(errors),
+                _ratios(errors, plain),
+                _ratios(errors, [row["mae"] for row in statistics]),
+                _joined(format(row["covered"], ".2f") for row in ours),
+            )
+        )
+    head = ("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours")
+    return table((*head, "to rival", "to statistics alone", "held by intervals of 90 %"), rows)
+
+
 def _best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
     """The least error that any rival of a kind makes with any model, for each number of labels."""
     return [
@@ -346,9 +367,9 @@ def large() -> str:
     return table(("", *(f"10^{len(str(size)) - 1}" for size in sizes)), rows)
 
 
-def vectors() -> str:
+def vectors(name: str = "vectors") -> str:
     """The weights that ship against untrained networks, a row for each property."""
-    (found,) = results("vectors.json").values()
+    (found,) = results(f"{name}.json").values()
     rows = []
     for name, row in found["properties"].items():
         columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
@@ -385,9 +406,9 @@ def rules() -> str:
     return table(*entries.rules(found))
 
 
-def starts() -> str:
+def starts(name: str = "fine_tuning") -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
-    (found,) = results("fine_tuning.json").values()
+    (found,) = results(f"{name}.json").values()
     rows = [
         (name.partition(", ")[2], labels, *errors, f"{row['ratio']:.2f}", f"{row['won']} of {row['trials']}")
         for name, budgets in found["properties"].items()
@@ -458,6 +479,10 @@ TABLES = {
     "few_labels": few_labels,
     "intervals": intervals,
     "rivals": rivals,
+    "blind": partial(blind, "few_labels_blind"),
+    "blind_anew": partial(blind, "few_labels_blind_anew"),
+    "blind_vectors": partial(vectors, "vectors_blind"),
+    "blind_starts": partial(starts, "fine_tuning_blind"),
     "blocks": blocks,
     "held": held,
     "searched": searched,

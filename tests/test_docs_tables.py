@@ -21,6 +21,7 @@ NAMES = {
         "starts",
     ),
     *("rivals", "held", "searched", "blocks", "large", "continued", "rules", "levers", "levers_at_length"),
+    *("blind", "blind_anew", "blind_vectors", "blind_starts"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 
