@@ -108,7 +108,7 @@ def main() -> None:
     for table, target, keep in wanted(options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])
-        groups = np.unique(families(crystals), return_inverse=True)[1]
+        groups = families(crystals)
         draws = draws_of(plans, groups)
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
         rivals = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
@@ -170,7 +170,7 @@ def errors_of_rivals(
     models: Mapping[str, BaseEstimator],
     y: np.ndarray,
     plans: Sequence[Plan],
-    groups: np.ndarray,
+    groups: Sequence[str],
     jobs: int,
 ) -> pd.DataFrame:
     """Medians over draws: a row for each number of labels and rival, a column for each model."""

@@ -50,8 +50,9 @@ def plans_of(n_draws: int, *, anew: bool) -> list[LabelBudgets]:
     return [LabelBudgets(n_draws=1, seed=100 + number) for number in range(n_draws)]
 
 
-def draws_of(plans: Sequence[LabelBudgets], groups: np.ndarray) -> list[Draw]:
-    """All draws of these plans, those that take longest first."""
+def draws_of(plans: Sequence[LabelBudgets], families: Sequence[str]) -> list[Draw]:
+    """All draws of these plans, those that take longest first; crystals of one family are tested together."""
+    groups = np.unique(families, return_inverse=True)[1]
     return sorted((draw for plan in plans for draw in plan.draws(groups)), key=lambda draw: -draw.labels)
 
 
@@ -100,6 +101,5 @@ def families(crystals: list[Crystal]) -> list[str]:
 
 def development(crystals: list[Crystal]) -> list[Crystal]:
     """Those that the benchmarks do not test."""
-    draws = TESTED.draws(np.unique(families(crystals), return_inverse=True)[1])
-    ((_, tested),) = draws[0].parts
+    ((_, tested),) = draws_of([TESTED], families(crystals))[0].parts
     return [crystals[row] for row in np.setdiff1d(np.arange(len(crystals)), tested).tolist()]

@@ -217,16 +217,16 @@ def few_labels() -> str:
     return table(("error at 50 / 100 / 250 / 1,000 labels", *head, *ratios), rows)
 
 
-def blind(name: str) -> str:
+def blind(file: str) -> str:
     """The default featuriser and regressor against plain rivals, and what intervals hold, a row for each property."""
-    (found,) = results(f"{name}.json").values()
+    (found,) = results(f"{file}.json").values()
     rows = []
-    for target, budgets in found["properties"].items():
+    for name, budgets in found["properties"].items():
         ours, statistics = ([row["ours"][each] for row in budgets.values()] for each in ("default", "statistics"))
         plain, errors = _best_rivals(budgets, of_potentials=False), [row["mae"] for row in ours]
         rows.append(
             (
-                target.partition(", ")[2],
+                name.partition(", ")[2],
                 _errors(plain),
                 _errors(errors),
                 _ratios(errors, plain),
@@ -367,9 +367,9 @@ def large() -> str:
     return table(("", *(f"10^{len(str(size)) - 1}" for size in sizes)), rows)
 
 
-def vectors(name: str = "vectors") -> str:
+def vectors(file: str = "vectors") -> str:
     """The weights that ship against untrained networks, a row for each property."""
-    (found,) = results(f"{name}.json").values()
+    (found,) = results(f"{file}.json").values()
     rows = []
     for name, row in found["properties"].items():
         columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
@@ -406,9 +406,9 @@ def rules() -> str:
     return table(*entries.rules(found))
 
 
-def starts(name: str = "fine_tuning") -> str:
+def starts(file: str = "fine_tuning") -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
-    (found,) = results(f"{name}.json").values()
+    (found,) = results(f"{file}.json").values()
     rows = [
         (name.partition(", ")[2], labels, *errors, f"{row['ratio']:.2f}", f"{row['won']} of {row['trials']}")
         for name, budgets in found["properties"].items()

@@ -9,11 +9,10 @@ five minutes on one core.
 """
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 from machine import about, publish
-from properties import TESTED, earlier, families, parser_of_properties, unseen, wanted
+from properties import earlier, families, parser_of_properties, plans_of, unseen, wanted
 
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, default_models, evaluate
@@ -32,7 +31,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     featurizer, seen = CrystalFeaturizer.from_pretrained(), Seen.load(SHIPPED)
     assert seen is not None  # the shipped weights carry their list
-    plan = replace(TESTED, n_draws=options.draws)
+    (plan,) = plans_of(options.draws, anew=False)
     result = earlier(options.out)
     found, commits = result["properties"], result["commits"]
     for table, target, keep in wanted(options.targets):
