@@ -67,7 +67,7 @@ def test_it_predicts_new_crystals_better_than_the_mean(fitted):
     assert error < 0.5 * np.abs(VALUES.mean() - truth).mean()
 
 
-def test_a_prediction_is_the_mean_over_the_copies_and_what_frozen_vectors_say_beside(fitted):
+def test_a_prediction_is_shared_by_the_copies_and_by_frozen_vectors_and_the_median_beside(fitted):
     made = fitted.objective_
     data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
     each = [predict(member, GEOMETRY, data) for member in made.networks.members]
@@ -76,14 +76,34 @@ def test_a_prediction_is_the_mean_over_the_copies_and_what_frozen_vectors_say_be
     vectors = encode(encoder(), GEOMETRY, data)
     rows = np.arange(len(CRYSTALS))
     beside = SmallDataRegressor().fit(vectors, VALUES, rows)
-    tuned = np.empty(len(CRYSTALS))
-    for member, (_, outside) in zip(made.networks.members, folds(), strict=True):
+    tuned, guessed = np.empty((2, len(CRYSTALS)))
+    for member, (inside, outside) in zip(made.networks.members, folds(), strict=True):
         tuned[outside] = predict(member, GEOMETRY, CrystalDataset.from_crystals(data.crystals(outside)))
-    of_copies, of_beside = (np.abs(told - VALUES).mean() for told in (tuned, beside.held_out_))
-    assert made.share == pytest.approx(2 * of_copies**-8 / (2 * of_copies**-8 + of_beside**-8))
-    expected = made.share * np.mean(each, axis=0) + (1 - made.share) * beside.predict(vectors)
+        guessed[outside] = np.median(VALUES[inside])
+    weights, total = np.zeros(3), 0.0
+    for share in product(range(5), repeat=3):
+        if sum(share) == 4:
+            left_out = (share[0] * tuned + share[1] * beside.held_out_ + share[2] * guessed) / 4
+            weight = np.abs(left_out - VALUES).mean() ** -30
+            weights, total = weights + weight * np.array(share) / 4, total + weight
+    of_copies, of_beside, of_median = weights / total
+    assert (made.share, made.of_median) == (pytest.approx(of_copies), pytest.approx(of_median))
+    expected = of_copies * np.mean(each, axis=0) + of_beside * beside.predict(vectors) + of_median * np.median(VALUES)
     np.testing.assert_allclose(fitted.predict(CRYSTALS), expected, rtol=1e-6)
-    np.testing.assert_allclose(fitted.held_out_, made.share * tuned + (1 - made.share) * beside.held_out_, rtol=1e-6)
+    told = of_copies * tuned + of_beside * beside.held_out_ + of_median * guessed
+    np.testing.assert_allclose(fitted.held_out_, told, rtol=1e-6)
+
+
+def test_the_median_of_the_labels_has_its_share(fitted):
+    data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])
+    blend = copy.deepcopy(fitted.objective_)
+    of_each = []
+    for blend.share, blend.of_median in ((1.0, 0.0), (0.0, 0.0), (0.2, 0.5)):
+        of_each.append(predict(blend, GEOMETRY, data))
+    of_copies, of_beside, of_all = of_each
+    assert len(VALUES) % 2 == 0  # so the median lies between two labels
+    expected = 0.2 * of_copies + 0.3 * of_beside + 0.5 * np.median(VALUES)
+    np.testing.assert_allclose(of_all, expected, rtol=1e-6)
 
 
 def test_of_many_labels_the_copies_stand_alone(monkeypatch):

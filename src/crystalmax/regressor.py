@@ -24,7 +24,7 @@ from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.shipped import SHIPPED
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.small_data import SmallDataRegressor, weighed_shares
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
 from crystalmax.vectors import encode
 
@@ -33,10 +33,6 @@ log = logging.getLogger(__name__)
 _TARGET = "target"
 _FEW = 3000
 """Labels at most for which frozen vectors help; their processes cost the cube of this."""
-_POWER = 8
-"""Of the errors on labels left out: nearly a choice where one errs far less, nearly a mean where both err alike."""
-_OF_NETWORKS = 2.0
-"""How much more the mean of all copies weighs than one with the same error: what it errs less is not known."""
 
 Predictions = Float[np.ndarray, " crystals"]
 
@@ -49,9 +45,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     to stop need not be chosen: the rate falls to nothing by the last epoch. The encoder is trained at a lower rate than
     the head, so that few labels do not undo what it has learnt (Howard and Ruder, DOI 10.18653/v1/P18-1031).
 
-    Beside the mean of the copies stands a `SmallDataRegressor` on vectors of the encoder as it started. Both weigh with
-    the inverse eighth power of their errors on labels left out, the mean of the copies twice. Of more than 3,000 labels
-    the networks learn enough, and stand alone.
+    Beside the mean of the copies stand a `SmallDataRegressor` on vectors of the encoder as it started, and the median
+    of the labels, which is hard to beat where structures tell little of them. What each counts is weighed as for the
+    members of that regressor, by labels left out. Of more than 3,000 labels the networks learn enough, and stand alone.
 
     Args:
         encoder: Where to start from; it is copied, not changed.
@@ -128,32 +124,44 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             return self
         groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]
         groups = groups if groups.max() + 1 >= least else rows
-        members, tuned = [], np.empty(len(data))
+        values, members, told = data.values(target), [], np.empty((2, len(data)))
         split = GroupKFold(self.folds, shuffle=True, random_state=self.seed).split(rows, groups=groups)
         for fold, (inside, outside) in enumerate(split):
             log.info("training without fold %d of %d", fold + 1, self.folds)
             members.append(self._train(data, target, inside, fold))
-            tuned[outside] = predict(members[-1], self.geometry, CrystalDataset.from_crystals(data.crystals(outside)))
-        self.objective_, self.held_out_ = Ensemble(members).eval(), tuned
+            unseen = CrystalDataset.from_crystals(data.crystals(outside))
+            told[0, outside] = predict(members[-1], self.geometry, unseen)
+            told[1, outside] = np.median(values[inside])
+        self.objective_, self.held_out_ = Ensemble(members).eval(), told[0]
         if len(data) <= _FEW:
-            self.objective_, self.held_out_ = self._beside(self.objective_, tuned, data, target, groups)
+            self.objective_, self.held_out_ = self._beside(self.objective_, told, data, values, groups)
         return self
 
     def _beside(
-        self, networks: Ensemble, tuned: Predictions, data: CrystalDataset, target: str, groups: Rows
+        self,
+        networks: Ensemble,
+        told: Float[np.ndarray, "2 labels"],
+        data: CrystalDataset,
+        values: Predictions,
+        groups: Rows,
     ) -> tuple[Blend, Predictions]:
-        """What predicts in the end, and what it says of labels left out."""
-        values = data.values(target)
+        """What predicts in the end, and what it says of labels left out, of which copies and medians have told."""
         vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
-        error = float(np.abs(tuned - values).mean())
-        weight, beside = _OF_NETWORKS * frozen.error_**_POWER, error**_POWER
-        share = weight / (weight + beside) if weight + beside else 0.5
-        blend = Blend(networks, copy.deepcopy(self.encoder), labels=len(values), share=share, seed=self.seed)
+        every = np.insert(told, 1, frozen.held_out_, axis=0)
+        shares = weighed_shares(len(every), lambda shares: shares @ every - values)
+        blend = Blend(
+            networks,
+            copy.deepcopy(self.encoder),
+            labels=len(values),
+            share=shares[0],
+            of_median=shares[2],
+            seed=self.seed,
+        )
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
         blend.regressor = frozen  # as it would be fitted again
-        return blend.eval(), share * tuned + (1 - share) * frozen.held_out_
+        return blend.eval(), shares @ every
 
     def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""

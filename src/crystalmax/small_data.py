@@ -4,7 +4,7 @@ Every member predicts a distribution, which is kept as its quantiles, so that a 
 points whatever they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
@@ -159,6 +159,23 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return np.concatenate([told[:, :1], low - margin, high + margin], axis=1)
 
 
+def weighed_shares(
+    members: int, miss: Callable[[tuple[float, ...]], Float[np.ndarray, " labels"]]
+) -> tuple[float, ...]:
+    """Shares of so many members: the mean of all in `STEPS`, weighted by the error of labels left out.
+
+    Args:
+        members: How many share.
+        miss: How far off, with these shares, the prediction of each label is that was left out.
+    """
+    steps = [each for each in product(range(STEPS + 1), repeat=members) if sum(each) == STEPS]
+    shares = [tuple(step / STEPS for step in each) for each in steps]
+    errors = np.array([np.abs(miss(each)).mean() for each in shares])
+    errors = np.maximum(errors, np.finfo(float).tiny)  # where all labels are equal
+    weights = (errors.min() / errors) ** SHARPNESS
+    return tuple((weights @ np.array(shares) / weights.sum()).tolist())
+
+
 def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
     n_groups = len(np.unique(groups))
     if n_groups < 2:
@@ -170,13 +187,8 @@ def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
 
 
 def _shares(told: Sequence[Quantiles], y: Labels) -> tuple[float, ...]:
-    """The mean of all shares, weighted by how near the median of the mixture comes to the labels."""
-    steps = [each for each in product(range(STEPS + 1), repeat=len(told)) if sum(each) == STEPS]
-    shares = [tuple(step / STEPS for step in each) for each in steps]
-    errors = np.array([np.abs(mixture(told, each, [0.5])[:, 0] - y).mean() for each in shares])
-    errors = np.maximum(errors, np.finfo(float).tiny)  # where all labels are equal
-    weights = (errors.min() / errors) ** SHARPNESS
-    return tuple((weights @ np.array(shares) / weights.sum()).tolist())
+    """By how near the median of the mixture comes to the labels."""
+    return weighed_shares(len(told), lambda shares: mixture(told, shares, [0.5])[:, 0] - y)
 
 
 def _between(

@@ -1,4 +1,4 @@
-"""Fine-tuned networks, and beside them a regressor on vectors that stayed as they were."""
+"""Fine-tuned networks, and beside them a regressor on vectors that stayed as they were, and a median."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 class Blend(Objective):
-    """Fine-tuned networks, and beside them a regressor for few labels on vectors of the encoder that they began with.
+    """Fine-tuned networks, a regressor for few labels on vectors of the encoder that they began with, and a median.
 
     Networks follow what the vector did not know; a forest and Gaussian processes on the vector are better at what is
-    not smooth, such as gaps, many of which are 0. The regressor is fitted when it is first asked, which takes seconds.
+    not smooth, such as gaps, many of which are 0; the median of the labels is hard to beat where structures tell little
+    of them. The regressor is fitted when it is first asked, which takes seconds.
 
     Args:
         networks: What was fine-tuned.
         start: The encoder that it began with.
         labels: How many the regressor is fitted to.
-        share: Of the networks in a prediction; the rest is the regressor's.
+        share: Of the networks in a prediction.
+        of_median: Of the median; the rest is the regressor's.
         seed: Of the regressor.
     """
 
@@ -35,9 +37,19 @@ class Blend(Objective):
     values: Float[Tensor, " labels"]
     groups: Int[Tensor, " labels"]
 
-    def __init__(self, networks: Ensemble, start: Encoder, *, labels: int, share: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self,
+        networks: Ensemble,
+        start: Encoder,
+        *,
+        labels: int,
+        share: float = 0.5,
+        of_median: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.networks, self.start, self.labels, self.share, self.seed = networks, start, labels, share, seed
+        self.networks, self.start, self.labels, self.seed = networks, start, labels, seed
+        self.share, self.of_median = share, of_median
         self.register_buffer("vectors", torch.zeros(labels, width_of(start)))
         self.register_buffer("values", torch.zeros(labels, dtype=torch.float64))
         self.register_buffer("groups", torch.zeros(labels, dtype=torch.int64))
@@ -59,7 +71,10 @@ class Blend(Objective):
         """Predictions in the units of the target."""
         of_networks = self.networks.predict(batch)
         beside = torch.from_numpy(self.regressor.predict(self.start(batch).crystals.detach().cpu().numpy()))
-        return self.share * of_networks + (1 - self.share) * beside.to(of_networks)
+        # `Tensor.median` takes the lower of two in the middle.
+        median = float(self.values.quantile(0.5))
+        of_regressor = 1 - self.share - self.of_median
+        return self.share * of_networks + of_regressor * beside.to(of_networks) + self.of_median * median
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """One term, `error`, that of the networks."""
