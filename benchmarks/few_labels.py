@@ -104,7 +104,7 @@ def main() -> None:
         return
     plans = plans_of(options.draws, anew=options.anew)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
-    result = earlier(options.out) | {"draws": options.draws, "coverage": COVERAGE}
+    result = earlier(options.out, anew=options.anew) | {"draws": options.draws, "coverage": COVERAGE}
     for table, target, keep in wanted(options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         y = np.array([crystal.targets[target] for crystal in crystals])

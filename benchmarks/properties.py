@@ -38,7 +38,10 @@ BLIND = (
     ("mp_cgcnn", "total_magnetization_muB_per_cell", "labels_agree"),
     ("mp_cgcnn", "power_factor_n_uW_per_m_K2", "labels_agree"),
 )
-"""The same of properties that nothing was chosen on, neither a recipe nor a column nor a member of the regressor."""
+"""The same of properties that no recipe, column or member of a regressor was chosen on.
+
+Rows that `TESTED` does not test had a say in where length scales start, and in fine-tuning with a median beside it.
+"""
 TESTED = LabelBudgets(seed=1)
 """The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
 
@@ -70,9 +73,15 @@ def wanted(targets: Collection[str]) -> list[tuple[str, str, str]]:
     return [one for one in (*PROPERTIES, *BLIND) if one[1] in targets]
 
 
-def earlier(out: Path | None) -> dict[str, Any]:
-    """A file of results, if it is there; with its `properties`, and the `commits` that they were measured at."""
-    known = go_on(out, {"properties": {}})
+def earlier(out: Path | None, *, anew: bool = False) -> dict[str, Any]:
+    """A file of results, if it is there; with its `properties`, and the `commits` that they were measured at.
+
+    Raises:
+        ValueError: The file has errors on the same crystals in all draws and others are wanted, or the other way round.
+    """
+    known = go_on(out, {"properties": {}, "anew": anew})
+    if known.get("anew", False) != anew:
+        raise ValueError(f"{out} has results {'without' if anew else 'with'} --anew, which must not be mixed")
     everywhere = {name.partition(", ")[2]: known["commit"] for name in known["properties"]}
     return {**known, "commits": everywhere | known.get("commits", {})}
 

@@ -1,14 +1,17 @@
 """What the benchmarks of few labels test, and on which properties."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from crystals import metal, pure, rock_salt
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-from properties import BLIND, PROPERTIES, draws_of, families, plans_of, wanted
+from fine_tuning import plan_of
+from properties import BLIND, PROPERTIES, draws_of, earlier, families, plans_of, wanted
 
 (CARBON,) = pure("C")
 GROUPS = np.arange(600) // 2
@@ -34,8 +37,29 @@ def test_crystals_are_tested_together_by_formula_but_not_where_there_is_only_one
     assert families(polymorphs) == ["a", "b"]
 
 
-def test_nothing_was_chosen_on_a_blind_property():
+def test_blind_properties_are_others_than_those_that_were_developed_on():
     chosen_on, blind = ({target for _, target, _ in some} for some in (PROPERTIES, BLIND))
     assert not chosen_on & blind
     assert wanted(chosen_on) == list(PROPERTIES)
     assert wanted(blind) == list(BLIND)
+
+
+def test_trials_of_fine_tuning_test_the_same_crystals_unless_each_is_to_test_others():
+    crystals = [metal(CARBON, a=4 + 0.1 * number, key=f"{number}") for number in range(30)]
+    for anew, n_tested in ((False, 1), (True, 3)):
+        parts = [[{one.key for one in part} for part in plan_of(crystals, 10, trial, anew=anew)] for trial in range(3)]
+        assert len({frozenset(tested) for _, tested in parts}) == n_tested
+        assert len({frozenset(drawn) for drawn, _ in parts}) == 3
+        for drawn, tested in parts:
+            assert (len(drawn), len(tested)) == (10, 6)
+            assert not drawn & tested
+
+
+def test_a_file_of_results_is_not_mixed_with_results_on_other_crystals(tmp_path):
+    out = tmp_path / "results.json"
+    for written, anew, other in (({}, False, True), ({"anew": True}, True, False)):
+        out.write_text(json.dumps({"properties": {}, "commit": "1234567", **written}))
+        assert earlier(out, anew=anew)["properties"] == {}
+        with pytest.raises(ValueError, match="must not be mixed"):
+            earlier(out, anew=other)
+    assert earlier(tmp_path / "none.json", anew=True)["anew"]
