@@ -15,8 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from crystalmax import SmallDataRegressor
-from crystalmax.kernels import DOUBT
-from crystalmax.quantile_models import FAR, LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
+from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
 from crystalmax.small_data import ANEW, MASSES, SHARPNESS, STEPS, _ends, _parts, _shares
 
 MIDDLE = len(LEVELS) // 2
@@ -320,15 +319,6 @@ def test_intervals_widen_with_coverage_and_where_labels_are_far():
     assert widths == sorted(widths)
     with pytest.raises(ValueError, match=r"coverage of 90 was asked for; give one between 0 and 1"):
         regressor.predict_interval(X, 90)
-
-
-@pytest.mark.parametrize("blocks", [(6,), (4, 2), (1, 2, 3)])
-def test_labels_that_say_nothing_leave_length_scales_where_they_start(blocks):
-    rng = np.random.default_rng(0)
-    kernel = Process.fit(rng.normal(size=(5, 6)), rng.normal(size=5), blocks).process.kernel_
-    # However many blocks there are, a scale is so many deviations in every column of all of them.
-    scales = np.atleast_1d(kernel.k1.k2.length_scale) / len(blocks) ** 0.5
-    assert (np.abs(np.log(scales / FAR)) < DOUBT).all()
 
 
 def test_neither_scale_of_columns_nor_order_of_rows_matters_to_the_processes():

@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, NormalizedK
 BOUNDS = (1e-3, 1e3)
 """Of a length scale, where a distance of 1 is a deviation in every column of a block."""
 
-DOUBT = 1.0
+DOUBT = 1.4
 """Standard deviation of the logarithm of a length scale before labels are seen."""
 
 Columns = Float[np.ndarray, "rows columns"]

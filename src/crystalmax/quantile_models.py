@@ -34,9 +34,6 @@ MANY = 0.1
 LEAST = 5
 """So many labels at least must have it, and so many another."""
 
-FAR = 5.0
-"""Length scale, in deviations of every column, before labels are seen: most of what is measured changes slowly."""
-
 Columns = Float[np.ndarray, "rows columns"]
 Labels = Float[np.ndarray, " labels"]
 Parts = Sequence[Int[np.ndarray, " _"]]
@@ -126,8 +123,8 @@ class Process:
     @staticmethod
     def _searched(inputs: Columns, labels: Labels, blocks: Sequence[int], seed: int) -> Kernel:
         few = np.random.default_rng(seed).permutation(len(labels))[:FEW]
-        # With all blocks equal, rows that differ by `FAR` deviations in every column are at distance 1.
-        matern = BlockMatern(blocks, np.full(len(blocks), FAR * len(blocks) ** 0.5))
+        # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
+        matern = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
         kernel = ConstantKernel() * matern + WhiteKernel(0.1)
         search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
         with warnings.catch_warnings():
