@@ -150,14 +150,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
         every = np.insert(told, 1, frozen.held_out_, axis=0)
         shares = weighed_shares(len(every), lambda shares: shares @ every - values)
-        blend = Blend(
-            networks,
-            copy.deepcopy(self.encoder),
-            labels=len(values),
-            share=shares[0],
-            of_median=shares[2],
-            seed=self.seed,
-        )
+        start, (share, _, of_median) = copy.deepcopy(self.encoder), shares
+        blend = Blend(networks, start, labels=len(values), share=share, of_median=of_median, seed=self.seed)
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
         blend.regressor = frozen  # as it would be fitted again

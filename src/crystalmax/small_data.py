@@ -162,12 +162,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 def weighed_shares(
     members: int, miss: Callable[[tuple[float, ...]], Float[np.ndarray, " labels"]]
 ) -> tuple[float, ...]:
-    """Shares of so many members: the mean of all in `STEPS`, weighted by the error of labels left out.
-
-    Args:
-        members: How many share.
-        miss: How far off, with these shares, the prediction of each label is that was left out.
-    """
+    """Shares of so many members: the mean of all in `STEPS`, weighted by how far off labels left out are with each."""
     steps = [each for each in product(range(STEPS + 1), repeat=members) if sum(each) == STEPS]
     shares = [tuple(step / STEPS for step in each) for each in steps]
     errors = np.array([np.abs(miss(each)).mean() for each in shares])
