@@ -149,8 +149,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
         every = np.insert(told, 1, frozen.held_out_, axis=0)
-        shares = weighed_shares(len(every), lambda shares: shares @ every - values)
-        start, (share, _, of_median) = copy.deepcopy(self.encoder), shares
+        shares = weighed_shares(len(every), lambda each: each @ every - values)
+        share, _, of_median = shares
+        start = copy.deepcopy(self.encoder)
         blend = Blend(networks, start, labels=len(values), share=share, of_median=of_median, seed=self.seed)
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
