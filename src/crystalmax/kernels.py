@@ -11,8 +11,11 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, NormalizedK
 BOUNDS = (1e-3, 1e3)
 """Of a length scale, where a distance of 1 is a deviation in every column of a block."""
 
-DOUBT = 1.4
-"""Standard deviation of the logarithm of a length scale before labels are seen."""
+LIKELY = 5.0
+"""The likeliest length scale before labels are seen, over that where a search begins, which suits what changes fast."""
+
+DOUBT = 1.0
+"""Standard deviation of the logarithm of a length scale around that."""
 
 Columns = Float[np.ndarray, "rows columns"]
 
@@ -70,19 +73,20 @@ def most_likely(
     *,
     scales: slice,
 ) -> tuple[Float[np.ndarray, " parameters"], float]:
-    """Search for the hyperparameters that labels make most likely; length scales stay near their start unless told.
+    """Search for the hyperparameters that labels make most likely; length scales become long unless told otherwise.
 
     Args:
         negative_log_likelihood: Of the logarithms of the hyperparameters, and its gradient.
         start: Where to begin.
         bounds: Of each.
-        scales: Which of them are length scales, whose logarithms are normal around their start with deviation `DOUBT`.
+        scales: Which of them are length scales, whose logarithms are normal with deviation `DOUBT` around
+            those of `LIKELY` times their start.
     """
 
     def objective(theta: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         value, gradient = negative_log_likelihood(theta)
         away = np.zeros_like(theta)
-        away[scales] = (theta - start)[scales] / DOUBT
+        away[scales] = (theta - start - np.log(LIKELY))[scales] / DOUBT
         return float(value + away @ away / 2), gradient + away / DOUBT
 
     found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B")
