@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish, store
-from properties import PROPERTIES, draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
+from properties import draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -96,11 +96,11 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="test other crystals in each draw")
     parser.add_argument("--measure", nargs="*", default=PARTS, choices=PARTS, help="of rivals, plain numbers")
     parser.add_argument("--models", nargs="*", default=[*MODELS], choices=MODELS, help="of rivals")
-    parser.add_argument("--table", type=Path, help="only write the CIFs of all crystals to this table, for peers/")
+    parser.add_argument("--table", type=Path, help="only write the CIFs of the crystals to this table, for peers/")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.table:
-        write_table(options.data, options.crystals, options.table)
+        write_table(options.data, wanted(options.targets), options.crystals, options.table)
         return
     plans = plans_of(options.draws, anew=options.anew)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
@@ -133,19 +133,19 @@ def main() -> None:
     publish({**result, **about()}, options.out)
 
 
-def write_table(data: Path, most: int, out: Path) -> None:
-    """CIFs of all crystals, under names that the tables do not share."""
-    wanted = {
+def write_table(data: Path, properties: Sequence[tuple[str, str, str]], most: int, out: Path) -> None:
+    """CIFs of the crystals of these properties, under names that the tables do not share."""
+    names = {
         f"{table}: {crystal.key}"
-        for table, target, keep in PROPERTIES
+        for table, target, keep in properties
         for crystal in unseen(data / f"{table}.parquet", target, keep, most)
     }
     parts = []
-    for table in dict.fromkeys(table for table, _, _ in PROPERTIES):
+    for table in dict.fromkeys(table for table, _, _ in properties):
         rows = pd.read_parquet(data / f"{table}.parquet", columns=["material_id", "cif"])
         parts.append(rows.assign(material_id=f"{table}: " + rows.material_id.astype(str)))
     everything = pd.concat(parts)
-    everything[everything.material_id.isin(wanted)].to_parquet(out, index=False)
+    everything[everything.material_id.isin(names)].to_parquet(out, index=False)
 
 
 def numbers_of(table: pd.DataFrame, keys: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from crystalmax import kernels
-from crystalmax.kernels import DOUBT, LIKELY, BlockMatern, most_likely
+from crystalmax.kernels import PRIORS, BlockMatern, most_likely
 
 WIDTHS = (2, 3, 1)
 
@@ -59,18 +59,21 @@ def test_its_scales_are_what_a_search_moves():
     np.testing.assert_allclose(moved.diag(rows(3)), np.diag(moved(rows(3))))
 
 
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("steepness", [0.0, 1.0, 100.0])
-def test_scales_become_long_unless_labels_say_otherwise(steepness):
-    start, wanted, likely = np.zeros(3), np.array([4.0, 4.0, 4.0]), np.log(LIKELY)
+def test_scales_are_what_was_likely_unless_labels_say_otherwise(steepness, prior):
+    start, wanted = np.zeros(3), np.array([4.0, 4.0, 4.0])
+    likely, doubt = np.log(prior[0]), prior[1]
 
     def negative_log_likelihood(theta):
         return steepness * ((theta - wanted) ** 2).sum() / 2 + 0.5, steepness * (theta - wanted)
 
-    found, value = most_likely(negative_log_likelihood, start, np.array([[-9.0, 9.0]] * 3), scales=slice(1, 2))
-    share = steepness * DOUBT**2 / (1 + steepness * DOUBT**2)
+    bounds = np.array([[-9.0, 9.0]] * 3)
+    found, value = most_likely(negative_log_likelihood, start, bounds, scales=slice(1, 2), prior=prior)
+    share = steepness * doubt**2 / (1 + steepness * doubt**2)
     between = share * 4 + (1 - share) * likely
     np.testing.assert_allclose(found, [4, between, 4] if steepness else [0, likely, 0], atol=1e-4)
-    expected = steepness * (between - 4) ** 2 / 2 + (between - likely) ** 2 / DOUBT**2 / 2 + 0.5
+    expected = steepness * (between - 4) ** 2 / 2 + (between - likely) ** 2 / doubt**2 / 2 + 0.5
     np.testing.assert_allclose(value, expected, atol=1e-4)
 
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from crystalmax import SmallDataRegressor
+from crystalmax.kernels import PRIORS
 from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
-from crystalmax.small_data import ANEW, MASSES, SHARPNESS, STEPS, _ends, _parts, _shares
+from crystalmax.small_data import ANEW, MASSES, SHARPNESS, STEPS, _ends, _parts, weighed_shares
 
 MIDDLE = len(LEVELS) // 2
 
@@ -107,6 +109,30 @@ def test_a_process_leaves_labels_out_as_if_it_had_never_seen_them():
         np.testing.assert_allclose(width / deviation, 2 * norm.ppf(LEVELS[-1]), rtol=1e-3)
 
 
+@pytest.mark.parametrize("labels", [smooth, steps])
+def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_from_the_others(labels, monkeypatch):
+    X, y = labels(40)
+    process, each, surprises = Process.fit(X, y, (1, 3)), [], []
+    inputs, told = process.process.X_train_, process.process.y_train_
+    for prior in PRIORS:
+        monkeypatch.setattr("crystalmax.quantile_models.PRIORS", (prior,))
+        each.append(Process.fit(X, y, (1, 3)).process.kernel_)
+        again = GaussianProcessRegressor(each[-1], alpha=1e-6, optimizer=None)
+        alone = 0.0
+        for row in range(40):
+            kept = np.arange(40) != row
+            mean, deviation = again.fit(inputs[kept], told[kept]).predict(inputs[[row]], return_std=True)
+            alone -= norm.logpdf(told[row], mean[0], np.sqrt(deviation[0] ** 2 + 1e-6))
+        surprises.append(alone)
+    assert surprises[0] != pytest.approx(surprises[1], rel=1e-3)
+    np.testing.assert_array_equal(process.process.kernel_.theta, each[int(np.argmin(surprises))].theta)
+    monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS)
+    monkeypatch.setattr("crystalmax.quantile_models.FEW", 39)
+    of_many = Process.fit(X, y, (1, 3)).process.kernel_
+    monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS[:1])
+    np.testing.assert_array_equal(of_many.theta, Process.fit(X, y, (1, 3)).process.kernel_.theta)
+
+
 def test_transformed_labels_come_back_in_their_units_and_stay_among_the_labels():
     X, y = smooth(60)
     y = np.exp(2 * y)
@@ -191,10 +217,14 @@ def test_mixtures_count_by_a_power_of_their_errors():
         shares = (first / STEPS, 1 - first / STEPS)
         weight = np.abs(mixture(told, shares, [0.5])[:, 0] - y).mean() ** -SHARPNESS
         expected, total = expected + weight * np.array(shares), total + weight
-    np.testing.assert_allclose(_shares(told, y), expected / total)
+
+    def found(told):
+        return weighed_shares(2, lambda shares: mixture(told, shares, [0.5])[:, 0] - y)
+
+    np.testing.assert_allclose(found(told), expected / total)
     right = np.repeat(y[:, None], len(LEVELS), axis=1)
-    assert _shares([right, told[0]], y)[0] > 0.5
-    np.testing.assert_allclose(_shares([right, right], y), 0.5)
+    assert found([right, told[0]])[0] > 0.5
+    np.testing.assert_allclose(found([right, right]), 0.5)
 
 
 def errors_of(regressor, function, n_labels=80):

@@ -11,11 +11,8 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, NormalizedK
 BOUNDS = (1e-3, 1e3)
 """Of a length scale, where a distance of 1 is a deviation in every column of a block."""
 
-LIKELY = 5.0
-"""The likeliest length scale before labels are seen, over that where a search begins, which suits what changes fast."""
-
-DOUBT = 1.0
-"""Standard deviation of the logarithm of a length scale around that."""
+PRIORS = ((1.0, 1.4), (5.0, 1.0))
+"""The likeliest length scale, over that where a search begins, and deviation of its logarithm: for fast changes, for slow."""
 
 Columns = Float[np.ndarray, "rows columns"]
 
@@ -72,22 +69,24 @@ def most_likely(
     bounds: Float[np.ndarray, "parameters 2"],
     *,
     scales: slice,
+    prior: tuple[float, float],
 ) -> tuple[Float[np.ndarray, " parameters"], float]:
-    """Search for the hyperparameters that labels make most likely; length scales become long unless told otherwise.
+    """Search for the hyperparameters that labels make most likely, with a prior on length scales.
 
     Args:
         negative_log_likelihood: Of the logarithms of the hyperparameters, and its gradient.
         start: Where to begin.
         bounds: Of each.
-        scales: Which of them are length scales, whose logarithms are normal with deviation `DOUBT` around
-            those of `LIKELY` times their start.
+        scales: Which of them are length scales.
+        prior: On each of these, such as `PRIORS`.
     """
+    times, doubt = prior
 
     def objective(theta: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         value, gradient = negative_log_likelihood(theta)
         away = np.zeros_like(theta)
-        away[scales] = (theta - start - np.log(LIKELY))[scales] / DOUBT
-        return float(value + away @ away / 2), gradient + away / DOUBT
+        away[scales] = (theta - start - np.log(times))[scales] / doubt
+        return float(value + away @ away / 2), gradient + away / doubt
 
     found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B")
     return found.x, float(found.fun)

@@ -16,7 +16,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
 from sklearn.preprocessing import StandardScaler
 
-from crystalmax.kernels import BlockMatern, most_likely
+from crystalmax.kernels import PRIORS, BlockMatern, most_likely
 from crystalmax.powers import Powers
 
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
@@ -126,10 +126,12 @@ class Process:
         # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
         matern = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
         kernel = ConstantKernel() * matern + WhiteKernel(0.1)
+        priors = PRIORS if len(labels) <= FEW else PRIORS[:1]  # more labels tell scales whatever was likely
         search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
+        found = [GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=partial(search, prior=one)) for one in priors]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
-            return GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=search).fit(inputs[few], labels[few]).kernel_
+            return min((process.fit(inputs[few], labels[few]) for process in found), key=_surprise).kernel_
 
     def again(self, X: Columns, y: Labels) -> "Process":
         """Other labels with the same hyperparameters."""
@@ -253,6 +255,12 @@ def _quantiles(
     # One search serves all rows: each has a stretch of its own on one line. Rounding must not skip a point.
     place = np.searchsorted((reached + 2 * row).ravel(), (levels - 1e-9 + 2 * row).ravel())
     return np.take_along_axis(values, place.reshape(len(values), -1) - row * values.shape[1], axis=1)
+
+
+def _surprise(process: GaussianProcessRegressor) -> float:
+    """How improbable each label is given all others, but for constants (Rasmussen and Williams, eqs. 5.10 to 5.12)."""
+    variance = 1 / np.diag(cho_solve((process.L_, True), np.eye(len(process.L_))))
+    return float((variance * process.alpha_**2 + np.log(variance)).mean())
 
 
 def _signs(positive: Bool[np.ndarray, " labels"]) -> Labels:

@@ -23,7 +23,6 @@ from crystalmax.quantile_models import (
     Member,
     Parts,
     Process,
-    Quantiles,
     left_out,
     mixture,
     value_of_many,
@@ -56,10 +55,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     labels have one value, such as gaps of 0: whether it is that value, and what it is otherwise. Their mixture has the
     shares with which its median comes near to labels that were left out. The prediction is the median of the mixture,
     where the mean absolute error is least. Intervals lie between quantiles of the mixture, as far out as labels left
-    out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118). A fit takes two seconds with 50
-    labels, and half a minute with 1,000.
-
-    Columns need no scaling, and may be more than labels.
+    out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118). Columns need no scaling, and may be
+    more than labels. A fit takes two seconds with 50 labels, and half a minute with 1,000.
 
     Args:
         trees: Of the forest.
@@ -109,8 +106,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         # With fewer trees a forest looks worse than it is, and gets a smaller share.
         grown = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in forests]
         told = [process.left_out(parts) for process in processes] + [left_out(each.again, X, y, parts) for each in tied]
-        self.shares_ = _shares([*grown, *told], y)
-        self.held_out_ = mixture([*grown, *told], self.shares_, [0.5])[:, 0]
+        median = partial(mixture, [*grown, *told], levels=[0.5])
+        self.shares_ = weighed_shares(len(self.members_), lambda shares: median(shares)[:, 0] - y)
+        self.held_out_ = median(self.shares_)[:, 0]
         self.error_ = float(np.abs(self.held_out_ - y).mean())
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
             told = [left_out(fit, X, y, parts) for fit in searches] + [left_out(fit, X, y, parts) for fit in hurdles]
@@ -179,11 +177,6 @@ def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
         )
     split = GroupKFold(min(FOLDS, n_groups), shuffle=True, random_state=seed)
     return [held for _, held in split.split(groups, groups=groups)]
-
-
-def _shares(told: Sequence[Quantiles], y: Labels) -> tuple[float, ...]:
-    """By how near the median of the mixture comes to the labels."""
-    return weighed_shares(len(told), lambda shares: mixture(told, shares, [0.5])[:, 0] - y)
 
 
 def _between(
