@@ -12,7 +12,7 @@ BOUNDS = (1e-3, 1e3)
 """Of a length scale, where a distance of 1 is a deviation in every column of a block."""
 
 PRIORS = ((1.0, 1.4), (5.0, 1.0))
-"""The likeliest length scale over that where a search begins, and its logarithm's deviation: of fast changes, of slow."""
+"""The likeliest length scale over that where a search begins, and its logarithm's deviation: fast change, then slow."""
 
 Columns = Float[np.ndarray, "rows columns"]
 
