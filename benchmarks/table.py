@@ -223,27 +223,31 @@ def blind(file: str) -> str:
     rows = []
     for name, budgets in found["properties"].items():
         ours, statistics = ([row["ours"][each] for row in budgets.values()] for each in ("default", "statistics"))
-        plain, errors = _best_rivals(budgets, of_potentials=False), [row["mae"] for row in ours]
+        plain, frozen = _best_rivals(budgets, of_potentials=False), _best_rivals(budgets, of_potentials=True)
+        errors = [row["mae"] for row in ours]
         rows.append(
             (
                 name.partition(", ")[2],
                 _errors(plain),
                 _errors(errors),
                 _ratios(errors, plain),
+                _ratios(errors, frozen) if frozen else "",
                 _ratios(errors, [row["mae"] for row in statistics]),
                 _joined(format(row["covered"], ".2f") for row in ours),
             )
         )
     head = ("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours")
-    return table((*head, "to rival", "to statistics alone", "held by intervals of 90 %"), rows)
+    ratios = ("to rival", "to frozen potential", "to statistics alone")
+    return table((*head, *ratios, "held by intervals of 90 %"), rows)
 
 
 def _best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
-    """The least error that any rival of a kind makes with any model, for each number of labels."""
-    return [
-        min(min(errors.values()) for name, errors in row["rivals"].items() if (name in POTENTIALS) == of_potentials)
+    """The least error that any rival of a kind makes with any model, for each number of labels; none without rivals."""
+    found = [
+        [min(errors.values()) for name, errors in row["rivals"].items() if (name in POTENTIALS) == of_potentials]
         for row in budgets.values()
     ]
+    return [min(errors) for errors in found if errors]
 
 
 def _errors(errors: Iterable[float]) -> str:
