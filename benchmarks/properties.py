@@ -40,7 +40,7 @@ BLIND = (
 )
 """The same of properties that no recipe, column or member of a regressor was chosen on.
 
-Rows that `TESTED` does not test had a say in fine-tuning with a median beside it.
+Rows that `TESTED` does not test had a say in fine-tuning with a median beside it, and in likely length scales.
 """
 TESTED = LabelBudgets(seed=1)
 """The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
