@@ -15,9 +15,11 @@ from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
 from crystalmax.evaluation import Draw, LabelBudgets
 from crystalmax.ingest import canonical_records
+from crystalmax.seen import Seen
+from crystalmax.shipped import SHIPPED
 
 sys.path.append(str(Path(__file__).parent.parent / "weights"))
-from train import EVALUATED, reserved
+from train import LEARNT_FROM, reserved
 
 PROPERTIES = (
     ("matbench_phonons", "last_phdos_peak_cm1", ""),
@@ -42,6 +44,13 @@ BLIND = (
 
 Rows that `TESTED` does not test had a say in fine-tuning with a median beside it, and in likely length scales.
 """
+TENSORS = (
+    ("elastic_tensor", "bulk_modulus_GPa", ""),
+    ("elastic_tensor", "shear_modulus_GPa", ""),
+    ("elastic_tensor", "poisson_ratio", ""),
+    ("piezoelectric_tensor", "piezoelectric_modulus_C_per_m2", ""),
+)
+"""Of tables that `tensors.py` makes. Nothing at all was chosen on these."""
 TESTED = LabelBudgets(seed=1)
 """The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
 
@@ -69,8 +78,8 @@ def parser_of_properties(description: str | None, targets: Collection[str] = ())
 
 
 def wanted(targets: Collection[str]) -> list[tuple[str, str, str]]:
-    """Those of `PROPERTIES` and `BLIND` that are to be measured."""
-    return [one for one in (*PROPERTIES, *BLIND) if one[1] in targets]
+    """Those of `PROPERTIES`, `BLIND` and `TENSORS` that are to be measured."""
+    return [one for one in (*PROPERTIES, *BLIND, *TENSORS) if one[1] in targets]
 
 
 def earlier(out: Path | None, *, anew: bool = False) -> dict[str, Any]:
@@ -96,8 +105,12 @@ def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
     """Crystals that have a value of the property, and whose formulas the weights have not seen, but for carbon."""
     records = canonical_records(labelled(path, target, keep))
     read = [record.crystal for record in records if record.crystal is not None]
-    whole = path.stem in (*EVALUATED, "carbon_24")
-    chosen = [crystal for crystal in read if whole or reserved(formula(crystal))]
+    if path.stem in LEARNT_FROM:
+        chosen = [crystal for crystal in read if path.stem == "carbon_24" or reserved(formula(crystal))]
+    else:
+        learnt = Seen.load(SHIPPED)
+        assert learnt is not None, f"{SHIPPED} does not say what it has learnt from"
+        chosen = [crystal for crystal, seen in zip(read, learnt.knows(read)[1], strict=True) if not seen]
     rows = np.random.default_rng(2).permutation(len(chosen))[:most]
     return [chosen[row] for row in sorted(rows.tolist())]
 
