@@ -195,6 +195,7 @@ def test_every_reinterpretation_is_noted(text, said):
         lambda text: "\ufeff" + text,
         lambda text: text.encode("latin-1"),
         lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: f"# written on an old computer\n{text}".replace("\n", "\r").encode(),
         lambda text: text.replace("'Müller'", "Müller"),
         lambda text: text.replace(" 0.5", " +0.5"),
         lambda text: text.upper(),

@@ -183,7 +183,9 @@ def test_a_fit_predicts_with_intervals(home, good_and_broken, tmp_path, vectors)
     done = crystalmax("fit", *home.labelled, "--target", "band_gap", *asked, "--out", tmp_path / "fit")
     assert done.code == 0, done.err
     assert "model for band_gap from 26 labels" in done.out
-    out = tmp_path / "predictions.csv"
+    assert "0 refused" in done.out
+    assert "4 crystals have no value of the property" in done.out
+    out = tmp_path / "predictions.CSV"
     asked = ("--model", tmp_path / "fit", "--coverage", 0.8, "--out", out, "--jobs", 1)
     assert crystalmax("predict", good_and_broken, *asked).code == 0
     table = pd.read_csv(out, keep_default_na=False, na_values={name: [""] for name in ("prediction", "low", "high")})
@@ -218,7 +220,7 @@ def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp
     done = crystalmax("evaluate", *sources, *options)
     assert done.code == 0, done.err
     assert done.out.startswith("Pre-training ")
-    assert "1 structures refused" in done.out
+    assert "1 refused" in done.out
     assert "crystals were among the structures that the vectors were learnt from" in done.out
     table = pd.read_parquet(out / "results.parquet")
     assert set(table.kind) == {"pretrained", "untrained", "baseline", "joint", "trivial"}
@@ -253,6 +255,44 @@ def test_what_exists_is_not_overwritten(home):
     options = ("--target", "band_gap", "--model", home.path / "run", "--out", home.path / "model")
     assert "model exists already" in refusal("finetune", *home.labelled, *options)
     assert "model exists already" in refusal("fit", *home.labelled, *options)
+
+
+def test_what_a_fit_leaves_out_is_counted_and_listed(home, good_and_broken, tmp_path):
+    labels = ("--labels", home.path / "labels.csv", "--target", "band_gap")
+    done = crystalmax("fit", good_and_broken, *labels, "--no-vectors", "--out", tmp_path / "fit")
+    assert done.code == 0, done.err
+    skipped = pd.read_csv(tmp_path / "fit" / "skipped.csv")
+    assert f"{len(skipped)} refused, see {tmp_path / 'fit' / 'skipped.csv'}" in done.out
+    assert set(BROKEN) < set(skipped.key)
+    assert (skipped.source == "labels").sum() == len(skipped) - len(BROKEN)
+    assert crystalmax("verify", tmp_path / "fit").code == 0
+
+
+def test_too_few_labels_leave_no_folder_behind(home, tmp_path):
+    (tmp_path / "one.csv").write_text("file,gap\nNaCl-rocksalt,5.0\n")
+    options = ("--labels", tmp_path / "one.csv", "--target", "gap", "--no-vectors", "--out", tmp_path / "fit")
+    assert "minimum of 2" in refusal("fit", home.cifs, *options)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_labels_that_fit_no_structure_are_shown_beside_names_of_structures(home, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,gap\nsalt-1.cif,5.0\n")
+    options = ("--labels", tmp_path / "labels.csv", "--target", "gap", "--out", tmp_path / "fit")
+    line = refusal("fit", home.cifs, *options)
+    assert "crystals have names such as 'CaCl-cesium'" in line
+    assert "1 refused, first salt-1: it has labels but no structure" in line
+
+
+def test_no_result_at_all_is_a_failure(home, tmp_path):
+    options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--jobs", 1)
+    assert "there is no such file or folder" in refusal("predict", tmp_path / "nowhere", *options)
+
+
+def test_a_folder_that_cannot_be_is_named_before_anything_is_computed(home, tmp_path):
+    (tmp_path / "file").write_text("")
+    with mock.patch("crystalmax.assessment.feature_sets") as features:
+        assert "file" in refusal("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "file")
+    features.assert_not_called()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "finetune"])

@@ -276,7 +276,7 @@ def test_advice_admits_when_nothing_predicts():
     features, _ = planted(9)
     y = np.random.default_rng(1).normal(size=200)
     assert (
-        "No method predicts better than always answering the median"
+        "No method is better by more than chance than always answering the median"
         in verdict(evaluate(features, y, models=RIDGE, plan=BUDGETS), "vectors").advice
     )
 

@@ -186,6 +186,14 @@ def test_what_cannot_be_read_raises_naming_the_row(row):
         SMALL.transform(structures)
 
 
+@pytest.mark.parametrize(
+    "one", ["a.cif", Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]]), pd.DataFrame({"cif": ["a.cif"]})]
+)
+def test_one_structure_is_no_list_of_its_letters_or_sites(one):
+    with pytest.raises(ValueError, match=f"a list, not as one {type(one).__name__}"):
+        SMALL.transform(one)
+
+
 def test_an_unknown_way_with_errors_is_named():
     with pytest.raises(ValueError, match="on_error"):
         clone(SMALL).set_params(on_error="ignore").transform([rock_salt()])

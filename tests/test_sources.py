@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 from crystalmax import sources
 from crystalmax.listing import notes, write_skipped
 from crystalmax.sources import read
+from crystalmax.tables import read_labels
 
 HEAD = """data_{name}
 _cell_length_a {a}
@@ -279,6 +280,59 @@ def test_a_name_labelled_twice_is_an_error(tmp_path):
     labels = pd.DataFrame({"id": ["a", "a.cif"], "gap": [1.0, 2.0]})
     with pytest.raises(ValueError, match="name 'a' twice"):
         list(read(SALT, labels=labels))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;gap\na.cif;1,5\n",
+        "file;gap\na.cif;1.5\n",
+        "file\tgap\na.cif\t1.5\n",
+        " file , gap\n a.cif ,1.5\n",
+        "file,gap,\na.cif,1.5,\n",
+        "file,gap\na.cif,1.5,\n",
+    ],
+)
+def test_labels_are_read_as_spreadsheets_save_them(text, tmp_path):
+    (tmp_path / "a.cif").write_text(SALT)
+    (tmp_path / "labels.txt").write_text(text, encoding="utf-8-sig")
+    (record,) = read(tmp_path / "a.cif", labels=tmp_path / "labels.txt")
+    assert record.targets["gap"] == 1.5
+
+
+def test_what_is_no_number_among_numbers_is_missing_and_told_of(tmp_path, caplog):
+    (tmp_path / "labels.csv").write_text("file,gap,name,mass\na,1,x,1\nb,2.3(4),y,2\nc,,z,3\nd,4,4,4\n")
+    with caplog.at_level("WARNING"):
+        labels = read_labels(tmp_path / "labels.csv")
+    assert [set(each) for each in labels.values()] == [{"gap", "mass"}] * 4
+    np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1, np.nan, np.nan, 4])
+    assert caplog.messages == [
+        f"{tmp_path / 'labels.csv'}: 1 of 'gap' are no numbers, such as '2.3(4)', and count as missing"
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"file,gap\na,1,5\n", b"\xff\xfef\x00i\x00", b"file,gap\na,1\nb,2,3,4\n"])
+def test_labels_that_cannot_be_read_are_named(content, tmp_path):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"the labels in .*labels\.csv cannot be read .* CSV in UTF-8"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_labels_name_tables_and_poscars_with_or_without_their_ending(tmp_path):
+    (tmp_path / "POSCAR_a.vasp").write_text(POSCAR)
+    labels = pd.DataFrame({"file": ["POSCAR_a.vasp", "b.cif"], "gap": [1.0, 2.0]})
+    table = pd.DataFrame({"file": ["b.cif"], "cif": [SALT]})
+    assert [record.targets for record in read(tmp_path, table, labels=labels)] == [{"gap": 1.0}, {"gap": 2.0}]
+
+
+def test_a_label_that_fits_two_files_is_an_error(tmp_path):
+    for folder, content in (("A", SALT), ("B", CESIUM)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.cif").write_text(content)
+    with pytest.raises(ValueError, match=r"label of 'x' fits .*A/x\.cif and .*B/x\.cif"):
+        list(read(tmp_path, labels=pd.DataFrame({"file": ["x.cif"], "gap": [1.0]})))
+    named = pd.DataFrame({"file": ["A/x.cif", "B/x.cif"], "gap": [1.0, 2.0]})
+    assert [record.targets["gap"] for record in read(tmp_path, labels=named)] == [1.0, 2.0]
 
 
 def test_objects_keep_their_place_and_bad_ones_a_row():

@@ -52,7 +52,7 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     # CIF is ASCII; what is beyond stands in names and comments.
-    text = text.removeprefix("\ufeff").encode("ascii", "replace").decode()
+    text = text.removeprefix("\ufeff").encode("ascii", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return [Refused(key, "it is empty", "give a CIF with a cell and atoms")]
     try:

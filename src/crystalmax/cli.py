@@ -14,8 +14,6 @@ from crystalmax import __version__
 from crystalmax.shipped import SHIPPED
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from crystalmax.records import Record
 
 app = App(
@@ -26,7 +24,7 @@ app = App(
 
 
 def _check_ending(_: type, out: Path) -> None:
-    if out.suffix not in (".csv", ".parquet"):
+    if out.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"it has the ending {out.suffix!r}; expected .csv or .parquet")
 
 
@@ -44,22 +42,32 @@ class Options:
     """What every command that reads structures takes.
 
     Attributes:
-        labels: A table with identifiers and properties, joined by file name.
         jobs: Processes; -1 for one a core.
         trust: Packages that parts of a model may come from.
     """
 
-    labels: Path | None = None
     jobs: int = -1
     trust: tuple[str, ...] = ()
 
 
-GIVEN = Options()
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Labels(Options):
+    """What a command takes besides where structures have properties.
+
+    Attributes:
+        labels: A table with identifiers and properties, joined by file name.
+    """
+
+    labels: Path | None = None
+
+
+GIVEN, UNLABELLED = Labels(), Options()
 
 
 @app.command
 def ingest(
-    sources: Sources, /, *, out: Path, max_sites: int = 1000, unique: bool = False, options: Options = GIVEN
+    sources: Sources, /, *, out: Path, max_sites: int = 1000, unique: bool = False, options: Labels = GIVEN
 ) -> None:
     """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
@@ -145,13 +153,14 @@ def pretrain(
 
 
 @app.command
-def represent(sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, options: Options = GIVEN) -> None:
+def represent(sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, options: Options = UNLABELLED) -> None:
     """Write a vector for every structure, and the reason where there is none."""
     from crystalmax.featurizer import CrystalFeaturizer
     from crystalmax.prediction import represent as run
+    from crystalmax.prediction import write
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
-    _write(run(_read(sources, options), featurizer), out)
+    print(write(run(_read(sources, options), featurizer), out))
 
 
 @app.command
@@ -165,7 +174,7 @@ def evaluate(
     unit: str = "",
     split: Literal["formula", "row"] = "formula",
     seed: int = 0,
-    options: Options = GIVEN,
+    options: Labels = GIVEN,
 ) -> None:
     """Say whether pre-training helps to predict a property from few labels, against untrained twins and plain rivals.
 
@@ -178,23 +187,22 @@ def evaluate(
     from crystalmax.assessment import assess, feature_sets, report_assessment
     from crystalmax.evaluation import plan_for
     from crystalmax.featurizer import CrystalFeaturizer
-    from crystalmax.listing import write_skipped
+    from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
     from crystalmax.seen import seen_before
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
-    records = list(_read(sources, options))
-    crystals = labelled(records, target)
+    read = labelled(_read(sources, options), target)
+    out.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
+    crystals = read.crystals
     features = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
     found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs)
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
     facts["seen before"] = seen_before(model, crystals)
     path = report_assessment(found, out, unit=unit, facts=facts)
-    n_skipped = write_skipped(out / "skipped.csv", records)
-    print(f"{found.verdict.sentence}\n{found.verdict.advice}")
-    print(facts["seen before"])
-    print(f"report in {path}; {n_skipped:,} structures refused, see {out / 'skipped.csv'}")
+    print(f"{found.verdict.sentence}\n{found.verdict.advice}\n{facts['seen before']}")
+    print(f"{list_left_out(read, out)}\nreport in {path}")
 
 
 @app.command
@@ -207,7 +215,7 @@ def finetune(
     model: Run = SHIPPED,
     epochs: int = 40,
     seed: int = 0,
-    options: Options = GIVEN,
+    options: Labels = GIVEN,
 ) -> None:
     """Train an encoder further to predict a property: five copies, each without a fifth of the labels, averaged.
 
@@ -216,14 +224,15 @@ def finetune(
         epochs: Passes over the labelled crystals.
         seed: Of the heads, the folds and the order.
     """
+    from crystalmax.listing import list_left_out
     from crystalmax.prediction import finetune as run
     from crystalmax.records import labelled
     from crystalmax.regressor import CrystalRegressor
 
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, epochs=epochs, seed=seed)
-    crystals = labelled(_read(sources, options), target)
-    error, trivial = run(crystals, target, regressor, out)
-    print(f"model for {target} from {len(crystals):,} labels in {out}")
+    read = labelled(_read(sources, options), target)
+    error, trivial = run(read.crystals, target, regressor, out)
+    print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(f"mean absolute error on labels left out {error:.4g}; of always answering the median {trivial:.4g}")
 
 
@@ -237,7 +246,7 @@ def fit(
     model: Run = SHIPPED,
     vectors: bool = True,
     seed: int = 0,
-    options: Options = GIVEN,
+    options: Labels = GIVEN,
 ) -> None:
     """Learn a property from few labels: vectors and statistics of the crystals, a forest and Gaussian processes.
 
@@ -247,19 +256,21 @@ def fit(
         seed: Of the forest and of the labels that are left out to choose between members.
     """
     from crystalmax import checkpoint, fitted
+    from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
 
-    crystals = labelled(_read(sources, options), target)
+    read = labelled(_read(sources, options), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
-    found = fitted.fit(crystals, target, model=loaded, seed=seed)
+    found = fitted.fit(read.crystals, target, model=loaded, seed=seed)
+    error = found.regressor.error_  # before anything is written, as labels may be too few
     fitted.save(found, out)
-    print(f"model for {target} from {len(crystals):,} labels in {out}")
-    print(f"mean absolute error on labels left out in turn: {found.regressor.error_:.4g}")
+    print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
+    print(f"mean absolute error on labels left out in turn: {error:.4g}")
 
 
 @app.command
 def predict(
-    sources: Sources, /, *, model: Path, out: TableFile, coverage: float = 0.9, options: Options = GIVEN
+    sources: Sources, /, *, model: Path, out: TableFile, coverage: float = 0.9, options: Options = UNLABELLED
 ) -> None:
     """Write a prediction for every structure, and the reason where there is none.
 
@@ -271,9 +282,10 @@ def predict(
 
     records = _read(sources, options)
     if fitted.holds_fit(model):
-        _write(fitted.predict(records, fitted.load(model, trusted=options.trust), coverage=coverage), out)
+        table = fitted.predict(records, fitted.load(model, trusted=options.trust), coverage=coverage)
     else:
-        _write(prediction.predict(records, checkpoint.load(model, trusted=options.trust)), out)
+        table = prediction.predict(records, checkpoint.load(model, trusted=options.trust))
+    print(prediction.write(table, out))
 
 
 @app.command
@@ -349,33 +361,21 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
     """Read every file of data sets, runs, models and studies; name each that is damaged, missing or too many."""
     from crystalmax.integrity import verify as run
 
-    found = [run(folder) for folder in folders]
-    for folder, each in zip(folders, found, strict=True):
-        print("\n".join((*each.faults, *each.notes, f"{folder}: {each.summary}")))
-    if n_faults := sum(len(each.faults) for each in found):
+    n_faults = 0
+    for folder, found in zip(folders, map(run, folders), strict=True):
+        print("\n".join((*found.faults, *found.notes, f"{folder}: {found.summary}")))
+        n_faults += len(found.faults)
+    if n_faults:
         raise ValueError(f"faults found: {n_faults}; they are named above")
 
 
 def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: Any) -> Iterable["Record"]:  # noqa: ANN401
     """Canonical records, with a count on a terminal; `how` as `sources.read` takes it."""
-    from rich.console import Console
-    from rich.progress import track
-
     from crystalmax.ingest import canonical_records
+    from crystalmax.terminal import counted
 
-    console = Console(stderr=True)
-    records = canonical_records(*sources, labels=options.labels, max_sites=max_sites, n_jobs=options.jobs, **how)
-    return track(records, "crystals", console=console, transient=True, disable=not console.is_terminal)
-
-
-def _write(table: "DataFrame", out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".csv":
-        table.to_csv(out, index=False)
-    else:
-        table.to_parquet(out, index=False)
-    n_refused = int(table["refusal"].ne("").sum())
-    print(f"{len(table) - n_refused:,} rows in {out}; {n_refused:,} more without a result, the reason beside them")
+    labels = getattr(options, "labels", None)
+    return counted(canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=options.jobs, **how))
 
 
 def main() -> None:
@@ -393,7 +393,8 @@ def main() -> None:
         if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
             # A process that another one started does not fail: the first, which may still be saving, would be killed.
             helps = os.environ.get("LOCAL_RANK", "0") != "0"
-            sys.exit(0 if helps else "crystalmax: interrupted; go on with --resume")
+            kept = "; go on with --resume" if sys.argv[1] == "pretrain" else ""
+            sys.exit(0 if helps else f"crystalmax: interrupted{kept}")
         if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
             raise
         sys.exit(f"crystalmax: {' '.join(str(error).split())}")

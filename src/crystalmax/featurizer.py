@@ -1,9 +1,10 @@
 """Crystals in, numbers out, as a scikit-learn transformer: vectors of a frozen encoder, plain statistics, or both."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,8 @@ from crystalmax.ingest import canonical_records
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe
 from crystalmax.spread import in_order
-from crystalmax.structures import Refused
+from crystalmax.structures import Refused, origin_of
+from crystalmax.tables import Table
 from crystalmax.training import seeded_weights
 from crystalmax.vectors import encode
 
@@ -104,7 +106,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".
-            ValueError: `on_error` is something else, or there are neither vectors nor statistics to give.
+            ValueError: `on_error` is something else, there are neither vectors nor statistics to give, or X is no list.
         """
         self._check()
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise", n_jobs=self.n_jobs)
@@ -188,7 +190,11 @@ def readable(
 
     Raises:
         Refused: A structure cannot be read, and `raise_on_error` is set.
+        ValueError: They are no list but one structure or a table.
     """
+    if _is_one(structures):
+        kind = type(structures).__name__
+        raise ValueError(f"structures come as a list, not as one {kind}; put it in brackets, or give its column")
     crystals, rows, refusals = [], [], {}
     for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(list(structures)), n_jobs))):
         if isinstance(found, Crystal):
@@ -202,6 +208,10 @@ def readable(
     if refusals:
         log.warning("%d of %d structures were refused; see `refusals_`", len(refusals), len(structures))
     return crystals, rows, refusals
+
+
+def _is_one(structures: object) -> bool:
+    return isinstance(structures, str | bytes | PathLike | Mapping | Table) or bool(origin_of(structures))
 
 
 def _read(structures: list[object]) -> list[Crystal | Refused]:

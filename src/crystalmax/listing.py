@@ -3,9 +3,10 @@
 import csv
 from collections.abc import Callable, Iterable
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from crystalmax.records import Record
+from crystalmax.records import Labelled, Record
 
 Lines = Callable[[Record], Iterable[tuple[str, ...]]]
 
@@ -52,6 +53,13 @@ def write_skipped(path: str | PathLike[str], records: Iterable[Record]) -> int:
     """Write what was refused of these records; returns how many."""
     with skipped(path) as listing:
         return sum(map(listing.add, records))
+
+
+def list_left_out(read: Labelled, folder: Path) -> str:
+    """Write `skipped.csv` to a folder; returns in words how much of what was read has no part in what is there."""
+    n_skipped = write_skipped(folder / "skipped.csv", read.refused)
+    without = f"; {len(read.without):,} crystals have no value of the property" if read.without else ""
+    return f"{n_skipped:,} refused, see {folder / 'skipped.csv'}{without}"
 
 
 def _refusals(record: Record) -> Iterable[tuple[str, ...]]:

@@ -57,6 +57,25 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 
 
+def write(table: pd.DataFrame, out: Path) -> str:
+    """Write a table as CSV or Parquet; returns in words how many rows have a result.
+
+    Raises:
+        ValueError: No row has one; the message says why the first has not.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".csv":
+        table.to_csv(out, index=False)
+    else:
+        table.to_parquet(out, index=False)
+    refusals = table[table["refusal"] != ""]
+    if len(refusals) == len(table):
+        raise ValueError(f"there is no result, see {out}: {refusals['refusal'].iloc[0]}")
+    return (
+        f"{len(table) - len(refusals):,} rows in {out}; {len(refusals):,} more without a result, the reason beside them"
+    )
+
+
 def table_of(
     records: Iterable[Record],
     columns: Sequence[str],

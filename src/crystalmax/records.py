@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from crystalmax.crystal import Crystal
 from crystalmax.structures import Refused
@@ -31,19 +32,33 @@ class Record:
     mark: object = None
 
 
-def labelled(records: Iterable[Record], target: str) -> list[Crystal]:
-    """Crystals that have a finite value of the target.
+class Labelled(NamedTuple):
+    """Crystals that have a finite value of a property, what was refused, and keys of crystals that have none."""
+
+    crystals: list[Crystal]
+    refused: list[Record]
+    without: list[str]
+
+
+def labelled(records: Iterable[Record], target: str) -> Labelled:
+    """Part records by whether there is a crystal, and a finite value of the target.
 
     Raises:
-        ValueError: There is none; the message names the properties that there are.
+        ValueError: No crystal has one; the message names the properties that there are, and what was refused first.
     """
     known: set[str] = set()
-    found = []
+    found = Labelled([], [], [])
     for record in records:
         known.update(record.targets)
-        if record.crystal is not None and math.isfinite(record.targets.get(target, math.nan)):
-            found.append(record.crystal)
-    if not found:
+        if record.crystal is None:
+            found.refused.append(record)
+        elif math.isfinite(record.targets.get(target, math.nan)):
+            found.crystals.append(record.crystal)
+        else:
+            found.without.append(record.key)
+    if not found.crystals:
         hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"
+        hint += f"; crystals have names such as {found.without[0]!r}" if found.without else ""
+        hint += f"; {len(found.refused):,} refused, first {found.refused[0].refusal}" if found.refused else ""
         raise ValueError(f"no crystal has a value of {target!r}; {hint}")
     return found

@@ -72,7 +72,7 @@ class Saver(Checkpoint):
         if self.asked_to_stop:
             raise KeyboardInterrupt
         self.asked_to_stop = True
-        log.info("stopping after this step; what has been learnt so far is kept")
+        log.info("stopping after this step%s", "; what has been learnt so far is kept" if self.path else "")
 
     def _save(self, trainer: pl.Trainer) -> None:
         if self.path is not None:

@@ -22,7 +22,7 @@ from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, shortened
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Refused, origin_of
-from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of
+from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of, without_suffix
 
 CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
@@ -207,12 +207,19 @@ def _open(
 
 
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """The records with the labels of their key, their file, or their file without folders."""
-    used: set[str] = set()
+    """The records with the labels of their key, their file, or their file without folders.
+
+    Raises:
+        ValueError: One label fits structures of several files.
+    """
+    used: dict[str, str] = {}
     for record in records:
         file = record.key.partition(":")[0]
-        name = next((name for name in (record.key, file, file.rpartition("/")[2]) if name in labels), "")
-        used.add(name)
+        names = [record.key, file, file.rpartition("/")[2]]
+        name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), "")
+        source = record.source.partition(" row ")[0]
+        if name and used.setdefault(name, source) != source:
+            raise ValueError(f"the label of {name!r} fits {used[name]} and {source}; give files different names")
         targets = {**record.targets, **labels.get(name, {})}
         crystal = record.crystal and replace(record.crystal, targets=targets)
         yield replace(record, crystal=crystal, targets=targets)

@@ -1,7 +1,9 @@
 """Tables of structures and tables of labels: CSV, Parquet and data frames."""
 
+import logging
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 
 from crystalmax.structures import Refused
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (".csv", ".parquet", ".pq")
 STRUCTURE = "cif"
 IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "identifier", "file", "filename")
@@ -20,6 +24,7 @@ IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "i
 Table = pd.DataFrame
 _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
+_UNREADABLE = (pa.ArrowException, pd.errors.ParserWarning, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 
 
@@ -32,12 +37,21 @@ class Row(NamedTuple):
 
 
 def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, float]]:
-    """The numeric columns of a table by the structures that its identifier column, or else its first column, names."""
+    """The numeric columns of a table by the structures that its identifier column, or else its first column, names.
+
+    Raises:
+        ValueError: The table cannot be read, or names a structure twice.
+    """
     labels: dict[str, Mapping[str, float]] = {}
-    for batch in _batches(table):
+    try:
+        batches = list(_batches(table))
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the labels in {table} cannot be read ({reason}); save them as CSV in UTF-8") from None
+    for batch in batches:
         identifier = _identifier(batch.schema.names) or batch.schema.names[0]
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):
-            key = _SUFFIX.sub("", str(name))
+            key = without_suffix(str(name).strip())
             if key in labels:
                 raise ValueError(f"the labels name {key!r} twice; keep one row for each structure.")
             labels[key] = targets
@@ -65,7 +79,7 @@ def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
                 text = cif if isinstance(cif, str | bytes) else ""
                 yield Row(f"{name}-{number}" if key is None else str(key), text, targets)
                 number += 1
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except _UNREADABLE as error:
         reason = f"the table cannot be read ({' '.join(str(error).split())})"
         yield Refused(name, reason, "write it anew as CSV in UTF-8 or as Parquet")
         return
@@ -73,17 +87,48 @@ def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
         yield Refused(name, "the table has no rows", "give a table with one structure a row")
 
 
+def without_suffix(name: str) -> str:
+    """The name of a file of structures without its ending, if it has one of theirs."""
+    return _SUFFIX.sub("", name)
+
+
 def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
     if isinstance(table, Table):
         yield from pa.Table.from_pandas(table, preserve_index=False).to_batches(max_chunksize=_BATCH)
-    elif Path(table).suffix.lower() == ".csv":
-        header = list(pd.read_csv(table, nrows=0).columns)
-        # Identifiers are names even where they look like numbers: 007 is not 7.
-        identifier = _identifier(header) or ("" if STRUCTURE in header else header[0])
-        yield from _batches(pd.read_csv(table, dtype={identifier: str}))
-    else:
+    elif Path(table).suffix.lower() in (".parquet", ".pq"):
         # What is buffered ahead stays in memory until the end, though it was read.
         yield from pq.ParquetFile(table, pre_buffer=False).iter_batches(batch_size=_ROWS_OF_PARQUET)
+    else:
+        yield from _batches(_read_csv(Path(table)))
+
+
+def _read_csv(path: Path) -> Table:
+    """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs."""
+    with open(path, encoding="utf-8-sig") as file:
+        header = file.readline()
+    separator = max(",;\t", key=header.count)
+    names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
+    # Identifiers are names even where they look like numbers: 007 is not 7.
+    identifier = _identifier(names) or ("" if STRUCTURE in names else names[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
+        table = pd.read_csv(path, sep=separator, names=names, header=0, index_col=False, dtype={identifier: str})
+    for name in set(names) - {identifier, STRUCTURE}:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
+    return table
+
+
+def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
+    """Make a column of numbers of one of text, unless most of it is text; what is no number is missing, and told of."""
+    text = table[name].astype("string").str.replace(decimal, ".")
+    numbers = pd.to_numeric(text, errors="coerce")
+    wrong = table[name][numbers.isna() & text.notna()]
+    if numbers.count() > len(wrong):
+        table[name] = numbers.astype(float)
+        if len(wrong):
+            found = f"{len(wrong)} of {name!r} are no numbers, such as {wrong.iloc[0]!r}"
+            log.warning("%s: %s, and count as missing", path, found)
 
 
 def _identifier(columns: list[str]) -> str | None:

@@ -1,19 +1,29 @@
-"""How a study tells on a terminal how far it is."""
+"""How commands tell on a terminal how far they are."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
-from crystalmax.study.runner import Forecast
+if TYPE_CHECKING:
+    from crystalmax.study.runner import Forecast
+
+One = TypeVar("One")
+
+
+def counted(crystals: Iterable[One]) -> Iterable[One]:
+    """The same, with a count on a terminal."""
+    console = Console(stderr=True)
+    return track(crystals, "crystals", console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Forecast], None]]:
+def progress() -> Iterator[Callable[["Forecast"], None]]:
     """A bar with what is left on a terminal, a line every now and then elsewhere."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -21,7 +31,7 @@ def progress() -> Iterator[Callable[[Forecast], None]]:
         task = bar.add_task("")
         told = -math.inf
 
-        def report(forecast: Forecast) -> None:
+        def report(forecast: "Forecast") -> None:
             nonlocal told
             bar.update(task, completed=forecast.done, total=forecast.total, description=forecast.sentence)
             if not console.is_terminal and (time.monotonic() - told > 60 or forecast.done == forecast.total):

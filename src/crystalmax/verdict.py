@@ -192,8 +192,8 @@ def _advice(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Colle
     best = _best(ranking, "pretrained", "joint", "baseline", "untrained")
     if _outcome(_differences(scores, [[best], [Method(TRIVIAL, "median")]]))[0] != "helped":
         return (
-            "No method predicts better than always answering the median of the labels: these data do not support a "
-            "prediction of this property yet."
+            "No method is better by more than chance than always answering the median of the labels: these data do not "
+            f"support a prediction of this property yet (lowest error: {best}, {_errors(ranking, best, unit)})."
         )
     vectors = _best(ranking, "pretrained", "joint")
     advice = f"Use {vectors} ({_errors(ranking, vectors, unit)})"
