@@ -124,7 +124,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
     try:
         spec = read_json(path, MAX_SPEC_BYTES)
     except ValueError as error:
-        raise ValueError(f"{folder} holds no trained model ({error}); make one with `crystalmax pretrain`") from None
+        remedy = "give a folder that `crystalmax pretrain` wrote, or for `predict` one that `fit` or `finetune` did"
+        raise ValueError(f"{folder} holds no trained model ({error}); {remedy}") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         found = spec.get("format") if isinstance(spec, dict) else None
         raise ValueError(f"{path} has format {found}, but this version of crystalmax reads format {FORMAT}")
