@@ -116,8 +116,8 @@ class RepeatedFolds:
         n_rows, n_groups = len(groups), int(groups.max()) + 1
         if n_groups < self.n_folds:
             raise ValueError(
-                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, or give more "
-                "labels, of other formulas"
+                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, or give "
+                "more labels, of other formulas"
             )
         draws = []
         for number in range(self.n_draws):
