@@ -87,6 +87,7 @@ def assess(
     plan: Plan | None = None,
     by_formula: bool = True,
     n_jobs: int | None = None,
+    progress: bool = False,
 ) -> Assessment:
     """Score feature sets, whose rows are the crystals, on those crystals that have a value of the target.
 
@@ -98,7 +99,7 @@ def assess(
     labelled = {name: replace(each, values=each.values[known]) for name, each in features.items()}
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
-    scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs)
+    scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs, progress=progress)
     return Assessment(target, scores, verdict(scores, VECTORS, unit=unit, composition=_WITHOUT_STRUCTURE))
 
 

@@ -155,12 +155,11 @@ def pretrain(
 @app.command
 def represent(sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, options: Options = UNLABELLED) -> None:
     """Write a vector for every structure, and the reason where there is none."""
+    from crystalmax import prediction
     from crystalmax.featurizer import CrystalFeaturizer
-    from crystalmax.prediction import represent as run
-    from crystalmax.prediction import write
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
-    print(write(run(_read(sources, options), featurizer), out))
+    print(prediction.write(prediction.represent(_read(sources, options), featurizer), out))
 
 
 @app.command
@@ -192,12 +191,13 @@ def evaluate(
     from crystalmax.seen import seen_before
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
-    read = labelled(_read(sources, options), target)
+    crystals = (read := labelled(_read(sources, options), target)).crystals
     out.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
-    crystals = read.crystals
-    features = feature_sets(crystals, featurizer)
+    sets = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
-    found = assess(crystals, target, features, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs)
+    found = assess(
+        crystals, target, sets, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs, progress=True
+    )
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
     facts["seen before"] = seen_before(model, crystals)
     path = report_assessment(found, out, unit=unit, facts=facts)
@@ -375,7 +375,8 @@ def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: A
     from crystalmax.terminal import counted
 
     labels = getattr(options, "labels", None)
-    return counted(canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=options.jobs, **how))
+    records = canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=options.jobs, **how)
+    return counted(records, "crystals")
 
 
 def main() -> None:

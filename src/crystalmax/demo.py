@@ -32,7 +32,7 @@ def run(out: Path, *, epochs: int | None, n_jobs: int, progress: bool, say: Call
     history = pretrain(data, folder, epochs=epochs, resume=resume, progress=progress)
     crystals, mismatches = _labelled(data)
     features = feature_sets(crystals, CrystalFeaturizer.from_pretrained(folder))
-    found = [assess(crystals, name, features, n_jobs=n_jobs) for name in PROPERTIES]
+    found = [assess(crystals, name, features, n_jobs=n_jobs, progress=progress) for name in PROPERTIES]
     outcomes = {each.verdict.outcome for each in found}
     answer = replace(
         found[0].verdict,

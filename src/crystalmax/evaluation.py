@@ -6,13 +6,13 @@ mean is said by `verdict`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupShuffleSplit
@@ -21,6 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax.ridge import PowerRidge
+from crystalmax.spread import in_order
+from crystalmax.terminal import counted
 
 Kind = Literal["pretrained", "untrained", "baseline", "joint", "trivial"]
 """The role of a feature set: what is judged, its twins, plain rivals, both together, or none at all."""
@@ -169,6 +171,7 @@ def evaluate(
     plan: Plan | None = None,
     groups: Sequence[str] | None = None,
     n_jobs: int | None = None,
+    progress: bool = False,
 ) -> Scores:
     """Score models on feature sets with the labels of each draw, and the median of those labels beside them.
 
@@ -179,6 +182,7 @@ def evaluate(
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
         groups: A name for each row; rows of one name never stand on both sides of a split.
         n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
+        progress: Whether a terminal shows how many draws are done.
     """
     _check(features, y)
     common = default_models() if models is None else models
@@ -190,7 +194,8 @@ def evaluate(
     plan = plan_for(len(y)) if plan is None else plan
     draws = plan.draws(np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1])
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
-    predicted = Parallel(n_jobs=n_jobs)(delayed(_predict)(draw, methods, y) for draw in reversed(draws))[::-1]
+    scored = in_order(partial(_predict, methods=methods, y=y), reversed(draws), n_jobs)
+    predicted = list(counted(scored, "draws", len(draws)) if progress else scored)[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
     named = [*((each.name, each.features.kind, each.model) for each in methods), (TRIVIAL, "trivial", "median")]

@@ -219,7 +219,8 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
         name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), "")
         source = record.source.partition(" row ")[0]
         if name and used.setdefault(name, source) != source:
-            raise ValueError(f"the label of {name!r} fits {used[name]} and {source}; give files different names")
+            remedy = f"label files of one name with their folders, as 'folder/{name}'"
+            raise ValueError(f"the label of {name!r} fits {used[name]} and {source}; {remedy}")
         targets = {**record.targets, **labels.get(name, {})}
         crystal = record.crystal and replace(record.crystal, targets=targets)
         yield replace(record, crystal=crystal, targets=targets)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 One = TypeVar("One")
 
 
-def counted(crystals: Iterable[One]) -> Iterable[One]:
-    """The same, with a count on a terminal."""
+def counted(things: Iterable[One], name: str, total: int | None = None) -> Iterable[One]:
+    """The same, with a count on a terminal, and what is left where the total is known."""
     console = Console(stderr=True)
-    return track(crystals, "crystals", console=console, transient=True, disable=not console.is_terminal)
+    return track(things, name, total=total, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
