@@ -33,6 +33,7 @@ from torch import nn
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import AllPairs
 from crystalmax.ingest import canonical_records, ingest
+from crystalmax.processes import Processes
 from crystalmax.spec import build, read_recipe
 from crystalmax.training import Split, Training, seeded_weights, train
 
@@ -66,7 +67,7 @@ def train_here(folder: Path, devices: int, name: str) -> None:
         objective = Watched(build(read_recipe("paper")["objective"]))
     how = Training(epochs=1, sites_per_batch=SITES, batches_per_step=2)
     rows = np.arange(len(data))
-    train(objective, data, Split(rows, rows[:0]), how, geometry=AllPairs(), devices=devices)
+    train(objective, data, Split(rows, rows[:0]), how, geometry=AllPairs(), processes=Processes(devices))
     number = os.environ.get("RANK", "0")
     (folder / f"{name}{number}.json").write_text(json.dumps(objective.noted))
 

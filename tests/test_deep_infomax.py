@@ -330,6 +330,12 @@ def test_a_draw_follows_the_weights():
     assert set(found.values[found.row, 0][found.owner == 0].tolist()) == {0.0, 1.0}
 
 
+def test_a_draw_does_not_depend_on_the_order_of_the_parts():
+    owner, weight = torch.tensor([0, 1, 0, 1, 1]), torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0])
+    found = drawn(Constituents(torch.arange(5.0)[:, None], torch.arange(5), owner, weight), 4000, 2, rng())
+    assert torch.equal(owner[found.values[found.row, 0].long()], found.owner)
+
+
 def test_one_family_a_step_is_every_family_equally_often():
     dim, batch = objective(families=1), double_batch()
     seen = {name: set() for name in LEVELS}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crystalmax.crystal import Occupant
 from crystalmax.fingerprint import TOLERANCE, Fingerprint, occur_in
 from crystals import crystal, oblique, perovskite, pure, quartz, rewritten, rock_salt, some_crystals
 
@@ -44,6 +45,13 @@ def test_small_relaxations_keep_the_structure(one):
 )
 def test_other_crystals_have_other_fingerprints(one, other):
     assert not Fingerprint.of(one).equals(Fingerprint.of(other))
+
+
+def test_an_element_may_stand_with_and_without_a_charge():
+    plain, charged, fluoride = ((Occupant(*one),) for one in ((26, 1.0, None), (26, 1.0, 3.0), (9, 1.0, None)))
+    cells = (np.diag([4.0, 4.0, 8.0]), [[0, 0, 0], [0, 0, 0.5], [0.5, 0.5, 0.25]], [0, 1, 2])
+    one, other = (crystal("x", *cells, kinds) for kinds in ((plain, charged, fluoride), (charged, plain, fluoride)))
+    assert Fingerprint.of(one).equals(Fingerprint.of(other))
 
 
 def test_the_tolerance_is_in_the_middle_between_relaxations_and_other_structures():

@@ -121,6 +121,21 @@ def test_one_bit_is_enough(kind, name, copies):
     assert fault == f"{file} is damaged: its bytes are not those that were written; make it again, or get another copy."
 
 
+def test_the_model_that_a_run_started_from_is_looked_at(copies):
+    shutil.copytree(copies / "model", copies / "run" / "start")
+    assert verify(copies / "run").n_compared == 2
+    (copies / "run" / "start" / "weights.safetensors").write_bytes(b"")
+    (fault,) = verify(copies / "run").faults
+    assert fault.startswith(f"{copies / 'run' / 'start' / 'weights.safetensors'} has 0 bytes")
+
+
+def test_a_file_in_a_folder_within_a_data_set_is_one_too_many(copies):
+    (copies / "data" / "sub").mkdir()
+    (copies / "data" / "sub" / "lattice.f8").write_bytes(b"")
+    (fault,) = verify(copies / "data").faults
+    assert fault.startswith(f"{copies / 'data' / 'sub' / 'lattice.f8'} is not in the manifest")
+
+
 @pytest.mark.parametrize(("kind", "name"), LISTED)
 def test_a_file_that_is_missing_is_named(kind, name, copies):
     (copies / kind / name).unlink()

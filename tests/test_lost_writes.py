@@ -57,7 +57,7 @@ def test_a_cell_of_a_study_is_run_again(ending, zeros, tmp_path):
 def test_a_checkpoint_is_refused(fraction, zeros, tmp_path, checkpoint):
     (tmp_path / "last.ckpt").write_bytes(checkpoint)
     lose(tmp_path / "last.ckpt", fraction, zeros=zeros)
-    with pytest.raises(ValueError, match=r"last.ckpt was cut short, .* remove it to begin anew"):
+    with pytest.raises(ValueError, match=r"last.ckpt was cut short or damaged, .* remove it to begin anew"):
         training.run(tmp_path)
 
 

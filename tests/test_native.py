@@ -60,7 +60,9 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize(("rows", "wide", "out"), [(1, 1, 16), (7, 10, 64), (4, 64, 64), (9, 32, 80), (0, 3, 16)])
+@pytest.mark.parametrize(
+    ("rows", "wide", "out"), [(1, 1, 16), (7, 10, 64), (4, 64, 64), (9, 32, 80), (2, 8, 1024), (0, 3, 16)]
+)
 def test_a_dense_layer_equals_torch(calls, rows, wide, out, norm):
     with seeded_weights(1):
         layer = Dense(wide, out, norm=norm)
@@ -69,6 +71,15 @@ def test_a_dense_layer_equals_torch(calls, rows, wide, out, norm):
         assert {"dense_forward", "dense_backward"} <= set(calls)
     else:
         assert layer(random(rows, wide)).shape == (0, out)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_layer_wider_than_the_loops_have_room_for_is_left_to_torch(calls, norm, gradients):
+    layer = Dense(16, 4096, norm=norm)
+    with torch.set_grad_enabled(gradients):
+        assert layer(random(5, 16)).shape == (5, 4096)
+    assert calls == []
 
 
 def test_mish_is_right_over_the_whole_range_of_float32():

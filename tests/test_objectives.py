@@ -193,6 +193,20 @@ def test_statistics_are_those_of_the_structures_each_in_deviations_of_the_crysta
     assert not truth[rows, names.index("fraction of Xe")].any()  # which none of them has
 
 
+def test_two_of_a_class_are_both_prepared_and_both_learnt(tmp_path):
+    blocks = [Statistics(weights={name: 1.0}) for name in ("levels", "densities")]
+    objective = Reconstruction(encoder(), intrinsics=blocks)
+    crystals, rows = some_crystals(), np.arange(len(some_crystals()))
+    data = objective.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path)
+    for number, each in enumerate(blocks):
+        alone = each.prepared(CrystalDataset.from_crystals(crystals), rows, tmp_path / f"{number}")
+        torch.testing.assert_close(each.truth(data.batch(rows)), each.truth(alone.batch(rows)))
+    terms = objective(AllPairs()(data.batch(rows)), rng())
+    assert set(terms) == {"Statistics", "Statistics_2"}
+    sum(terms.values()).backward()
+    assert all(parameter.grad is not None for parameter in objective.heads.parameters())
+
+
 def test_blocks_of_statistics_count_by_their_weights_and_others_are_not_told(tmp_path):
     crystals, rows = some_crystals(), np.arange(len(some_crystals()))
     statistics = Statistics(weights={"springs": 2.0, "charges": 0.5})

@@ -124,3 +124,28 @@ def test_what_a_model_had_seen_counts_as_seen_by_what_started_from_it(data, know
         pretrain(others, tmp_path / "unknown", epochs=1, start=nameless)
     assert Seen.load(tmp_path / "unknown") is None
     assert "not known which ones" in caplog.text
+
+
+def test_a_run_goes_on_as_it_began_or_says_why_not(data, tmp_path):
+    run = tmp_path / "run"
+    pretrain(data, run, recipe="intrinsic", epochs=2)
+    plan = (run / "run.json").read_bytes()
+    with pytest.raises(ValueError, match="has 2 epochs behind it, more than 1"):
+        pretrain(data, run, resume=True, epochs=1)
+    with pytest.raises(ValueError, match="began with seed = 0, not 9"):
+        pretrain(data, run, resume=True, seed=9)
+    assert (run / "run.json").read_bytes() == plan
+    for text in ("{}", "[]"):
+        (run / "run.json").write_text(text)
+        with pytest.raises(ValueError, match="holds no run to resume"):
+            pretrain(data, run, resume=True)
+
+
+def test_a_checkpoint_with_another_byte_is_no_start(data, tmp_path):
+    run = tmp_path / "run"
+    pretrain(data, run, recipe="intrinsic", epochs=1)
+    content = bytearray((run / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "last.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.ckpt was cut short or damaged"):
+        pretrain(data, run, resume=True, epochs=2)

@@ -65,7 +65,7 @@ CASES = [*zip(PLANS, MADE, strict=False), ("fewer batches than processes", "weig
 
 
 def run(how, made, folder=None, devices=1):
-    return train(made, DATA, SPLIT, how, geometry=GEOMETRY, folder=folder, devices=devices)
+    return train(made, DATA, SPLIT, how, geometry=GEOMETRY, folder=folder, processes=Processes(devices))
 
 
 def kept(path, made, history):

@@ -60,6 +60,19 @@ def test_crystals_keep_order_names_and_numbers(data, tmp_path):
     assert material.donor == "salts"
 
 
+def test_of_several_structures_in_a_row_the_first_counts(table, tmp_path):
+    twice = table.assign(
+        cif=[text if row != 1 else text + text.replace("data_", "data_b") for row, text in enumerate(table.cif)]
+    )
+    for name, given in (("once", table), ("twice", twice)):
+        (tmp_path / name).mkdir()
+        given.to_parquet(tmp_path / name / "salts.parquet")
+    once, many = (
+        only(prepare([PLAIN], str(tmp_path / name), tmp_path / f"{name}-out", ROOMY)) for name in ("once", "twice")
+    )
+    assert many.keys == once.keys
+
+
 def test_rows_that_are_not_to_be_kept_are_left_out(data, tmp_path):
     source = Source("salts", {"edge": "A"}, keep="sound")
     assert only(prepare([source], str(data), tmp_path / "out", ROOMY)).keys == tuple(

@@ -275,6 +275,24 @@ def test_a_loss_that_is_not_finite_names_the_crystals():
         run(made=broken)
 
 
+class Steep(Objective):
+    """A finite loss whose gradient is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.weight = objective().encoder, nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch, rng):
+        return {"root": self.weight.abs().sqrt()}
+
+
+def test_a_gradient_that_is_not_finite_names_the_crystals_and_spoils_no_weight():
+    made = Steep()
+    with pytest.raises(FloatingPointError, match=r"the gradient is not finite on the crystals crystal \d"):
+        run(made=made)
+    assert made.weight == 0
+
+
 def test_mixed_precision_gives_nearly_the_same_losses():
     one_step = replace(HOW, epochs=1, sites_per_batch=1000)
     exact, mixed = (run(how=replace(one_step, precision=p))[1][0] for p in ("32-true", "bf16-mixed"))
@@ -403,6 +421,15 @@ def test_training_ends_where_the_watched_loss_falls_no_more_with_the_weights_of_
     assert [row["planned"] for row in history if row["split"] == "valid"] == losses[:epochs]
     kept, _ = run(how=replace(HOW, epochs=best), made=Planned(losses))
     assert made.epoch == kept.epoch > 0
+
+
+def test_resuming_a_run_that_ended_in_vain_changes_nothing(tmp_path):
+    how = replace(HOW, epochs=6, patience=1)
+    losses = [3.0, 2.0, 2.5, 1.0, 1.0, 1.0]
+    made, history = run(tmp_path, how=how, made=Planned(losses))
+    again, same = run(tmp_path, how=how, made=Planned(losses[3:]))
+    assert len(same) == len(history)
+    assert again.epoch == made.epoch
 
 
 def test_dying_and_resuming_keeps_means_and_minima(tmp_path, saving_every_step):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from crystalmax import electrons
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, table
+from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, columns, table
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
 Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
@@ -138,7 +138,7 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
     Second moments of electrons by volume set the mean potential of a crystal of neutral atoms (O'Keeffe and Spence,
     Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
     """
-    number, radius = _of_elements("atomic_number", "radius")
+    number, radius = columns("atomic_number", "radius")
     valence, holes, van_der_waals = _of_electrons("valence_electrons", "holes", "van_der_waals_radius")
     of_an_atom = {
         "atoms": np.ones(N_ELEMENTS),
@@ -160,7 +160,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
     atom stands for all of them. The latter are means over the atoms of the energy of the highest level, in eV, and of
     the electronegativity.
     """
-    radius, electronegativity = _of_elements("radius", "electronegativity")
+    radius, electronegativity = columns("radius", "electronegativity")
     s, p, d, f, level = _of_electrons(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
     moments = {"s and p": s + p, "d": d, "f": f}
     of_an_atom = {f"second moment of {kind} electrons": held * radius**2 for kind, held in moments.items()}
@@ -173,10 +173,6 @@ def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.nd
     atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
     sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)
     return sums * atoms_by_volume.reshape(-1, 1), tuple(f"{name} by volume" for name in of_an_atom)
-
-
-def _of_elements(*names: str) -> Float[np.ndarray, "features elements"]:
-    return table()[:, [FEATURES.index(name) for name in names]].T
 
 
 def _of_electrons(*names: str) -> Float[np.ndarray, "features elements"]:
@@ -233,13 +229,13 @@ def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
 
 def density(crystal: Crystal) -> float:
     """Density in gram per cubic centimetre that the structure gives."""
-    (weight,) = _of_elements("atomic_weight")
+    (weight,) = columns("atomic_weight")
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return float(counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE)
 
 
 def _bulk(crystal: Crystal) -> dict[str, float]:
-    (radius,) = _of_elements("radius")
+    (radius,) = columns("radius")
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return {
         "density": density(crystal),

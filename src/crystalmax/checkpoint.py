@@ -38,6 +38,8 @@ from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing, rea
 
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
+START = "start"
+"""Folder within a run that holds the model it started from, if there was one."""
 MAX_SPEC_BYTES = 2**24
 """A larger spec is refused unread."""
 MAX_HEADER_BYTES = 2**20

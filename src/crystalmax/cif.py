@@ -65,9 +65,7 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         named = [(f"{key}:{part.split(maxsplit=1)[0][5:]}", part) for part in parts]
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:
-        return [
-            Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal structure")
-        ]
+        return [Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal")]
     if len(blocks) > MAX_STRUCTURES:
         return [Refused(key, f"it has {len(blocks):,} data blocks, more than {MAX_STRUCTURES:,}", "split it")]
     return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]

@@ -53,13 +53,9 @@ class Options:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Labels(Options):
-    """What a command takes besides where structures have properties.
+    """What a command takes besides where structures have properties."""
 
-    Attributes:
-        labels: A table with identifiers and properties, joined by file name.
-    """
-
-    labels: Path | None = None
+    labels: Annotated[Path | None, Parameter(help="A table of identifiers and properties, joined by file name.")] = None
 
 
 GIVEN, UNLABELLED = Labels(), Options()
@@ -94,9 +90,9 @@ def pretrain(
     recipe: str = "default",
     start: Path | None = None,
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     resume: bool = False,
-    accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
     devices: int = 1,
     nodes: int = 1,
     batches_per_step: int | None = None,
@@ -110,7 +106,7 @@ def pretrain(
         recipe: `default` (`intrinsic`), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
         start: A run folder to go on from, with other crystals, or `shipped` for the weights that ship.
         epochs: Passes over the crystals, instead of the recipe's.
-        seed: Of initial weights, order, noise and false samples.
+        seed: Of initial weights, order, noise and false samples; 0 unless given.
         resume: Go on with the run in the folder.
         accelerator: Where to train.
         devices: Processes on each machine, one a GPU, or any number on CPU.
@@ -317,7 +313,7 @@ def study(
     recipes: tuple[str, ...] = (),
     trust: tuple[str, ...] = (),
     seed: int = 0,
-    accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
     jobs: int = -1,
 ) -> None:
     """Do the paper's study on labelled data, with controls and rivals; what is done already in the folder is kept.

@@ -98,7 +98,7 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     """
     # Rounded, so that which of several that are alike comes first does not hang on the last digit.
     present = np.argsort(-fractions.round(9), kind="stable")[: np.count_nonzero(fractions)]
-    share, electronegativity = fractions[present], _electronegativity()[present]
+    share, electronegativity = fractions[present], elements.columns("electronegativity")[0, present]
     states = _assignments(present)
     charge, either_sign = np.abs(states @ share), np.abs(states) @ share
     cation = np.where(states > 0, electronegativity, -np.inf).max(axis=1)
@@ -109,12 +109,8 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     # The most electronegative element takes electrons, the others give what they have by their states.
     taker = int(electronegativity.argmax())
     needed = share[taker] * _taken()[present[taker]]
-    positive = [
-        [state for state in oxidation_states(int(z) + 1) if state > 0] or [0] for z in np.delete(present, taker)
-    ]
-    most, least = (
-        np.delete(share, taker) @ np.array([of(each) for each in positive], dtype=float) for of in (max, min)
-    )
+    positive = [[one for one in oxidation_states(int(z) + 1) if one > 0] or [0] for z in np.delete(present, taker)]
+    most, least = (np.delete(share, taker) @ np.array([of(each) for each in positive], float) for of in (max, min))
     return {
         "charge that does not balance": float(charge[best]) if ionic else UNBALANCED,
         "mean charge of either sign": float(either_sign[best]) if ionic else 0.0,
@@ -172,11 +168,6 @@ def _assignments(present: Int[np.ndarray, " elements"]) -> Float[np.ndarray, "as
         if prod(map(len, choices[: i + 1])) > MOST_ASSIGNMENTS:
             choices[i] = choices[i][:1]
     return np.array(list(product(*choices)), dtype=float)
-
-
-@cache
-def _electronegativity() -> Float[np.ndarray, " elements"]:
-    return elements.table()[:, elements.FEATURES.index("electronegativity")]
 
 
 @cache

@@ -42,6 +42,11 @@ def table() -> Float[np.ndarray, "elements features"]:
     return values
 
 
+def columns(*names: str) -> Float[np.ndarray, "features elements"]:
+    """These features of every element, a row each."""
+    return table()[:, [FEATURES.index(name) for name in names]].T
+
+
 @cache
 def standardised() -> Float[np.ndarray, "elements features"]:
     """The table with each column brought to mean 0 and deviation 1 over the elements; read-only.

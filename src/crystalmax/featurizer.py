@@ -192,7 +192,7 @@ def readable(
         Refused: A structure cannot be read, and `raise_on_error` is set.
         ValueError: They are no list but one structure or a table.
     """
-    if _is_one(structures):
+    if isinstance(structures, str | bytes | PathLike | Mapping | Table) or origin_of(structures):
         kind = type(structures).__name__
         raise ValueError(f"structures come as a list, not as one {kind}; put it in brackets, or give its column")
     crystals, rows, refusals = [], [], {}
@@ -210,17 +210,14 @@ def readable(
     return crystals, rows, refusals
 
 
-def _is_one(structures: object) -> bool:
-    return isinstance(structures, str | bytes | PathLike | Mapping | Table) or bool(origin_of(structures))
-
-
 def _read(structures: list[object]) -> list[Crystal | Refused]:
     """What each of them is; one that holds several counts as refused."""
     found: list[Crystal | Refused] = []
     for structure in structures:
-        first, *others = canonical_records(structure, n_jobs=1)
-        several = Refused(first.key, f"it holds {1 + len(others)} structures", "give them one by one")
-        found.append(first.crystal if first.crystal is not None and not others else first.refusal or several)
+        records = list(canonical_records(structure, n_jobs=1))
+        key = records[0].key if records else ""
+        several = Refused(key, f"it holds {len(records)} structures", "give them one by one")
+        found.append(records[0].crystal or records[0].refusal or several if len(records) == 1 else several)
     return found
 
 

@@ -38,7 +38,10 @@ class Fingerprint:
     def of(cls, crystal: Crystal) -> "Fingerprint":
         """The fingerprint of a crystal in any cell."""
         nearest = _nearest(crystal)
-        order = sorted(range(len(crystal.kinds)), key=lambda kind: crystal.kinds[kind])
+        order = sorted(
+            range(len(crystal.kinds)),
+            key=lambda kind: [(one[0], one[1], one[2] is not None, one[2] or 0.0) for one in crystal.kinds[kind]],
+        )
         means = [nearest[crystal.species == kind].mean(axis=0)[order] for kind in order]
         return cls(formula(crystal), np.concatenate(means, axis=None))
 

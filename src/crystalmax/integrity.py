@@ -6,7 +6,7 @@ checksums of their own inside, or are read as what their ending says.
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crystalmax import fitted
-from crystalmax.checkpoint import SPEC, WEIGHTS, read_spec
+from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, read_manifest
@@ -69,7 +69,8 @@ def _of_dataset(path: Path) -> Verified:
     beside = manifest.get("beside")
     found = _compared(path, {**arrays, **(beside or {})})
     notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
-    unlisted = [file for file in _files(path) if file.name not in {"manifest.json", *arrays, *(beside or {})}]
+    listed = {path / name for name in ("manifest.json", *arrays, *(beside or {}))}
+    unlisted = [file for file in _files(path) if file not in listed]
     if beside is None:
         others = ", ".join(file.name for file in unlisted)
         notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
@@ -103,7 +104,14 @@ def _chunks(array: np.ndarray | DiskArray) -> Iterator[np.ndarray]:
 
 
 def _of_run(path: Path) -> Verified:
-    others = [file for file in _files(path) if file.name not in (SPEC, WEIGHTS)]
+    start = path / START
+    others = [file for file in _files(path) if file not in (path / SPEC, path / WEIGHTS) and start not in file.parents]
+    if start.is_dir():
+        return _together([_of_run(start), _of_trained(path, others)])
+    return _of_trained(path, others)
+
+
+def _of_trained(path: Path, others: Sequence[Path]) -> Verified:
     if not (path / SPEC).exists():
         note = f"{path} holds no weights yet: its training was not finished; go on with it by --resume."
         return _together([_read(others), Verified(notes=(note,))])

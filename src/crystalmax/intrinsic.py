@@ -1,5 +1,6 @@
 """What a structure itself says of a crystal, as numbers that a vector can be asked for."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,6 @@ from crystalmax.crystal import Crystal, CrystalBatch, pairs_of
 from crystalmax.dataset import Dataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
-
-FILE = "statistics.f4"
-"""What `Statistics` keeps in the folder of a run."""
 
 WEIGHTS = {
     "fractions": 0.1,
@@ -183,7 +181,8 @@ class Statistics:
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        values = standardised(data, rows, self._statistics, self.width, folder / FILE)
+        names = hashlib.blake2b("\n".join(self._columns).encode(), digest_size=4).hexdigest()
+        values = standardised(data, rows, self._statistics, self.width, folder / f"statistics-{names}.f4")
         return data.with_targets(tuple(self._columns), values)
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:

@@ -26,7 +26,7 @@ class Dense(nn.Linear):
 
     def forward(self, input: Float[Tensor, "rows wide"]) -> Float[Tensor, "rows out"]:  # torch's name
         """The layer on each row."""
-        if not (native.usable(input, self.weight) and self.out_features % native.LANES == 0):
+        if not (native.usable(input, self.weight.t()) and self.out_features % native.LANES == 0):
             activated = mish(super().forward(input))
             return activated if self.norm is None else self.norm(activated)
         norm = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)

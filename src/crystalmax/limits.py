@@ -24,8 +24,8 @@ SITES_A_PLACE = 10
 """Atoms may be listed this many times as often as there may be sites, since several can share one."""
 MAX_TOGETHER = 100
 """Atoms that one cube of 1 angstrom may hold."""
-MAX_LENGTH = 1e6
-"""Angstrom that a cell or a place may measure; far beyond, squares are no numbers any more."""
+MAX_LENGTH = 1e3
+"""Angstrom that a cell or a place may measure: memory grows with it, and `geometry` sorts distances up to there."""
 MAX_WORDS = 300
 """Letters of a name, a reason or a note; the rest is cut off."""
 
@@ -61,5 +61,6 @@ def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
 
 
 def shortened(text: str) -> str:
-    """A text of a stranger, for a table that people read."""
+    """A text of a stranger, for a table that people read; names of files need not be UTF-8."""
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}..."

@@ -99,8 +99,8 @@ def learning_curves(table: pd.DataFrame, *, error: str = "mean absolute error") 
         for name, look in _looks(of_model).items():
             by_budget = of_model[of_model.features == name].groupby("labels").mae
             low, median, high = (by_budget.quantile(q) for q in (0.25, 0.5, 0.75))
-            panel.fill_between(labels, low, high, color=look["color"], alpha=0.15, linewidth=0)
-            panel.plot(labels, median, marker="o", markersize=3, **look)
+            panel.fill_between(low.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            panel.plot(median.index, median, marker="o", markersize=3, **look)
             ends.append((panel, name, float(median.iloc[-1]), look["color"]))
     panels[0].set_ylabel(error)
     panels[0].set_xticks(labels, [f"{n:,}" for n in labels])

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import nn
 
 from crystalmax import __version__, plots, probe, seen
-from crystalmax.checkpoint import SPEC, WEIGHTS, Model, load, read_spec, save
+from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, save
 from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
@@ -34,8 +34,6 @@ from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 log = logging.getLogger(__name__)
 
 VALID_FRACTION = 0.05
-START = "start"
-"""Folder within a run that holds the model it started from, if there was one."""
 _PATIENCE = 300  # seconds
 
 
@@ -47,7 +45,7 @@ def pretrain(
     start: Path | None = None,
     split: Split | None = None,
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     resume: bool = False,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -74,7 +72,7 @@ def pretrain(
             recipe, and where the whole objective is, all of its weights are taken. A resumed run has its own.
         split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
         epochs: Instead of the recipe's.
-        seed: Of weights, order, noise and false samples.
+        seed: Of weights, order, noise and false samples; 0 unless given.
         resume: Go on with the run in this folder.
         accelerator: As Lightning names it.
         devices: Processes on each machine, one a GPU, or any number on CPU.
@@ -94,10 +92,12 @@ def pretrain(
     """
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
-    plan = _resumed(run, data) if resume else _begun(run, data, recipe, start, seed, first)
-    for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None)):
+    plan = _resumed(run, data) if resume else _begun(run, data, recipe, start, first)
+    for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None), ("seed", seed)):
         _set(plan["training"], name, given, run if resume else None)
     if epochs is not None:
+        if resume and epochs < (behind := _epochs_in(run)):
+            raise ValueError(f"the run in {run} has {behind} epochs behind it, more than {epochs}; give no fewer")
         plan["training"]["epochs"] = epochs
     how = build({"use": "crystalmax.training.Training", **plan["training"]})
     assert isinstance(how, Training)  # the spec says so
@@ -128,16 +128,7 @@ def pretrain(
             prepared = part.prepared(prepared, learnt, run)
     try:
         history = train(
-            objective,
-            prepared,
-            split,
-            how,
-            geometry=geometry,
-            folder=run,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            progress=progress,
+            objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
         )
     except Interrupted:
         if first:
@@ -225,7 +216,7 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
 def _told(
     encoders: Mapping[str, Encoder], geometry: Geometry, data: Dataset, watched: Rows, sites_per_batch: int
 ) -> dict[str, float] | None:
-    """What vectors of many structures that were not learnt from tell, those of the untrained network too; if known."""
+    """What vectors of many structures that were set aside tell, those of the untrained network too; if known."""
     rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
@@ -236,7 +227,7 @@ def _told(
     if not np.isfinite([*found.values()]).all():
         return None
     log.info(
-        "linear maps of the vectors tell %.0f %% of plain statistics of %d structures that were not learnt from, "
+        "linear maps of the vectors tell %.0f %% of plain statistics of %d structures that were set aside, "
         "those of an untrained network's %.0f %%",
         *(100 * found["vectors"], len(crystals), 100 * found["untrained"]),
     )
@@ -270,7 +261,7 @@ def _await(path: Path) -> None:
 
 
 def _begun(
-    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, seed: int, first: bool
+    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, first: bool
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
     if first and run.exists() and any(path.suffix != PARTIAL and path.name != START for path in run.iterdir()):
@@ -280,7 +271,7 @@ def _begun(
         "recipe": "given" if isinstance(recipe, Mapping) else str(recipe),
         "objective": parts["objective"],
         "geometry": parts["geometry"],
-        "training": {**parts["training"], "seed": seed},
+        "training": {**parts["training"], "seed": 0},
         "start": None if start is None else read_spec(start).get("content_hash", "unknown"),
         "data": data.content_hash,
         "crystalmax": __version__,
@@ -291,11 +282,21 @@ def _begun(
     }
 
 
+def _epochs_in(run: Path) -> int:
+    try:
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return 0
+    return max((row["epoch"] for row in rows), default=0)
+
+
 def _resumed(run: Path, data: Dataset) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
+    if not isinstance(plan, dict) or not plan.keys() >= {"data", "objective", "geometry", "training"}:
+        raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
     if plan["data"] != data.content_hash:
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
     return plan

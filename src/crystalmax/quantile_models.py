@@ -36,6 +36,7 @@ LEAST = 5
 
 Columns = Float[np.ndarray, "rows columns"]
 Labels = Float[np.ndarray, " labels"]
+Blocks = Sequence[int]
 Parts = Sequence[Int[np.ndarray, " _"]]
 Quantiles = Float[np.ndarray, "_ levels"]
 
@@ -100,14 +101,7 @@ class Process:
 
     @classmethod
     def fit(
-        cls,
-        X: Columns,
-        y: Labels,
-        blocks: Sequence[int],
-        *,
-        powers: bool = False,
-        seed: int = 0,
-        known: Kernel | None = None,
+        cls, X: Columns, y: Labels, blocks: Blocks, *, powers: bool = False, seed: int = 0, known: Kernel | None = None
     ) -> "Process":
         """Find hyperparameters by the likelihood of `FEW` of the labels unless they are known; condition on all."""
         scaler = StandardScaler().fit(X)
@@ -121,7 +115,7 @@ class Process:
         return cls(scaler, process, scale, middle, spread)
 
     @staticmethod
-    def _searched(inputs: Columns, labels: Labels, blocks: Sequence[int], seed: int) -> Kernel:
+    def _searched(inputs: Columns, labels: Labels, blocks: Blocks, seed: int) -> Kernel:
         few = np.random.default_rng(seed).permutation(len(labels))[:FEW]
         # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
         matern = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
@@ -188,7 +182,7 @@ class Hurdle:
     bounds: tuple[float, float]
 
     @classmethod
-    def fit(cls, X: Columns, y: Labels, value: float, blocks: Sequence[int], *, seed: int = 0) -> "Hurdle":
+    def fit(cls, X: Columns, y: Labels, value: float, blocks: Blocks, *, seed: int = 0) -> "Hurdle":
         """Two labels at least have other values."""
         differs = y != value
         columns, others = X[differs], y[differs]

@@ -23,6 +23,7 @@ from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
+from crystalmax.processes import Processes
 from crystalmax.shipped import SHIPPED
 from crystalmax.small_data import SmallDataRegressor, weighed_shares
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
@@ -138,12 +139,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self
 
     def _beside(
-        self,
-        networks: Ensemble,
-        told: Float[np.ndarray, "2 labels"],
-        data: CrystalDataset,
-        values: Predictions,
-        groups: Rows,
+        self, copies: Ensemble, told: Float[np.ndarray, "2 _"], data: CrystalDataset, values: Predictions, groups: Rows
     ) -> tuple[Blend, Predictions]:
         """What predicts in the end, and what it says of labels left out, of which copies and medians have told."""
         vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
@@ -152,7 +148,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         shares = weighed_shares(len(every), lambda each: each @ every - values)
         share, _, of_median = shares
         start = copy.deepcopy(self.encoder)
-        blend = Blend(networks, start, labels=len(values), share=share, of_median=of_median, seed=self.seed)
+        blend = Blend(copies, start, labels=len(values), share=share, of_median=of_median, seed=self.seed)
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
         blend.regressor = frozen  # as it would be fitted again
@@ -186,7 +182,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             seed=seed,
         )
         objective.train()
-        train(objective, data, Split(rows, rows[:0]), how, geometry=self.geometry, accelerator=self.accelerator)
+        here = Processes(accelerator=self.accelerator)
+        train(objective, data, Split(rows, rows[:0]), how, geometry=self.geometry, processes=here)
         return objective.eval()
 
 

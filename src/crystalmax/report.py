@@ -58,13 +58,7 @@ def write_report(
     page.filters |= {"shown": _shown, "cells": _cells, "drawing": _drawing}
     source = files("crystalmax").joinpath("templates/report.html").read_text(encoding="utf-8")
     text = page.from_string(source).render(
-        title=title,
-        verdict=verdict,
-        answers=answers,
-        tables=tables,
-        figures=figures,
-        sections=sections,
-        facts=facts or {},
+        title=title, verdict=verdict, answers=answers, tables=tables, figures=figures, sections=sections, facts=facts
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with at_once(path) as file:

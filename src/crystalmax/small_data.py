@@ -157,9 +157,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return np.concatenate([told[:, :1], low - margin, high + margin], axis=1)
 
 
-def weighed_shares(
-    members: int, miss: Callable[[tuple[float, ...]], Float[np.ndarray, " labels"]]
-) -> tuple[float, ...]:
+def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
     """Shares of so many members: the mean of all in `STEPS`, weighted by how far off labels left out are with each."""
     steps = [each for each in product(range(STEPS + 1), repeat=members) if sum(each) == STEPS]
     shares = [tuple(step / STEPS for step in each) for each in steps]

@@ -191,17 +191,18 @@ def _open(
 ) -> list[Record]:
     records = []
     for piece in pieces:
+        source = piece.source.encode("utf-8", "replace").decode()
         for outcome in piece.opened(piece.key, max_sites):
             if isinstance(outcome, Refused):
                 refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
-                record = Record(refusal.key, piece.source, targets=piece.targets, refusal=refusal)
+                record = Record(refusal.key, source, targets=piece.targets, refusal=refusal)
             else:
                 targets = {**outcome.crystal.targets, **piece.targets}
                 crystal = cell(outcome.crystal) if cell else outcome.crystal
                 crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
                 notes = tuple(map(shortened, outcome.notes))
                 marked = mark(crystal) if mark else None
-                record = Record(crystal.key, piece.source, crystal, targets, notes, mark=marked)
+                record = Record(crystal.key, source, crystal, targets, notes, mark=marked)
             records.append(record)
     return records
 

@@ -213,10 +213,8 @@ def _settled(crystal: Crystal, site: int, listed: list[Occupant]) -> tuple[Speci
     return tuple(sorted(kind, key=lambda one: (one[0], one[2] is not None, one[2] or 0.0))), notes
 
 
-def _check_contacts(
-    crystal: Crystal, pairs: Int[np.ndarray, "pairs 2"], distances: Float[np.ndarray, " pairs"]
-) -> None:
-    for (one, other), distance in zip(pairs.tolist(), distances.tolist(), strict=True):
+def _check_contacts(crystal: Crystal, pairs: Int[np.ndarray, "pairs 2"], apart: Float[np.ndarray, " pairs"]) -> None:
+    for (one, other), distance in zip(pairs.tolist(), apart.tolist(), strict=True):
         total = sum(occupant.occupancy for site in (one, other) for occupant in crystal.kinds[crystal.species[site]])
         if total > OCCUPANCY_SLACK:
             where = f"{_place(crystal, one)} and {_place(crystal, other)} are {distance:.2f} angstrom apart"

@@ -49,8 +49,10 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
         reason = " ".join(str(error).split())
         raise ValueError(f"the labels in {table} cannot be read ({reason}); save them as CSV in UTF-8") from None
     for batch in batches:
-        identifier = _identifier(batch.schema.names) or batch.schema.names[0]
+        identifier = identifier_of(batch.schema.names) or batch.schema.names[0]
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):
+            if name is None:  # spreadsheets often end in empty rows
+                continue
             key = without_suffix(str(name).strip())
             if key in labels:
                 raise ValueError(f"the labels name {key!r} twice; keep one row for each structure.")
@@ -72,7 +74,7 @@ def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
                 remedy = f"name the column of CIF text {STRUCTURE!r}, or give the table as labels of a folder"
                 yield Refused(name, reason, remedy)
                 return
-            identifier = _identifier(columns)
+            identifier = identifier_of(columns)
             keys = batch.column(identifier).to_pylist() if identifier else [None] * len(batch)
             rows = zip(keys, batch.column(STRUCTURE).to_pylist(), _targets(batch, {identifier, STRUCTURE}), strict=True)
             for key, cif, targets in rows:
@@ -99,22 +101,22 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
         # What is buffered ahead stays in memory until the end, though it was read.
         yield from pq.ParquetFile(table, pre_buffer=False).iter_batches(batch_size=_ROWS_OF_PARQUET)
     else:
-        yield from _batches(_read_csv(Path(table)))
+        yield from _batches(read_csv(Path(table)))
 
 
-def _read_csv(path: Path) -> Table:
+def read_csv(path: Path) -> Table:
     """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs."""
     with open(path, encoding="utf-8-sig") as file:
         header = file.readline()
     separator = max(",;\t", key=header.count)
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
-    identifier = _identifier(names) or ("" if STRUCTURE in names else names[0])
+    identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
         table = pd.read_csv(path, sep=separator, names=names, header=0, index_col=False, dtype={identifier: str})
-    for name in set(names) - {identifier, STRUCTURE}:
-        if not pd.api.types.is_numeric_dtype(table[name]):
+    for name in names:
+        if name not in (identifier, STRUCTURE) and not pd.api.types.is_numeric_dtype(table[name]):
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
     return table
 
@@ -131,7 +133,8 @@ def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
             log.warning("%s: %s, and count as missing", path, found)
 
 
-def _identifier(columns: list[str]) -> str | None:
+def identifier_of(columns: list[str]) -> str | None:
+    """The first of `IDENTIFIERS` that is among these columns, however it is capitalised."""
     by_name = {column.lower(): column for column in reversed(columns)}
     return next((by_name[name] for name in IDENTIFIERS if name in by_name), None)
 

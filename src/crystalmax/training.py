@@ -145,9 +145,7 @@ def train(
     *,
     geometry: Geometry,
     folder: Path | None = None,
-    accelerator: str = "cpu",
-    devices: int = 1,
-    nodes: int = 1,
+    processes: Processes = Processes(),  # noqa: B008  # frozen
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Train an objective in place.
@@ -169,13 +167,12 @@ def train(
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
-    processes = Processes(devices, nodes, accelerator)
     processes.check(objective, how.batches_per_step)
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
-    if saved is not None and saved.exists() and not zipfile.is_zipfile(saved):
-        raise ValueError(f"{saved} was cut short, so training cannot go on from it; remove it to begin anew")
+    if saved is not None and saved.exists() and not _is_whole(saved):
+        raise ValueError(f"{saved} was cut short or damaged, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), signals_as_before():
@@ -199,8 +196,17 @@ def train(
             if processes.lost(error):
                 raise ConnectionError("another process of this training is gone; go on with --resume") from error
             raise
-    objective.load_state_dict(module.chosen())
+        finally:
+            objective.load_state_dict(module.chosen())
     return module.history
+
+
+def _is_whole(archive: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive) as parts:
+            return parts.testzip() is None
+    except zipfile.BadZipFile:
+        return False
 
 
 class _Module(pl.LightningModule):
@@ -238,11 +244,8 @@ class _Module(pl.LightningModule):
             return [{"params": list(self.parameters()), "share": 1.0}]
         encoder = cast(nn.Module, self.objective.encoder)  # a part of a module that is trained
         within = {id(parameter) for parameter in encoder.parameters()}
-        others = [parameter for parameter in self.parameters() if id(parameter) not in within]
-        return [
-            {"params": list(encoder.parameters()), "share": self.how.encoder_rate},
-            {"params": others, "share": 1.0},
-        ]
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in within]
+        return [{"params": list(encoder.parameters()), "share": self.how.encoder_rate}, {"params": rest, "share": 1.0}]
 
     def train_dataloader(self) -> Steps:
         how, epoch = self.how, self.trainer.current_epoch
@@ -276,7 +279,10 @@ class _Module(pl.LightningModule):
             with nullcontext() if share is shares[-1] else self._without_exchange():
                 self.manual_backward(weight * total)
             count(sums, terms, batch.n_crystals * share.counts)
-        self.clip_gradients(cast(torch.optim.Optimizer, optimizer), self.how.clip, "norm")
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if not torch.isfinite(nn.utils.clip_grad_norm_(weights, self.how.clip)):
+            keys = [key for share in shares for key in self.data.batch(share.rows).keys]
+            raise FloatingPointError(f"the gradient is not finite on the crystals {', '.join(keys)}")
         # By the place in the run alone, so that a resumed run has the rates of one that was not stopped.
         done = (self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches) / self.how.epochs
         for group in optimizer.param_groups:
@@ -297,6 +303,9 @@ class _Module(pl.LightningModule):
             terms = self._watched()(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
             count(sums, terms, batch.n_crystals * share.counts)
         self._count("valid", sums)
+
+    def on_train_start(self) -> None:
+        self._stop_if_in_vain()  # it may have been so before it was resumed
 
     def on_train_epoch_start(self) -> None:
         self.began = time.perf_counter()

@@ -158,6 +158,8 @@ def verdict(scores: Scores, pretrained: str, *, unit: str = "", composition: Col
     A budget counts as helped or hurt where its difference stands against chance; see the top of this module. Feature
     sets named in `composition` know nothing of structure; with them, the advice says whether structure helps.
     """
+    if scores.table.draw.nunique() < 2:
+        raise ValueError("one draw cannot tell a difference from chance; give a plan with more")
     comparison, ranking = compare(scores, pretrained), rank(scores)
     together = comparison.groupby("labels", as_index=False).last()
     outcome, claims = _outcome(together)

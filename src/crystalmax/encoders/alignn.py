@@ -25,6 +25,8 @@ from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.segments import distinct, gather, offsets, ranges, segment_sum
 
+Edges = Int[Tensor, " edges"]
+
 _QUANTUM = 1e-6  # cosines are read on this grid, so that equal angles are recognised
 _LITTLE = 1e-6
 
@@ -80,11 +82,7 @@ class EdgeGatedConvolution(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        nodes: Float[Tensor, "nodes width"],
-        edges: Part,
-        center: Int[Tensor, " edges"],
-        neighbor: Int[Tensor, " edges"],
+        self, nodes: Float[Tensor, "nodes width"], edges: Part, center: Edges, neighbor: Edges
     ) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "edges width"]]:
         """The nodes afterwards, and z of each edge."""
         z = self.gate((nodes, center), (nodes, neighbor), edges)
@@ -109,11 +107,7 @@ class EdgeGatedConvolutions(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(number - 1))
 
     def forward(
-        self,
-        nodes: Float[Tensor, "nodes width"],
-        edges: Part,
-        center: Int[Tensor, " edges"],
-        neighbor: Int[Tensor, " edges"],
+        self, nodes: Float[Tensor, "nodes width"], edges: Part, center: Edges, neighbor: Edges
     ) -> Float[Tensor, "nodes width"]:
         """The nodes after all."""
         for number, layer in enumerate(self.layers):

@@ -78,13 +78,10 @@ class SpeciesVectors(nn.Module):
         self.of_features = nn.Linear(N_SPECIES_FEATURES, width)
         self.of_elements = nn.Linear(N_ELEMENTS, width, bias=False)
 
-    def features(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds features"]:
-        """See `species_features`."""
-        return species_features(kinds, self.table)
-
     def forward(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds width"]:
         """The vector of each row of a species table."""
-        vectors: Tensor = self.of_features(self.features(kinds)) + self.of_elements(kinds[:, :N_ELEMENTS])
+        features = species_features(kinds, self.table)
+        vectors: Tensor = self.of_features(features) + self.of_elements(kinds[:, :N_ELEMENTS])
         return vectors
 
 
@@ -110,7 +107,7 @@ def ends(batch: CrystalBatch, pairs: Pairs, species: SpeciesVectors, basis: Dist
     steps = (pairs.distance.double() / _QUANTUM).round().long()
     keys, of_pair = distinct(steps * n_kinds + gather(batch.species, pairs.neighbor))
     distance = ((keys // n_kinds).double() * _QUANTUM).to(batch.kinds.dtype)
-    return Ends(of_pair, gather(species.features(batch.kinds), keys % n_kinds), basis(distance))
+    return Ends(of_pair, gather(species_features(batch.kinds, species.table), keys % n_kinds), basis(distance))
 
 
 def two_levels(distance: DistanceBasis, site_width: int, crystal_width: int) -> Mapping[str, Widths]:

@@ -38,14 +38,7 @@ class Blend(Objective):
     groups: Int[Tensor, " labels"]
 
     def __init__(
-        self,
-        networks: Ensemble,
-        start: Encoder,
-        *,
-        labels: int,
-        share: float = 0.5,
-        of_median: float = 0.0,
-        seed: int = 0,
+        self, networks: Ensemble, start: Encoder, *, labels: int, share: float, of_median: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__()
         self.networks, self.start, self.labels, self.seed = networks, start, labels, seed

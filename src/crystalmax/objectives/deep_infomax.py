@@ -1,6 +1,7 @@
 """Deep InfoMax over every level of an encoder (DOI 10.1039/d4dd00202d, eq. 2 to 6)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -91,19 +92,16 @@ class DeepInfoMax(Objective):
     def _families(self, truth: Encoding, batch: CrystalBatch, rng: Generator) -> dict[str, list[Constituents]]:
         """False constituents of each level; the first so many in a random order, where not all are wanted."""
         found: dict[str, list[Constituents]] = {level.name: [] for level in truth.levels}
-        wanted = len(self.negatives) if self.families is None else self.families
-        drawn = range(len(self.negatives)) if wanted >= len(self.negatives) else self._random_order(rng)
-        for number in drawn:
+        n = len(self.negatives)
+        wanted = n if self.families is None else self.families
+        order = range(n) if wanted >= n else torch.randperm(n, generator=rng, device=rng.device).tolist()
+        for number in order:
             if all(len(families) >= wanted for families in found.values()):
                 break
             family = self.negatives[number].draw(truth, batch, self._encode_false, rng)
             for name in found.keys() & family.keys():
                 found[name] += [family[name]] if len(found[name]) < wanted else []
         return found
-
-    def _random_order(self, rng: Generator) -> list[int]:
-        order: list[int] = torch.randperm(len(self.negatives), generator=rng, device=rng.device).tolist()
-        return order
 
     def _encode_false(self, batch: CrystalBatch) -> Encoding:
         with torch.no_grad():
@@ -141,6 +139,9 @@ def joined(families: Sequence[Constituents]) -> Constituents:
 
 def drawn(parts: Constituents, number: int, n_sets: int, rng: Generator) -> Constituents:
     """So many constituents of each set, drawn by weight, with replacement; each counts once. Values are gathered."""
+    if (parts.owner.diff() < 0).any():  # whoever drew them
+        by = parts.owner.argsort(stable=True)
+        parts = replace(parts, row=parts.row[by], owner=parts.owner[by], weight=parts.weight[by])
     weight = parts.weight.double()
     ends, own = weight.cumsum(0), segment_sum(weight, parts.owner, n_sets)
     owner = torch.repeat_interleave((own > 0).nonzero()[:, 0], number)

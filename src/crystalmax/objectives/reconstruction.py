@@ -46,11 +46,17 @@ class Reconstruction(Objective):
         return data
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
-        """A term for each property, under the name of its class; a mean over the crystals where it is known."""
-        vectors, terms = self.encoder(batch).crystals, {}
+        """A term for each property, under the name of its class, with a number from the second of a class on.
+
+        It is a mean over the crystals where the property is known.
+        """
+        vectors = self.encoder(batch).crystals
+        terms: dict[str, Float[Tensor, ""]] = {}
         for intrinsic, head in zip(self.intrinsics, self.heads, strict=True):
             truth = intrinsic.truth(batch)
             known = ~truth.isnan().any(1)
             losses = intrinsic.loss(head(vectors), truth)
-            terms[type(intrinsic).__name__] = torch.where(known, losses, 0.0).sum() / known.sum().clamp_min(1)
+            name = type(intrinsic).__name__
+            name = f"{name}_{len(terms) + 1}" if name in terms else name
+            terms[name] = torch.where(known, losses, 0.0).sum() / known.sum().clamp_min(1)
         return terms

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset, batches_of_sites
@@ -132,9 +131,7 @@ def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -
     return means_of_sites(model, material.data)
 
 
-def means_of_sites(
-    model: Model, data: CrystalDataset, sites_per_batch: int = 1200
-) -> Float[np.ndarray, "crystals width"]:
+def means_of_sites(model: Model, data: CrystalDataset, sites_per_batch: int = 1200) -> Features:
     """The mean summary of the sites of each crystal."""
     encoder: Encoder = model.encoder
     out = np.empty((len(data), encoder.widths["site"].summary), dtype=np.float32)

@@ -6,13 +6,9 @@ from functools import partial
 import pandas as pd
 
 from crystalmax import checkpoint
-from crystalmax.objectives.base import Objective
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.representation import RECIPES, network_cell
 from crystalmax.study.settings import Study
-
-PENALTY = "_penalty"
-"""End of the name of what a level pays for its noise."""
 
 
 def cells(study: Study) -> list[Cell]:
@@ -29,7 +25,6 @@ def _curves(study: Study, dataset: str, recipe: str) -> Result:
     """A row for each epoch, level and half of the crystals; `chance` is the loss of a critic that knows nothing."""
     run = study.network_folder(study.material(dataset), recipe)
     objective = checkpoint.load(run).objective
-    assert isinstance(objective, Objective)  # it was trained
     history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [
         {
@@ -43,7 +38,7 @@ def _curves(study: Study, dataset: str, recipe: str) -> Result:
             "crystals": losses["split"],
             "level": level,
             "loss": losses[level],
-            "penalty": losses[f"{level}{PENALTY}"],
+            "penalty": losses[f"{level}_penalty"],
             "chance": objective.chance,
         }
         for losses in history

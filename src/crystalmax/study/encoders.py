@@ -18,6 +18,7 @@ from crystalmax import checkpoint
 from crystalmax.evaluation import Kind
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
+from crystalmax.study.ablation import MODELS
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
@@ -27,9 +28,6 @@ from crystalmax.vectors import encode
 
 ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
 """What is compared, and the recipe that ships for it."""
-
-MODELS = ("ridge", "extra trees")
-"""The downstream models that tell them apart."""
 
 DEEP_INFOMAX = "Deep InfoMax"
 """What each recipe trains with."""

@@ -74,7 +74,8 @@ def transfer(rows: pd.DataFrame, units: Mapping[str, str]) -> Drawing:
     panels = figure.subplots(2, len(properties), squeeze=False, sharex=True, height_ratios=(3, 2))
     for column, name in zip(panels.T, properties, strict=True):
         errors = rows[rows.property == name].pivot(index=["labels", "draw"], columns="method", values="mae")
-        against = 100 * (errors.div(errors[STARTS["random"][0]], axis=0) - 1).drop(columns=STARTS["random"][0])
+        random = errors.get(STARTS["random"][0], np.nan)  # its cells may have failed
+        against = 100 * (errors.div(random, axis=0) - 1).drop(columns=STARTS["random"][0], errors="ignore")
         _trials(column[0], errors, labels)
         _trials(column[1], against, labels)
         column[0].set_title(_words(name))

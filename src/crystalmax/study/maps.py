@@ -100,6 +100,8 @@ def numbers(
             yield {"quantity": f"{name} silhouette", "value": float(silhouette_score(points, of)), "chance": 0.0}
     for name, of in values.items():
         known = np.isfinite(of)
+        if known.sum() < 3:  # a neighbour, and a choice of it
+            continue
         of = of[known]
         off = np.abs(of - of[_nearest(points[known])].mean(axis=1)).mean()
         chance = np.abs(of - of.mean()).mean()

@@ -23,7 +23,6 @@ TEST_FRACTION = 0.2
 VALID_FRACTION = 0.05
 """Part of the rest that holds no label: pre-training is watched there."""
 
-
 FINGERPRINTS = "fingerprints.parquet"
 """File beside the arrays of a data set."""
 

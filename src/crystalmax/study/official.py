@@ -67,10 +67,8 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
 def _counted(study: Study, dataset: str, split: SplitBy) -> Result:
     material = study.material(dataset)
     donor = study.material(material.donor)
-    parts, seen = (
-        material.parts(split, study.seed),
-        donor.parts(split if donor is material else study.split, study.seed),
-    )
+    parts = material.parts(split, study.seed)
+    seen = donor.parts(split if donor is material else study.split, study.seed)
     overlap = counts(material, parts.test, parts.train, (donor, seen.structures))
     row = {"part": "leakage", "dataset": dataset, "split": split, "pool": len(parts.train), **overlap}
     return Result(pd.DataFrame([row]))

@@ -41,7 +41,6 @@ CURVES, PAIRS, BOXES = (
 )
 """Models of the figures of frozen vectors: lines, paired differences, and boxes as in the paper."""
 
-
 COSTS = (
     "All mixtures stand here; none was chosen by these errors. Each row has the recipe that ships for its encoder. "
     "Seconds: of 1,000 crystals, on the machine that did the study, as busy as it was."
@@ -210,8 +209,8 @@ def _blocks(material: Material, rows: pd.DataFrame) -> Section:
 
 def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
     cells = study.folder / "cells"
-    twin = rows.method[rows.kind == "untrained"].min()
-    shown = [*sorted(rows.method[rows.kind == "pretrained"].unique()), twin]
+    trained, twins = (sorted(rows.method[rows.kind == kind].unique()) for kind in ("pretrained", "untrained"))
+    shown = [*trained, *twins[:1]]
     arrays = {name: runner.arrays_in(cells, f"maps/{material.name}/{name}") for name in shown}
     units = {each.name: each.unit for each in material.properties}
     spaces = [space for space in rows.space.unique() if space != "vectors"]

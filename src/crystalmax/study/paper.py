@@ -177,7 +177,5 @@ def _copy(files: Files, folder: Path) -> None:
 def _given(out: Path) -> tuple[Vectors, ...]:
     """Vectors that the study keeps a copy of."""
     names = sorted({path.name for folder in ("given", "given-untrained") for path in (out / folder).glob("*")})
-    files = [
-        [tuple(sorted((out / folder / name).glob("*"))) for folder in ("given", "given-untrained")] for name in names
-    ]
+    files = [[tuple(sorted((out / part / name).glob("*"))) for part in ("given", "given-untrained")] for name in names]
     return tuple(Vectors(name, *tables) for name, tables in zip(names, files, strict=True))

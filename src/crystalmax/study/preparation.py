@@ -4,6 +4,7 @@ import logging
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from crystalmax.records import Record
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
-from crystalmax.tables import IDENTIFIERS
+from crystalmax.tables import identifier_of, read_csv
 from crystalmax.writing import stays
 
 log = logging.getLogger(__name__)
+
+Data = pd.DataFrame | CrystalDataset
 
 MATBENCH = "matbench:"
 """How the name of data begins that are Matbench's own."""
@@ -59,9 +62,7 @@ def sources_of(settings: str) -> tuple[Source, ...]:
     shipped = {path.stem: path for path in Path(__file__).parent.glob("*.toml")}
     path = shipped.get(settings, Path(settings))
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no file is called {settings}; give `paper`, or a TOML file like the one that it names"
-        )
+        raise FileNotFoundError(f"no file is called {settings}; give `paper`, or a TOML file like the one it names")
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Source)} - {"name"}
     for name, table in tables.items():
@@ -102,13 +103,13 @@ def prepare(
     return tuple(found)
 
 
-def _find(data: str, source: Source) -> pd.DataFrame | CrystalDataset | None:
+def _find(data: str, source: Source) -> Data | None:
     if data.startswith(MATBENCH):
         return matbench(source.name)
     path = Path(data) / source.name
     if (path / "manifest.json").is_file():
         return CrystalDataset.open(path)
-    for suffix, reader in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
+    for suffix, reader in ((".parquet", pd.read_parquet), (".csv", read_csv)):
         if (file := path.with_name(f"{source.name}{suffix}")).is_file():
             return reader(file)
     if source.optional:
@@ -118,9 +119,7 @@ def _find(data: str, source: Source) -> pd.DataFrame | CrystalDataset | None:
     )
 
 
-def _store(
-    table: pd.DataFrame | CrystalDataset, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int
-) -> None:
+def _store(table: Data, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int) -> None:
     """Write the crystals that settings and budget allow, in the order of the source."""
     numbers = _numbers(table)
     rows = _wanted(numbers, source)
@@ -143,7 +142,7 @@ def _store(
     log.info("%s: %d crystals with at most %d sites", source.name, len(crystals), limit)
 
 
-def _numbers(table: pd.DataFrame | CrystalDataset) -> pd.DataFrame:
+def _numbers(table: Data) -> pd.DataFrame:
     """Every column of numbers, and of true and false, as numbers with NaN where unknown."""
     if isinstance(table, CrystalDataset):
         return pd.DataFrame(table.target[:], columns=list(table.target_names))
@@ -163,9 +162,7 @@ def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
     return np.flatnonzero(wanted)
 
 
-def _records(
-    table: pd.DataFrame | CrystalDataset, rows: Int[np.ndarray, " rows"], n_jobs: int
-) -> Iterator[tuple[int, Record]]:
+def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterator[tuple[int, Record]]:
     """Row and canonical record of these rows, lazily and in their order."""
     if isinstance(table, CrystalDataset):
         crystals = table.crystals(rows)
@@ -178,26 +175,20 @@ def _records(
     else:
         keys = [str(place) for place in range(len(rows))]
         cells = pd.DataFrame({"key": keys, "cif": table["cif"].iloc[rows].to_numpy()})
-        # Of a row that holds several structures the first has its key and counts.
-        read = canonical_records(cells, n_jobs=n_jobs)
-        numbered = ((int(record.key), record) for record in read if record.key.isdecimal())
+        read = groupby(canonical_records(cells, n_jobs=n_jobs), key=lambda record: record.key.partition(":")[0])
+        numbered = ((int(place), next(records)) for place, records in read)  # of several in a row the first counts
     for place, record in numbered:
         crystal = record.crystal and replace(record.crystal, key=names[place])
         yield int(rows[place]), replace(record, key=names[place], crystal=crystal)
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
-    identifier = next((name for name in IDENTIFIERS if name in table), None)
+    identifier = identifier_of([str(name) for name in table])
     return pd.Series(table.index if identifier is None else table[identifier], table.index).astype(str)
 
 
 def _taken(
-    table: pd.DataFrame | CrystalDataset,
-    rows: Int[np.ndarray, " rows"],
-    limit: int,
-    most: int,
-    refused: list[Record],
-    n_jobs: int,
+    table: Data, rows: Int[np.ndarray, " rows"], limit: int, most: int, refused: list[Record], n_jobs: int
 ) -> list[tuple[int, Crystal]]:
     """The first crystals that are not too large, at most so many, by row; what cannot be read is put aside."""
     taken: list[tuple[int, Crystal]] = []

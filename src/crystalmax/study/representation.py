@@ -114,11 +114,9 @@ def methods(study: Study, material: Material) -> list[Method]:
     ours = [*_networks(study, material), *_elsewhere(study, material)]
     statistics = partial(_statistics, study, material)
     joint = [
-        Method(
-            f"{each.name} and statistics", "joint", partial(_together, each.features, statistics), "", each.pretraining
-        )
-        for each in ours
-        if each.kind == "pretrained"
+        Method(f"{one.name} and statistics", "joint", partial(_together, one.features, statistics), "", one.pretraining)
+        for one in ours
+        if one.kind == "pretrained"
     ]
     return [
         Method(TRIVIAL, "trivial", partial(np.empty, (len(material.data), 0))),

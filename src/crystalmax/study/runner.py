@@ -83,7 +83,7 @@ def run(
     for cell in cells:
         of_name.setdefault(cell.name, cell)
     cells = list(of_name.values())
-    outcomes = [_earlier(cell, folder) for cell in cells if _is_whole(folder, cell.name)]
+    outcomes = [Outcome(one.name, one.cost, _seconds(folder, one.name)) for one in cells if _is_whole(folder, one.name)]
     done = {outcome.name for outcome in outcomes}
     waiting = [cell for cell in cells if cell.name not in done]
     report(_forecast(cells, outcomes, effective_n_jobs(n_jobs)))
@@ -194,10 +194,6 @@ def _is_whole(folder: Path, name: str) -> bool:
     return False
 
 
-def _earlier(cell: Cell, folder: Path) -> Outcome:
-    return Outcome(cell.name, cell.cost, _seconds(folder, cell.name))
-
-
 def _seconds(folder: Path, name: str) -> float:
     seconds: float = json.loads(_path(folder, name, "json").read_bytes())["seconds"]
     return seconds
@@ -206,9 +202,7 @@ def _seconds(folder: Path, name: str) -> float:
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
     """Cost of what remains, times what a unit of cost took in its part; as long as other cells before that is known."""
     ended = {outcome.name for outcome in outcomes}
-    spent = pd.DataFrame(
-        [(_part(each.name), each.cost, each.seconds) for each in outcomes], columns=["part", "cost", "s"]
-    )
+    spent = pd.DataFrame([(_part(one.name), one.cost, one.seconds) for one in outcomes], columns=["part", "cost", "s"])
     left = [(_part(cell.name), cell.cost) for cell in cells if cell.name not in ended]
     seconds = None
     if len(spent):

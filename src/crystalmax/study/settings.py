@@ -138,22 +138,14 @@ class Study:
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:
         """Numbers of labels that the data set can supply, and how many draws of each."""
         n_pool = len(self.pool(material, name))
-        return [
-            (labels, draws)
-            for labels, draws in zip(self.budget.labels, self.budget.draws, strict=True)
-            if labels < n_pool
-        ]
+        return [(n, draws) for n, draws in zip(self.budget.labels, self.budget.draws, strict=True) if n < n_pool]
 
     def recipe(self, name: str) -> Mapping[str, object]:
         """What a recipe holds: one that was given to the study, or one that ships."""
         return self.recipes[name] if name in self.recipes else parts_of(name)
 
     def network(
-        self,
-        material: Material,
-        recipe: networks.Recipe = "infomax",
-        rows: Int[np.ndarray, " rows"] | None = None,
-        seed: int | None = None,
+        self, material: Material, recipe: networks.Recipe = "infomax", rows: Int[np.ndarray, " rows"] | None = None
     ) -> Model:
         """A network pre-trained on these rows of a data set, or on all but its test split; trained on first use.
 
@@ -161,16 +153,11 @@ class Study:
             material: The data set.
             recipe: Name of a recipe, or its content, perhaps changed.
             rows: What to learn from, with the rows of `Parts.valid` among them only watched.
-            seed: Of weights, order, noise and false samples; the study's unless given.
         """
-        return networks.load(self.network_folder(material, recipe, rows, seed), trusted=self.trusted)
+        return networks.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
     def network_folder(
-        self,
-        material: Material,
-        recipe: networks.Recipe = "infomax",
-        rows: Int[np.ndarray, " rows"] | None = None,
-        seed: int | None = None,
+        self, material: Material, recipe: networks.Recipe = "infomax", rows: Int[np.ndarray, " rows"] | None = None
     ) -> Path:
         """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
         parts = self.parts(material)
@@ -181,7 +168,7 @@ class Study:
             self.recipe(recipe) if isinstance(recipe, str) else recipe,
             valid=parts.valid,
             epochs=self.budget.epochs,
-            seed=self.seed if seed is None else seed,
+            seed=self.seed,
             accelerator=self.accelerator,
             trusted=self.trusted,
         )
