@@ -46,8 +46,8 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
     try:
         batches = list(_batches(table))
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the labels in {table} cannot be read ({reason}); save them as CSV in UTF-8") from None
+        name, reason = "a data frame" if isinstance(table, Table) else table, " ".join(str(error).split())
+        raise ValueError(f"the labels in {name} cannot be read ({reason}); save them as CSV in UTF-8") from None
     for batch in batches:
         identifier = identifier_of(batch.schema.names) or batch.schema.names[0]
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):

@@ -36,7 +36,9 @@ class FalsePolymorph:
     """The species of each crystal with distances of another.
 
     Each site keeps its neighbors, of which species and how many of each, but sees them where a site of the donor sees
-    its own: only the displacements are a donor's.
+    its own: only the displacements are a donor's. Rows of merged pairs are drawn alike, however many pairs each stands
+    for, so far ones come too often: a mean distance of 5.2 instead of 4.9 angstrom on phonon crystals, 4.4 instead of
+    4.3 on perovskites; without merging they agree.
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
