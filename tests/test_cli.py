@@ -283,6 +283,11 @@ def test_labels_that_fit_no_structure_are_shown_beside_names_of_structures(home,
     assert "1 refused, first salt-1: it has labels but no structure" in line
 
 
+def test_networks_alone_give_no_intervals_and_say_so(home, tmp_path):
+    options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--coverage", 0.5)
+    assert "gives no intervals" in refusal("predict", home.cifs, *options)
+
+
 def test_no_result_at_all_is_a_failure(home, tmp_path):
     options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--jobs", 1)
     assert "there is no such file or folder" in refusal("predict", tmp_path / "nowhere", *options)

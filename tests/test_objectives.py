@@ -1,6 +1,7 @@
 """Contrastive, reconstructing and mixed objectives: equations against loops, gradients where they belong."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,8 +11,10 @@ import torch
 from torch import nn
 
 from crystalmax import baselines
+from crystalmax.alterations import Rebuilt
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.contrasts import BarlowTwins, Contrast, NTXent, VICReg
+from crystalmax.corruptions import Strain, Vacancy
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
@@ -123,6 +126,14 @@ def test_contrastive_learning_moves_every_level_below(level):
     assert learning == (every if level == "crystal" else every - above)
     with pytest.raises(ValueError, match="no level 'bond'; it has site, crystal"):
         Contrastive(encoder(), views=Shaken(), level="bond")
+
+
+def test_sites_are_compared_only_where_both_views_have_the_same():
+    for alteration, refused in ((Strain(), False), (Vacancy(), True)):
+        views = Rebuilt((alteration,), AllPairs(max_sites=12))
+        assert "contrast" in Contrastive(encoder(), views=views)(some_batch(), rng())
+        with pytest.raises(ValueError, match="take the level 'crystal'") if refused else nullcontext():
+            Contrastive(encoder(), views=views, level="site")(some_batch(), rng())
 
 
 def test_intrinsic_truths_are_those_of_the_structure():

@@ -423,6 +423,12 @@ def test_training_ends_where_the_watched_loss_falls_no_more_with_the_weights_of_
     assert made.epoch == kept.epoch > 0
 
 
+def test_patience_with_nothing_to_watch_is_said_to_be_in_vain(caplog):
+    rows = SPLIT.train
+    train(objective(), DATA, Split(rows, rows[:0]), replace(HOW, epochs=1, patience=1), geometry=GEOMETRY)
+    assert "all epochs will be trained" in caplog.text
+
+
 def test_resuming_a_run_that_ended_in_vain_changes_nothing(tmp_path):
     how = replace(HOW, epochs=6, patience=1)
     losses = [3.0, 2.0, 2.5, 1.0, 1.0, 1.0]

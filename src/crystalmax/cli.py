@@ -279,6 +279,8 @@ def predict(
     records = _read(sources, options)
     if fitted.holds_fit(model):
         table = fitted.predict(records, fitted.load(model, trusted=options.trust), coverage=coverage)
+    elif coverage != 0.9:
+        raise ValueError(f"{model} was fine-tuned and gives no intervals; leave out --coverage, or use `fit`")
     else:
         table = prediction.predict(records, checkpoint.load(model, trusted=options.trust))
     print(prediction.write(table, out))

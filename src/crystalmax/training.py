@@ -167,6 +167,8 @@ def train(
     """
     if len(split.train) < 2:
         raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
+    if how.patience and not len(split.valid):
+        log.warning("no crystals are set aside, so there is no loss to watch, and all epochs will be trained")
     processes.check(objective, how.batches_per_step)
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from crystalmax.alterations import Rebuilt
 from crystalmax.contrasts import Contrast, NTXent
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
@@ -44,6 +46,17 @@ class Contrastive(Objective):
         self.projection = nn.Sequential(nn.LayerNorm(summary), Dense(summary, hidden), nn.Linear(hidden, width))
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
-        """One term, `contrast`."""
-        one, other = (self.projection(self.encoder(self.views(batch, rng))[self.level].summaries) for _ in range(2))
+        """One term, `contrast`.
+
+        Raises:
+            ValueError: Sites are compared, and two views do not have the same ones.
+        """
+        if self.level == "site" and isinstance(self.views, Rebuilt):
+            views = [self.views.traced(batch, rng) for _ in range(2)]
+            if not torch.equal(views[0].origin, views[1].origin):
+                raise ValueError("views that add or leave out sites have none to compare; take the level 'crystal'")
+            seen = [view.batch for view in views]
+        else:
+            seen = [self.views(batch, rng) for _ in range(2)]
+        one, other = (self.projection(self.encoder(view)[self.level].summaries) for view in seen)
         return {"contrast": self.contrast(one, other)}
