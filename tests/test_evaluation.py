@@ -302,6 +302,8 @@ def test_refusals_say_what_to_do():
         compare(lone, "vectors")
     with pytest.raises(ValueError, match="'vector' is no feature set of kind 'pretrained'"):
         compare(lone, "vector")
+    with pytest.raises(ValueError, match="one draw cannot tell a difference from chance"):
+        verdict(evaluate(features, y, models=RIDGE, plan=RepeatedFolds(n_draws=1)), "vectors")
 
 
 def test_scores_of_a_folded_plan_cover_every_row():

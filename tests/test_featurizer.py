@@ -179,6 +179,12 @@ def test_what_cannot_be_read_becomes_nan_with_its_reason(caplog):
     assert featurizer.refusals_ == {}
 
 
+def test_a_list_of_none_within_a_list_is_refused():
+    featurizer = clone(SMALL).set_params(on_error="nan")
+    assert np.isnan(featurizer.transform([rock_salt(), []])[1]).all()
+    assert "it holds 0 structures" in featurizer.refusals_[1]
+
+
 @pytest.mark.parametrize("row", [1, 2, 3, 4])
 def test_what_cannot_be_read_raises_naming_the_row(row):
     structures = [rock_salt(), broken()[row]]

@@ -87,6 +87,14 @@ def test_learning_curves_show_medians_and_average_the_twins(scores):
     np.testing.assert_allclose(dashed.get_ydata(), expected)
 
 
+def test_a_method_without_one_number_of_labels_has_a_shorter_curve(scores):
+    table = scores.table
+    most = table[(table.features != "plain") | (table.labels != table.labels.min())]
+    panel = plots.learning_curves(most).axes[0]
+    lengths = sorted(len(line.get_xdata()) for line in panel.lines if line.get_marker() == "o")
+    assert lengths[0] == table.labels.nunique() - 1 < lengths[1]
+
+
 def test_names_at_the_ends_of_curves_do_not_overlap(scores):
     figure = plots.learning_curves(scores.table)
     canvas = FigureCanvasAgg(figure)

@@ -1,7 +1,9 @@
 import csv
 import io
 import json
+import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -267,6 +269,18 @@ def test_labels_join_by_key_or_file_name(column, tmp_path):
         assert gaps == {"a": 1.0, "sub/b": 2.0, "two:p": 3.0, "two:q": 3.0, "unlabelled": None, "ghost": 4.0}
         assert records["a"].crystal.targets == {"gap": 1.0}
         assert "labels but no structure" in records["ghost"].refusal.reason
+
+
+def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,gap\na,1.5\n,\n,\n")
+    assert read_labels(tmp_path / "labels.csv") == {"a": {"gap": 1.5}}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 elsewhere")
+def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.cif")).write_text(SALT)
+    (record,) = read(tmp_path)
+    assert (record.key, record.source) == ("caf?", f"{tmp_path}/caf?.cif")
 
 
 def test_numbers_as_names_keep_their_zeros_in_labels(tmp_path):

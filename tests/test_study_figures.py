@@ -60,6 +60,13 @@ def test_transfer_shows_what_there_is():
     assert "from the other property" not in texts(figure)
 
 
+def test_transfer_does_without_trials_from_random_weights():
+    rows = trials()
+    _, figure = figures.transfer(rows[rows.method != STARTS["random"][0]], {"gap_eV": "eV"})
+    assert STARTS["random"][0] not in texts(figure)
+    assert len(figure.axes[0].lines) > 0
+
+
 def test_ablation_draws_changes_against_the_recipe_on_the_same_draw():
     factors = {
         ("paper recipe", "pretrained"): 1.0,

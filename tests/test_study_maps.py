@@ -63,6 +63,8 @@ def test_unknown_values_and_single_classes_are_left_out():
     along[::7] = np.nan
     found = by_quantity(numbers(points, {"halogen": of * 0}, {"along": along}))
     assert "halogen silhouette" not in found
+    along[2:] = np.nan
+    assert "error of neighbours" not in by_quantity(numbers(points, {}, {"along": along}))
     assert found["halogen purity"]["value"] == found["halogen purity"]["chance"] == 1.0
     assert np.isfinite(found["error of neighbours"]["value"])
 

@@ -423,6 +423,15 @@ def test_training_ends_where_the_watched_loss_falls_no_more_with_the_weights_of_
     assert made.epoch == kept.epoch > 0
 
 
+def test_an_interrupted_run_has_the_mean_of_its_weights_too():
+    raw, mean = (Counting(objective(), at=5, act=lambda: os.kill(os.getpid(), signal.SIGINT)) for _ in range(2))
+    for made, averaging in ((raw, 0.0), (mean, 0.5)):
+        with pytest.raises(Interrupted):
+            run(how=replace(HOW, averaging=averaging), made=made)
+    one, other = raw.inner.state_dict(), mean.inner.state_dict()
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
 def test_patience_with_nothing_to_watch_is_said_to_be_in_vain(caplog):
     rows = SPLIT.train
     train(objective(), DATA, Split(rows, rows[:0]), replace(HOW, epochs=1, patience=1), geometry=GEOMETRY)

@@ -75,7 +75,7 @@ def ingest(
     from crystalmax.fingerprint import fingerprint_of
     from crystalmax.ingest import ingest as run
 
-    records = _read(sources, options, max_sites, mark=fingerprint_of if unique else None)
+    records = _read(sources, options, max_sites, labels=options.labels, mark=fingerprint_of if unique else None)
     data, n_skipped, n_noted = run(without_duplicates(records) if unique else records, out, made_from=sources)
     print(f"{len(data):,} crystals with {len(data.species):,} sites in {out}")
     print(f"{n_skipped:,} refused, see {out / 'skipped.csv'}; {n_noted:,} read with a note, see {out / 'notes.csv'}")
@@ -187,7 +187,8 @@ def evaluate(
     from crystalmax.seen import seen_before
 
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
-    crystals = (read := labelled(_read(sources, options), target)).crystals
+    read = labelled(_read(sources, options, labels=options.labels), target)
+    crystals = read.crystals
     out.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
     sets = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
@@ -226,7 +227,7 @@ def finetune(
     from crystalmax.regressor import CrystalRegressor
 
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, epochs=epochs, seed=seed)
-    read = labelled(_read(sources, options), target)
+    read = labelled(_read(sources, options, labels=options.labels), target)
     error, trivial = run(read.crystals, target, regressor, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(f"mean absolute error on labels left out {error:.4g}; of always answering the median {trivial:.4g}")
@@ -255,7 +256,7 @@ def fit(
     from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
 
-    read = labelled(_read(sources, options), target)
+    read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(read.crystals, target, model=loaded, seed=seed)
     error = found.regressor.error_  # before anything is written, as labels may be too few
@@ -372,8 +373,7 @@ def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: A
     from crystalmax.ingest import canonical_records
     from crystalmax.terminal import counted
 
-    labels = getattr(options, "labels", None)
-    records = canonical_records(*sources, labels=labels, max_sites=max_sites, n_jobs=options.jobs, **how)
+    records = canonical_records(*sources, max_sites=max_sites, n_jobs=options.jobs, **how)
     return counted(records, "crystals")
 
 

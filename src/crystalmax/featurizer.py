@@ -215,9 +215,9 @@ def _read(structures: list[object]) -> list[Crystal | Refused]:
     found: list[Crystal | Refused] = []
     for structure in structures:
         records = list(canonical_records(structure, n_jobs=1))
-        key = records[0].key if records else ""
-        several = Refused(key, f"it holds {len(records)} structures", "give them one by one")
-        found.append(records[0].crystal or records[0].refusal or several if len(records) == 1 else several)
+        key, n = records[0].key if records else "", len(records)
+        outcome = (records[0].crystal or records[0].refusal) if n == 1 else None
+        found.append(outcome or Refused(key, f"it holds {n} structures", "give them one by one"))
     return found
 
 

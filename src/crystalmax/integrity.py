@@ -19,7 +19,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, read_manifest
-from crystalmax.writing import PARTIAL, checksum
+from crystalmax.writing import PARTIAL, checksum, read_packed
 
 _CHUNK = 2**20  # numbers of an array that are looked at together
 _AGAIN = "make it again, or get another copy"
@@ -105,7 +105,8 @@ def _chunks(array: np.ndarray | DiskArray) -> Iterator[np.ndarray]:
 
 def _of_run(path: Path) -> Verified:
     start = path / START
-    others = [file for file in _files(path) if file not in (path / SPEC, path / WEIGHTS) and start not in file.parents]
+    own = path / SPEC, path / WEIGHTS
+    others = [file for file in _files(path) if file not in own and not file.is_relative_to(start)]
     if start.is_dir():
         return _together([_of_run(start), _of_trained(path, others)])
     return _of_trained(path, others)
@@ -178,12 +179,6 @@ def _together(parts: Iterable[Verified]) -> Verified:
     return Verified(sum(n_compared), sum(n_read), sum(faults, ()), sum(notes, ()))
 
 
-def _read_packed(file: Path) -> None:
-    with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"the sum of {damaged} is wrong")
-
-
 def _read_table(file: Path) -> None:
     with pq.ParquetFile(file) as table:
         for _ in table.iter_batches():
@@ -201,7 +196,7 @@ _READERS: dict[str, Callable[[Path], object]] = {
     ".json": lambda file: json.loads(file.read_bytes()),
     ".jsonl": lambda file: [json.loads(line) for line in file.read_bytes().splitlines()],
     ".npy": lambda file: np.load(file, mmap_mode="r", allow_pickle=False),
-    ".npz": _read_packed,
-    ".ckpt": _read_packed,
+    ".npz": read_packed,
+    ".ckpt": read_packed,
     ".parquet": _read_table,
 }

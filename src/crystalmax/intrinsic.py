@@ -1,6 +1,5 @@
 """What a structure itself says of a crystal, as numbers that a vector can be asked for."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from crystalmax.crystal import Crystal, CrystalBatch, pairs_of
 from crystalmax.dataset import Dataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.writing import hash_of
 
 WEIGHTS = {
     "fractions": 0.1,
@@ -181,8 +181,9 @@ class Statistics:
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        names = hashlib.blake2b("\n".join(self._columns).encode(), digest_size=4).hexdigest()
-        values = standardised(data, rows, self._statistics, self.width, folder / f"statistics-{names}.f4")
+        names = hash_of({"columns": [*self._columns]})
+        path = folder / f"statistics-{names[:8]}.f4"  # others have files of their own
+        values = standardised(data, rows, self._statistics, self.width, path)
         return data.with_targets(tuple(self._columns), values)
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:

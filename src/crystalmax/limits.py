@@ -60,7 +60,12 @@ def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
         raise Refused(key, f"a cell vector or a place measures {far:.3g} angstrom, more than {MAX_LENGTH:g}", remedy)
 
 
+def printable(text: str) -> str:
+    """A text that can be written as UTF-8, which names of files need not be."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def shortened(text: str) -> str:
-    """A text of a stranger, for a table that people read; names of files need not be UTF-8."""
-    text = text.encode("utf-8", "replace").decode()
+    """A text of a stranger, for a table that people read."""
+    text = printable(text)
     return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}..."

@@ -6,6 +6,7 @@ function there.
 """
 
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from pathlib import Path, PurePath
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
-from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, shortened
+from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Refused, origin_of
@@ -28,6 +29,7 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_ROW = re.compile(r" row \d+$")
 _NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
 
@@ -191,7 +193,7 @@ def _open(
 ) -> list[Record]:
     records = []
     for piece in pieces:
-        source = piece.source.encode("utf-8", "replace").decode()
+        source = printable(piece.source)
         for outcome in piece.opened(piece.key, max_sites):
             if isinstance(outcome, Refused):
                 refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
@@ -218,7 +220,7 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
         file = record.key.partition(":")[0]
         names = [record.key, file, file.rpartition("/")[2]]
         name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), "")
-        source = record.source.partition(" row ")[0]
+        source = _ROW.sub("", record.source)
         if name and used.setdefault(name, source) != source:
             remedy = f"label files of one name with their folders, as 'folder/{name}'"
             raise ValueError(f"the label of {name!r} fits {used[name]} and {source}; {remedy}")

@@ -24,7 +24,7 @@ IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "i
 Table = pd.DataFrame
 _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
-_UNREADABLE = (pa.ArrowException, pd.errors.ParserWarning, ValueError, OSError)
+_UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 
 
@@ -105,16 +105,23 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_csv(path: Path) -> Table:
-    """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs."""
+    """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs.
+
+    Raises:
+        ValueError: A row has more cells than the header, or it is no such table.
+    """
     with open(path, encoding="utf-8-sig") as file:
         header = file.readline()
     separator = max(",;\t", key=header.count)
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
-        table = pd.read_csv(path, sep=separator, names=names, header=0, index_col=False, dtype={identifier: str})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
+            table = pd.read_csv(path, sep=separator, names=names, header=0, index_col=False, dtype={identifier: str})
+    except pd.errors.ParserWarning as error:
+        raise ValueError(f"{path}: {error}") from None
     for name in names:
         if name not in (identifier, STRUCTURE) and not pd.api.types.is_numeric_dtype(table[name]):
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")

@@ -38,6 +38,7 @@ from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes, Share, Steps, quiet
 from crystalmax.saving import Saver, signals_as_before
+from crystalmax.writing import read_packed
 
 log = logging.getLogger(__name__)
 
@@ -205,10 +206,10 @@ def train(
 
 def _is_whole(archive: Path) -> bool:
     try:
-        with zipfile.ZipFile(archive) as parts:
-            return parts.testzip() is None
-    except zipfile.BadZipFile:
+        read_packed(archive)
+    except (ValueError, zipfile.BadZipFile):
         return False
+    return True
 
 
 class _Module(pl.LightningModule):

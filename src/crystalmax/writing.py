@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -89,6 +90,18 @@ def checksum(path: Path) -> dict[str, int | str]:
 def checksums(paths: Iterable[Path]) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of several files, by name."""
     return {path.name: checksum(path) for path in sorted(paths)}
+
+
+def read_packed(file: Path) -> None:
+    """Read every part of an archive, such as a checkpoint.
+
+    Raises:
+        ValueError: The sum of a part is wrong.
+        zipfile.BadZipFile: It was cut short, or is no archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the sum of {damaged} is wrong")
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
