@@ -140,6 +140,10 @@ def test_the_hash_is_of_the_content(tmp_path):
     other = write_dataset(tmp_path / "other", labelled()[::-1], provenance={"when": "now"})
     assert first.content_hash == again.content_hash != other.content_hash
     assert len(first.content_hash) == 64
+    assert CrystalDataset.from_crystals(labelled()).content_hash == first.content_hash
+    assert (
+        CrystalDataset.from_crystals([]).content_hash == write_dataset(tmp_path / "no", [], provenance={}).content_hash
+    )
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):

@@ -291,6 +291,13 @@ def test_a_mixture_is_the_weighted_sum_of_its_parts():
     torch.testing.assert_close(torch.stack(list(terms.values())), torch.stack(flat))
 
 
+def test_names_that_repeat_still_end_like_penalties():
+    with seeded_weights(2):
+        terms = Mixture(encoder(), parts=[DeepInfoMax, DeepInfoMax])(mixed_batch(), rng())
+    once = ["site", "site_penalty", "crystal", "crystal_penalty"]
+    assert list(terms) == [*once, "site_2", "site_2_penalty", "crystal_2", "crystal_2_penalty"]
+
+
 def test_learnt_weights_follow_the_losses():
     mixed = mixture(automatic=True)
     sum(mixed(mixed_batch(), rng()).values()).backward()

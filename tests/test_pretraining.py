@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from crystalmax import baselines
+from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.pretraining import pretrain
 from crystalmax.seen import FILE, Seen
 from crystalmax.spec import read_recipe
+from crystalmax.training import train
 from crystalmax.vectors import encode
 from crystals import rock_salt, some_crystals
 
@@ -43,6 +44,28 @@ def test_a_run_that_prepares_its_data_goes_on_as_if_nothing_had_happened(data, t
     one, other = (load(tmp_path / name).objective.state_dict() for name in ("at once", "in two parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load(tmp_path / "at once").extra["data"] == data.content_hash
+
+
+def test_other_crystals_in_memory_do_not_go_on_with_a_run(data, tmp_path):
+    pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    with pytest.raises(ValueError, match="began with other crystals"):
+        pretrain(CrystalDataset.from_crystals(list(data)[::-1]), tmp_path / "run", resume=True, epochs=2)
+
+
+def test_two_jobs_do_not_write_one_run(data, tmp_path, monkeypatch):
+    run, refused = tmp_path / "run", []
+
+    def meanwhile(*given, **how):
+        with pytest.raises(BlockingIOError, match="another job is writing the run") as error:
+            pretrain(data, run, resume=True)
+        refused.append(error)
+        return train(*given, **how)
+
+    monkeypatch.setattr(pretraining, "train", meanwhile)
+    pretrain(data, run, recipe="intrinsic", epochs=1)
+    monkeypatch.undo()
+    assert refused
+    assert len(pretrain(data, run, resume=True, epochs=2)) == 2, "it is held no longer"
 
 
 @pytest.fixture(scope="module")

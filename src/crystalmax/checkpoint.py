@@ -9,6 +9,7 @@ A run folder holds
     losses.svg            the same as a picture
     seen.npz              which structures it has learnt from (see `seen`)
     last.ckpt             what a resumed run needs; csv and tensorboard are logs
+    run.lock              held by the job that writes the folder
 
 The spec has the size and the SHA-256 of the weights and a hash of itself: weights that are not those that were saved
 are refused, and so is a spec that was changed by hand.
@@ -34,7 +35,7 @@ from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe
-from crystalmax.writing import at_once, folder_at_once, hash_of, is_listing, read_json
+from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_listing, read_json
 
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
@@ -83,7 +84,7 @@ def _save_into(model: Model, folder: Path) -> None:
         "objective": describe(model.objective),
         "geometry": describe(model.geometry),
         "extra": dict(model.extra),
-        "files": {WEIGHTS: {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}},
+        "files": {WEIGHTS: checksum_of(weights)},
     }
     with at_once(folder / SPEC) as file:
         file.write((json.dumps({**spec, "content_hash": hash_of(spec)}, indent=1) + "\n").encode())

@@ -28,7 +28,7 @@ from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_ta
 from crystalmax.disk import DiskArray
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
-from crystalmax.writing import at_once, checksums, folder_at_once, hash_of, write_json
+from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
 
 Values = Float[np.ndarray, "crystals columns"] | DiskArray
 
@@ -98,7 +98,9 @@ class CrystalDataset:
         flat = _arrays(crystals, kinds, names)
         shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
         arrays = {name: array.reshape(shapes[name]) for name, array in flat.items()}
-        return cls._of(arrays, tuple(kinds), tuple(names))
+        sums = {name: checksum_of(array.tobytes()) for name, array in flat.items()}
+        content_hash = hash_of(_content(names, kinds, sums))
+        return cls._of(arrays, tuple(kinds), tuple(names), {}, content_hash)
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -331,18 +333,26 @@ class DatasetWriter:
 
     def _manifest(self) -> dict[str, Any]:
         arrays = checksums(self.folder / name for name in ARRAYS)
-        content = {
-            "format": FORMAT,
-            "n_crystals": self.n_crystals,
-            "n_sites": self._ends["site_end.i8"],
-            "target_names": list(self._targets),
-            "kinds": list(self._kinds),
-            "bytes": {name: arrays[name]["bytes"] for name in ARRAYS},
-            "sha256": {name: arrays[name]["sha256"] for name in ARRAYS},
-        }
+        content = _content(self._targets, self._kinds, arrays)
         beside = checksums(path for path in self.folder.iterdir() if path.name not in ARRAYS)
         provenance = dict(self.provenance)
         return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": provenance}
+
+
+def _content(
+    names: Iterable[str], kinds: Iterable[Species], arrays: Mapping[str, Mapping[str, int | str]]
+) -> dict[str, Any]:
+    """What the hash of a data set is of: its tables, and sizes and hashes of its arrays."""
+    sizes = {name: arrays[name]["bytes"] for name in ARRAYS}
+    return {
+        "format": FORMAT,
+        "n_crystals": int(sizes["site_end.i8"]) // 8,
+        "n_sites": int(sizes["species.i4"]) // 4,
+        "target_names": list(names),
+        "kinds": list(kinds),
+        "bytes": sizes,
+        "sha256": {name: arrays[name]["sha256"] for name in ARRAYS},
+    }
 
 
 def _arrays(crystals: Sequence[Crystal], kinds: dict[Species, int], names: dict[str, int]) -> dict[str, np.ndarray]:

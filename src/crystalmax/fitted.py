@@ -29,7 +29,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.writing import at_once, is_listing, read_json, write_json
+from crystalmax.writing import at_once, checksum_of, is_listing, read_json, write_json
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -123,7 +123,7 @@ def save(fitted: Fitted, folder: Path) -> None:
             "columns": fitted.featurizer.get_feature_names_out().tolist(),
             "encoder": fitted.model is not None,
             "seed": fitted.seed,
-            "files": {NUMBERS: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
+            "files": {NUMBERS: checksum_of(content)},
         },
     )
 

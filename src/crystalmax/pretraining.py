@@ -5,7 +5,8 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Int
 from torch import nn
 
@@ -34,6 +36,7 @@ from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
 log = logging.getLogger(__name__)
 
 VALID_FRACTION = 0.05
+_LOCK = "run.lock"
 _PATIENCE = 300  # seconds
 
 
@@ -87,6 +90,7 @@ def pretrain(
 
     Raises:
         FileExistsError: The folder exists and `resume` is not set.
+        BlockingIOError: Another job is writing the folder.
         ValueError: The recipe is wrong or has another encoder than the model to start from, the data are not those that
             the run began with, or there are too few crystals.
     """
@@ -122,29 +126,30 @@ def pretrain(
         write_json(run / "run.json", plan)  # not before the recipe has proved sound
     else:
         _await(run / "run.json")  # what this process makes there must not come before it
-    prepared = data
-    for part in objective.modules():
-        if isinstance(part, Prepares):
-            prepared = part.prepared(prepared, learnt, run)
-    try:
-        history = train(
-            objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
-        )
-    except Interrupted:
-        if first:
-            save(Model(objective, geometry, {**extra, "finished": False}), run)
-        raise
-    if not first:
+    with _alone(run) if first else nullcontext():
+        prepared = data
+        for part in objective.modules():
+            if isinstance(part, Prepares):
+                prepared = part.prepared(prepared, learnt, run)
+        try:
+            history = train(
+                objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
+            )
+        except Interrupted:
+            if first:
+                save(Model(objective, geometry, {**extra, "finished": False}), run)
+            raise
+        if not first:
+            return history
+        begun, _ = untrained(plan, how.seed, trusted=trusted)
+        encoders = {"vectors": objective.eval().encoder, "untrained": begun.eval().encoder}
+        told = _told(encoders, geometry, data, split.valid, how.sites_per_batch)
+        save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
+        if not (run / seen.FILE).exists():  # a run that goes on has the same structures
+            _list_seen(data, learnt, run)
+        with at_once(run / "losses.svg") as file:
+            file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
         return history
-    begun, _ = untrained(plan, how.seed, trusted=trusted)
-    encoders = {"vectors": objective.eval().encoder, "untrained": begun.eval().encoder}
-    told = _told(encoders, geometry, data, split.valid, how.sites_per_batch)
-    save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
-    if not (run / seen.FILE).exists():  # a run that goes on has the same structures
-        _list_seen(data, learnt, run)
-    with at_once(run / "losses.svg") as file:
-        file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
-    return history
 
 
 def parts_of(recipe: str | Path | Mapping[str, object]) -> dict[str, Any]:
@@ -252,6 +257,16 @@ def _set(training: dict[str, Any], name: str, given: object, resumed: Path | Non
     training[name] = given
 
 
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Let no other job write this run; a job that was killed holds nothing."""
+    try:
+        with FileLock(run / _LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise BlockingIOError(f"another job is writing the run {run}; wait for it, or choose another name") from None
+
+
 def _await(path: Path) -> None:
     began = time.monotonic()
     while not path.exists():
@@ -264,7 +279,11 @@ def _begun(
     run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, first: bool
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
-    if first and run.exists() and any(path.suffix != PARTIAL and path.name != START for path in run.iterdir()):
+    if (
+        first
+        and run.exists()
+        and any(path.suffix != PARTIAL and path.name not in (START, _LOCK) for path in run.iterdir())
+    ):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     parts = parts_of(recipe)
     return {

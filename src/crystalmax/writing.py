@@ -87,6 +87,11 @@ def checksum(path: Path) -> dict[str, int | str]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def checksum_of(content: bytes) -> dict[str, int | str]:
+    """The same of what such a file holds."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
 def checksums(paths: Iterable[Path]) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of several files, by name."""
     return {path.name: checksum(path) for path in sorted(paths)}

@@ -188,7 +188,7 @@ static int64_t merged(const Entries *e, int64_t begin, int64_t end, int32_t *ord
 }
 
 /* Fill center, neighbor, displacement and count for all crystals; returns the number of rows.
- * `ends` says where the sites of each crystal end. `work` has room for 12 doubles an entry of the largest crystal. */
+ * `ends` says where the sites of each crystal end. `work` has room for 13 doubles an entry of the largest crystal. */
 HOT int64_t all_pairs(const double *lattices, const double *positions, const int64_t *ends, int64_t n_crystals,
                       int64_t max_sites, int64_t most_entries, double *work, int64_t *center, int64_t *neighbor,
                       float *displacement, float *count)

@@ -50,7 +50,10 @@ class Mixture(Objective):
         terms: dict[str, Float[Tensor, ""]] = {}
         for number, (objective, log_weight) in enumerate(zip(self.objectives, self.log_weights, strict=True), 1):
             for name, value in objective(batch, rng).items():
-                terms[f"{name}_{number}" if name in terms else name] = log_weight.exp() * value
+                if name in terms:  # the end of a name says what is a penalty
+                    stem = name.removesuffix("_penalty")
+                    name = f"{stem}_{number}{name.removeprefix(stem)}"
+                terms[name] = log_weight.exp() * value
         if self.automatic:
             terms["weights"] = -self.log_weights.sum()
         return terms

@@ -23,7 +23,7 @@ class Cell:
     """One computation of a study.
 
     Attributes:
-        name: A path below the folder of cells, such as "representation/mp_cgcnn/band_gap_eV/formula/50/paper".
+        name: A path below the folder of cells, such as "representation/mp_cgcnn/band_gap_eV/50/paper recipe".
         work: Does it. A pure function of the settings of the study: the same result whenever and wherever it runs.
             Other processes run it, so it is a module's function, with its arguments in a `functools.partial`.
         cost: About how long it takes, in any unit that the cells of a part share; for the forecast.

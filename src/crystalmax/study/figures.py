@@ -48,7 +48,7 @@ def curves(rows: pd.DataFrame) -> Drawing:
             panel.plot(shown.epoch, shown[quantity], "o-", color=BLUE, markersize=3)
             if quantity == "loss" and shown.chance.notna().all():
                 panel.axhline(shown.chance.iloc[0], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-                panel.annotate("2 ln 2", (1, shown.chance.iloc[0]), (2, 2), textcoords="offset points", fontsize=8)
+                panel.annotate("chance", (1, shown.chance.iloc[0]), (2, 2), textcoords="offset points", fontsize=8)
             words = "loss" if quantity == "loss" else "price of noise"
             panel.set_title(f"{level} level, {words}")
             panel.xaxis.get_major_locator().set_params(integer=True)
