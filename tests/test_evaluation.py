@@ -1,4 +1,5 @@
 from collections import defaultdict
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -204,6 +205,31 @@ def test_a_network_like_its_twins_is_seldom_said_to_differ():
     assert sum((found.p < 0.05).any() for found in comparisons) <= 2
     # The test that takes draws for independent repeats is fooled far more often, which is why it decides nothing.
     assert sum((found.p_wilcoxon < 0.05).any() for found in comparisons) > 10
+
+
+def test_crystals_of_one_formula_that_err_alike_count_once():
+    scores = drawn_scores(3, effect=0.8, seed_spread=0.0)
+    thrice, n_tested = np.repeat(scores.predictions, 3, axis=1), 3 * len(scores.tested)
+    formulas = np.repeat(scores.tested, 3)
+    again = Scores(scores.table, thrice, np.arange(n_tested), np.zeros(n_tested), formulas)
+    pd.testing.assert_frame_equal(compare(again, "vectors"), compare(scores, "vectors"))
+    apart = replace(again, groups=None)
+    assert (compare(apart, "vectors").p < compare(scores, "vectors").p).any(), "this would claim too much"
+
+
+def test_one_formula_tells_nothing():
+    scores = drawn_scores(3)
+    alone = replace(scores, groups=np.zeros(len(scores.tested), dtype=int))
+    with pytest.raises(ValueError, match="all that is tested has one formula"):
+        compare(alone, "vectors")
+
+
+def test_scores_know_the_groups_of_what_was_tested():
+    features, y = planted(6)
+    names = [f"{row // 4}" for row in range(len(y))]
+    scores = evaluate(features, y, models=RIDGE, plan=BUDGETS, groups=names)
+    pairs = set(zip(np.array(names)[scores.tested], scores.groups, strict=True))
+    assert len(pairs) == len(set(scores.groups)) < len(scores.tested)
 
 
 def test_a_true_advantage_is_mostly_found():

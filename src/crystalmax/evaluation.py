@@ -149,12 +149,14 @@ class Scores:
         predictions: What was predicted, a row for each row of the table.
         tested: Rows of the data set that were predicted.
         measured: Their true values.
+        groups: Number of the group of each, such as its formula; each is its own unless given.
     """
 
     table: pd.DataFrame
     predictions: Float[np.ndarray, "scores tested"]
     tested: Int[np.ndarray, " tested"]
     measured: Float[np.ndarray, " tested"]
+    groups: Int[np.ndarray, " tested"] | None = None
 
     def errors(self, features: str, model: str, labels: int) -> Float[np.ndarray, "draws tested"]:
         """Absolute errors of one method at one budget, a row for each draw."""
@@ -192,7 +194,8 @@ def evaluate(
         for model, estimator in {**common, **each.models}.items()
     ]
     plan = plan_for(len(y)) if plan is None else plan
-    draws = plan.draws(np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1])
+    numbers = np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1]
+    draws = plan.draws(numbers)
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
     scored = in_order(partial(_predict, methods=methods, y=y), reversed(draws), n_jobs)
     predicted = list(counted(scored, "draws", len(draws)) if progress else scored)[::-1]
@@ -202,7 +205,7 @@ def evaluate(
     rows = [(*method, *draw[:4]) for method, draw in product(named, draws)]
     table = pd.DataFrame(rows, columns=["features", "kind", "model", "labels", "draw", "seed", "pool"])
     table["mae"] = np.abs(predictions - y[tested]).mean(axis=1)
-    return Scores(table, predictions, tested, y[tested])
+    return Scores(table, predictions, tested, y[tested], numbers[tested])
 
 
 def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) -> None:

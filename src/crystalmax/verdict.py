@@ -8,7 +8,8 @@ plain paired test over draws claims too much. A difference counts only if it sta
   / (1 - s). This is the correction of Nadeau and Bengio (DOI 10.1023/A:1024068626366) with the overlap of the labels as
   correlation, and the delete-d jackknife. V is not allowed to grow with the number of labels: where s is near 1, the
   variance between draws is the noise of the model rather than of the labels. To this the variance between test rows
-  is added, divided by their number; degrees of freedom after Welch and Satterthwaite, budgets after Bonferroni.
+  is added, divided by their number, where rows of one group, such as polymorphs, count together since they err alike;
+  degrees of freedom after Welch and Satterthwaite, budgets after Bonferroni.
 * Other seeds. The variance between the untrained twins times (1 + 1 / twins), as the pre-trained network had one seed
   too. Seeds favour a network at all budgets or at none, so that budgets need no correction here. With a single twin
   this cannot be tested.
@@ -20,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from crystalmax.evaluation import TRIVIAL, Scores
@@ -69,7 +70,8 @@ def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
 
     One row for each budget and model, and one for each budget with the models together, which the verdict rests on.
     `relative` to `p` allow for every source of chance named at the top of this module; `ratio_low` and `ratio_high`
-    resample draws and test rows, and `p_wilcoxon` takes draws as independent: both speak of these very vectors only.
+    resample draws and groups of test rows, and `p_wilcoxon` takes draws as independent: both speak of these very
+    vectors only.
     """
     names, kinds = scores.table.features, scores.table.kind
     if pretrained not in set(names[kinds == "pretrained"]):
@@ -91,6 +93,9 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
     """The first contender against the mean of the others, over all its methods alike: a row for each budget."""
     rows = []
     between_labels = np.inf
+    groups = np.unique(scores.tested if scores.groups is None else scores.groups, return_inverse=True)[1]
+    if not groups.any():
+        raise ValueError("all that is tested has one formula, so nothing can be told from chance; give more formulas")
     budgets = sorted(scores.table.labels.unique().tolist())
     for labels in budgets:
         errors = np.array([[scores.errors(*method, labels) for method in methods] for methods in contenders])
@@ -106,31 +111,45 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
             "labels": labels,
             "error": np.median(of_draws[0]),
             "error_untrained": np.median(of_draws[1:].mean(axis=0)),
-            **_against_chance(relative, between_labels, share, len(budgets)),
+            **_against_chance(relative, groups, between_labels, share, len(budgets)),
             "p_wilcoxon": stats.wilcoxon(differences).pvalue if differences.any() else 1.0,
             "wins": (differences < 0).sum(),
             "ties": (differences == 0).sum(),
             "losses": (differences > 0).sum(),
         }
-        row["ratio_low"], row["ratio_high"] = _resampled(relative)
+        row["ratio_low"], row["ratio_high"] = _resampled(_sums(relative, groups))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _against_chance(
-    relative: Float[np.ndarray, "contenders draws tested"], between_labels: float, share: float, n_budgets: int
+    relative: Float[np.ndarray, "contenders draws tested"],
+    groups: Int[np.ndarray, " tested"],
+    between_labels: float,
+    share: float,
+    n_budgets: int,
 ) -> dict[str, float]:
     """Relative difference, negative where the first errs less, its interval and p value; see the top of this module."""
     paired, rivals = relative[0] - relative[1:].mean(axis=0), relative[1:].mean(axis=(1, 2))
     n_draws, n_tested = paired.shape
     mean = float(paired.mean())
     of_labels = between_labels * (share + (1 - share) / n_draws)
-    of_rows = paired.mean(axis=0).var(ddof=1) / n_tested
-    tests = [_t_test(mean, [(of_labels, n_draws - 1), (of_rows, n_tested - 1)], n_budgets)]
+    apart = _sums(paired.mean(axis=0) - mean, groups)
+    of_rows = float(apart @ apart) / n_tested**2 * len(apart) / (len(apart) - 1)
+    tests = [_t_test(mean, [(of_labels, n_draws - 1), (of_rows, len(apart) - 1)], n_budgets)]
     if len(rivals) > 1:
         tests.append(_t_test(mean, [(rivals.var(ddof=1) * (1 + 1 / len(rivals)), len(rivals) - 1)], 1))
     reach, p = (max(values) for values in zip(*tests, strict=True))
     return {"relative": mean, "low": max(mean - reach, -1.0), "high": mean + reach, "p": p}
+
+
+def _sums(
+    values: Float[np.ndarray, "*of tested"], groups: Int[np.ndarray, " tested"]
+) -> Float[np.ndarray, "*of groups"]:
+    """Over the tested rows of each group."""
+    sums = np.zeros((*values.shape[:-1], int(groups.max()) + 1))
+    np.add.at(sums.T, groups, values.T)
+    return sums
 
 
 def _t_test(mean: float, chance: Sequence[tuple[float, int]], n_tests: int) -> tuple[float, float]:
@@ -143,8 +162,8 @@ def _t_test(mean: float, chance: Sequence[tuple[float, int]], n_tests: int) -> t
     return reach, min(n_tests * float(2 * stats.t.sf(abs(mean) / variance**0.5, degrees)), 1.0)
 
 
-def _resampled(relative: Float[np.ndarray, "contenders draws tested"]) -> tuple[float, float]:
-    """95 % interval of the ratio of errors when draws and test rows are drawn again, with replacement."""
+def _resampled(relative: Float[np.ndarray, "contenders draws groups"]) -> tuple[float, float]:
+    """95 % interval of the ratio of errors when draws and groups of test rows are drawn again, with replacement."""
     rng = np.random.default_rng(0)
     draws, tested = (rng.multinomial(n, np.full(n, 1 / n), _RESAMPLES) for n in relative.shape[1:])
     ours, theirs = (((draws @ errors) * tested).sum(axis=1) for errors in (relative[0], relative[1:].mean(axis=0)))

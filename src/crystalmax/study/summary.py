@@ -168,4 +168,5 @@ def _scores(
     if not len(order) or not (table.kind == "untrained").any():
         return None
     table = table.loc[order].assign(pool=len(study.pool(material, name))).reset_index(drop=True)
-    return Scores(table, predictions[order], tested, values[tested])
+    groups = np.unique(np.array(material.formulas)[tested], return_inverse=True)[1]
+    return Scores(table, predictions[order], tested, values[tested], groups)
