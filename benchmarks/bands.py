@@ -249,7 +249,7 @@ def main() -> None:
         crystals = development(unseen(options.data / f"{table}.parquet", target, keep, options.crystals))[:MOST]
         y, groups = np.array([crystal.targets[target] for crystal in crystals]), np.array(families(crystals))
         known = featurizer.numbers(CrystalDataset.from_crystals(crystals)).astype(float)
-        new = np.array(Parallel(options.jobs)(delayed(bands)(crystal) for crystal in crystals))
+        new = np.array([bands(crystal) for crystal in crystals])
         numbers = [*np.split(known, np.cumsum(featurizer.blocks)[:-1], axis=1), new]
         tasks = list(product(options.labels, range(options.draws)))
         found = Parallel(options.jobs)(delayed(errors)(numbers, y, groups, *task) for task in tasks)
