@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from crystalmax import CrystalFeaturizer, assessment, evaluation
+from crystalmax import CrystalFeaturizer, __version__, assessment, evaluation
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.cli import main
 from crystalmax.shipped import SHIPPED
@@ -442,6 +442,11 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     endings = [run.stdout.splitlines()[-1].rsplit(maxsplit=1) for run in runs]
     assert {imported for imported, _ in endings} == {"[]"}
     assert min(float(seconds) for _, seconds in endings) < 0.5
+
+
+def test_python_runs_the_package_as_the_command():
+    command = [sys.executable, "-m", "crystalmax", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == __version__
 
 
 def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):

@@ -61,3 +61,10 @@ def test_a_name_that_nobody_gave_is_found():
 
 def test_there_are_pieces_to_look_at():
     assert len(SNIPPETS) > 8
+
+
+def test_every_page_is_named_in_the_readme_the_index_and_the_navigation():
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    for text, others in (("README.md", {"api.md"}), ("docs/index.md", set()), ("mkdocs.yml", set())):
+        named = (ROOT / text).read_text(encoding="utf-8")
+        assert {page for page in pages - others if page not in named} == set(), text
