@@ -102,7 +102,7 @@ def labelled(path: Path, target: str, keep: str) -> pd.DataFrame:
 
 
 def unseen(path: Path, target: str, keep: str, most: int) -> list[Crystal]:
-    """Crystals that have a value of the property, and whose formulas the weights have not seen, but for carbon."""
+    """Crystals that have a value of the property, and whose formulas the weights have not seen."""
     records = canonical_records(labelled(path, target, keep))
     read = [record.crystal for record in records if record.crystal is not None]
     if path.stem in LEARNT_FROM:

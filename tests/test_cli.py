@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from crystalmax import CrystalFeaturizer, evaluation
+from crystalmax import CrystalFeaturizer, __version__, assessment, evaluation
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.cli import main
 from crystalmax.shipped import SHIPPED
@@ -209,7 +209,7 @@ def test_damaged_files_are_listed_and_the_good_ones_come_out(good_and_broken, tm
 @pytest.fixture
 def quick(monkeypatch):
     """Evaluation with few draws and one model."""
-    monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed: evaluation.RepeatedFolds(3, 3, seed))
+    monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed=0: evaluation.RepeatedFolds(3, 3, seed))
     monkeypatch.setattr(evaluation, "default_models", lambda: {"ridge": Ridge()})
 
 
@@ -339,6 +339,34 @@ def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
     assert len(out.getvalue().split()) >= 20
 
 
+def test_the_walk_through_works_from_top_to_bottom(home, quick, tmp_path, monkeypatch):
+    """The commands of the page, which it shows with what they print, and its Python, which goes on from them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assessment, "small_data", lambda widths=(): {})  # it takes most of the time; others test it
+    for name in ("cifs", "new_cifs"):
+        shutil.copytree(home.cifs, name)
+    shutil.copy(home.path / "labels.csv", "labels.csv")
+    page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    files = sorted(home.cifs.iterdir())
+    names = {"structures": files[:20], "values": list(range(20)), "others": files[20:]}
+    shorter = {"epochs=5": "epochs=1", 'from_pretrained("run").fit': 'from_pretrained("run", epochs=1, folds=2).fit'}
+    called = []
+    for language, block in re.findall(r"```(console|python)\n(.*?)```", page, flags=re.DOTALL):
+        if language == "python":
+            for old, new in shorter.items():
+                block = block.replace(old, new)
+            with redirect_stdout(io.StringIO()):
+                exec(block, names)
+        for line in re.findall(r"^\$ crystalmax (.*)", block, flags=re.MULTILINE):
+            called.append(shlex.split(line, comments=True))
+            quicker = ["--epochs", 1] if called[-1][0] in {"pretrain", "finetune"} else ["--jobs", 1]
+            done = crystalmax(*called[-1], *quicker)
+            assert done.code == 0, (line, done.err)
+    assert [arguments[0] for arguments in called].count("predict") == 2
+    assert names["tuned"].objective_.labels == 20
+    assert len(names["found"].scores.tested) == 26
+
+
 def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
     data, run, out = home.path / "data", home.path / "run", tmp_path / "out"
     assert "there is no such file" in refusal("ingest", tmp_path / "nowhere.cif", "--out", out, "--jobs", 1)
@@ -414,6 +442,11 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     endings = [run.stdout.splitlines()[-1].rsplit(maxsplit=1) for run in runs]
     assert {imported for imported, _ in endings} == {"[]"}
     assert min(float(seconds) for _, seconds in endings) < 0.5
+
+
+def test_python_runs_the_package_as_the_command():
+    command = [sys.executable, "-m", "crystalmax", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == __version__
 
 
 def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):

@@ -1,4 +1,4 @@
-"""Vectors for crystals, learnt from structures alone by Deep InfoMax, with an honest answer to whether that helped."""
+"""Vectors for crystals, learnt from structures alone, with an honest answer to whether that helped."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
