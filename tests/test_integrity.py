@@ -16,10 +16,11 @@ from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.manifest import CONTENT
 from crystalmax.objectives import DeepInfoMax
+from crystalmax.prediction import write
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
 from crystalmax.training import Split, Training, seeded_weights, train
-from crystalmax.writing import at_once, checksum, checksums, hash_of, write_json
+from crystalmax.writing import at_once, checksum, checksums, folder_at_once, hash_of, write_json
 from crystals import some_crystals
 from disks import full_disk
 from test_cli import crystalmax
@@ -240,3 +241,28 @@ def test_a_file_appears_at_once_or_not_at_all(tmp_path):
         write_json(path, {})
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"x": b"old"}
     assert checksums([path])["x"]["bytes"] == 3
+
+
+def test_a_file_is_not_written_through_a_link_that_lies_there(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "x.partial").symlink_to(tmp_path / "mine")
+    write_json(tmp_path / "x", {})
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    with folder_at_once(tmp_path / "x") as folder:
+        (folder / "file").write_text("first")
+        with pytest.raises(BlockingIOError, match="another job is writing"), folder_at_once(tmp_path / "x"):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "file"]
+
+
+def test_a_table_of_results_appears_at_once_or_not_at_all(tmp_path):
+    table = pd.DataFrame({"id": ["a"] * 300, "prediction": 1.0, "refusal": ""})
+    for name in ("x.csv", "x.parquet"):
+        write(table, tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        with full_disk(1), pytest.raises(OSError, match="No space left"):
+            write(table.assign(prediction=2.0), tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before

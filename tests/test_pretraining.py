@@ -11,6 +11,7 @@ from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.pretraining import pretrain
 from crystalmax.seen import FILE, Seen
+from crystalmax.shipped import SHIPPED
 from crystalmax.spec import read_recipe
 from crystalmax.training import train
 from crystalmax.vectors import encode
@@ -52,11 +53,28 @@ def test_other_crystals_in_memory_do_not_go_on_with_a_run(data, tmp_path):
         pretrain(CrystalDataset.from_crystals(list(data)[::-1]), tmp_path / "run", resume=True, epochs=2)
 
 
+def test_a_run_goes_on_only_as_it_began(data, tmp_path, monkeypatch):
+    pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    for other, said in (({"recipe": "paper"}, "another recipe than paper"), ({"start": SHIPPED}, "did not start from")):
+        with pytest.raises(ValueError, match=said):
+            pretrain(data, tmp_path / "run", resume=True, epochs=2, **other)
+    pretrain(data, tmp_path / "run", resume=True, epochs=2, recipe="intrinsic")
+    monkeypatch.setattr("crystalmax.elements.features_hash", lambda: "another")
+    with pytest.raises(ValueError, match="began with another element table"):
+        pretrain(data, tmp_path / "run", resume=True, epochs=3)
+
+
+def test_too_few_crystals_leave_nothing_in_the_way(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at least 2 crystals, but there are 1"):
+            pretrain(CrystalDataset.from_crystals(some_crystals()[:1]), tmp_path / "run", recipe="fast", epochs=1)
+
+
 def test_two_jobs_do_not_write_one_run(data, tmp_path, monkeypatch):
     run, refused = tmp_path / "run", []
 
     def meanwhile(*given, **how):
-        with pytest.raises(BlockingIOError, match="another job is writing the run") as error:
+        with pytest.raises(BlockingIOError, match="another job is writing") as error:
             pretrain(data, run, resume=True)
         refused.append(error)
         return train(*given, **how)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from ase.build import bulk
 from joblib import parallel_config
@@ -106,6 +107,29 @@ BROKEN = {
     "archive in an archive": ("x.zip", zipped(inner__zip=zipped(a__cif=SALT)), "archive within an archive"),
     "missing file": ("", "", "no such file or folder"),
 }  # fmt: skip
+
+
+def test_a_table_that_ends_half_way_is_no_shorter_table(tmp_path):
+    path = tmp_path / "x.parquet"
+    texts = [cif("Na 0 0 0 1", name=f"x{number}", a=f"{4 + number / 100}") for number in range(40)]
+    pd.DataFrame({"cif": texts}).to_parquet(path, row_group_size=8)
+    begin = pq.ParquetFile(path).metadata.row_group(3).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 60] = bytes(60)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x.parquet: the table cannot be read \(.*\) after 24 rows"):
+        list(read(path))
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    real, source = tmp_path / "real", tmp_path / "source"
+    real.mkdir()
+    source.mkdir()
+    (real / "salt.cif").write_text(SALT)
+    (source / "cesium.cif").write_text(CESIUM)
+    (source / "more").symlink_to(real)
+    (real / "back").symlink_to(source)
+    assert [record.key for record in read(source)] == ["cesium", "more/salt"]
 
 
 @pytest.mark.parametrize("name", BROKEN)

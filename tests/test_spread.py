@@ -1,6 +1,8 @@
 """Work by several processes: the same results, in order, whichever engine does it and however slowly they are taken."""
 
 import math
+import os
+import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -126,6 +128,16 @@ def test_results_that_wait_are_bounded_however_slowly_they_are_taken(n_jobs, mon
 def test_an_error_of_a_worker_reaches_the_caller():
     with parallel_config(backend="threading", n_jobs=2), pytest.raises(ZeroDivisionError):
         list(in_order(lambda number: 1 // (number - 50), range(100), None))
+
+
+def killed(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such signal")
+def test_a_worker_that_was_killed_is_told_of_in_a_sentence():
+    with pytest.raises(ChildProcessError, match="a worker was ended, most likely as memory ran out; give fewer jobs"):
+        list(in_order(killed, range(4), 2))
 
 
 def test_no_workers_are_asked_before_results_are():

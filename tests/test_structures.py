@@ -1,5 +1,6 @@
 import pickle
 import warnings
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -86,6 +87,10 @@ def test_what_is_reinterpreted_is_noted(crystal, said):
     assert reading.crystal.is_ordered
 
 
+def charged(charge):
+    return replace(raw((ORIGIN, (11, 1.0))), kinds=((Occupant(11, 1.0, charge),),))
+
+
 @pytest.mark.parametrize(
     ("crystal", "reason"),
     [
@@ -97,6 +102,8 @@ def test_what_is_reinterpreted_is_noted(crystal, said):
         (raw((ORIGIN, (11, -0.5))), "occupancy of Na is -0.5"),
         (raw((ORIGIN, (11, np.nan))), "occupancy of Na is nan"),
         (raw((ORIGIN, (11, np.inf))), "occupancy of Na is inf"),
+        (charged(1e30), r"oxidation state of Na is 1e\+30"),
+        (charged(np.nan), "oxidation state of Na is nan"),
         (raw((ORIGIN, (0, 1.0))), "atomic number 0 is outside"),
         (raw((ORIGIN, (104, 1.0))), "atomic number 104 is outside"),
         (raw(((0, 0, np.nan), (11, 1.0))), "not a finite number"),

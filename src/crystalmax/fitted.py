@@ -29,7 +29,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.writing import at_once, checksum_of, is_listing, read_json, write_json
+from crystalmax.writing import checksum_of, folder_at_once, is_listing, read_json, write_json
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -108,24 +108,21 @@ def save(fitted: Fitted, folder: Path) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
-    folder.mkdir(parents=True, exist_ok=True)
-    if fitted.model is not None:
-        checkpoint.save(fitted.model, folder / ENCODER)
     content = safetensors.numpy.save({name: np.ascontiguousarray(getattr(fitted, name)) for name in SHAPES})
-    with at_once(folder / NUMBERS) as file:
-        file.write(content)
-    write_json(
-        folder / SPEC,
-        {
-            "format": FORMAT,
-            "crystalmax": __version__,
-            "target": fitted.target,
-            "columns": fitted.featurizer.get_feature_names_out().tolist(),
-            "encoder": fitted.model is not None,
-            "seed": fitted.seed,
-            "files": {NUMBERS: checksum_of(content)},
-        },
-    )
+    spec = {
+        "format": FORMAT,
+        "crystalmax": __version__,
+        "target": fitted.target,
+        "columns": fitted.featurizer.get_feature_names_out().tolist(),
+        "encoder": fitted.model is not None,
+        "seed": fitted.seed,
+        "files": {NUMBERS: checksum_of(content)},
+    }
+    with folder_at_once(folder) as partial:
+        if fitted.model is not None:
+            checkpoint.save(fitted.model, partial / ENCODER)
+        (partial / NUMBERS).write_bytes(content)
+        write_json(partial / SPEC, spec)
 
 
 def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:

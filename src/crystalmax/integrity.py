@@ -167,7 +167,7 @@ def _read(files: Iterable[Path]) -> Verified:
             faults.append(f"{file} is left over from a write that was cut off; remove it.")
             continue
         try:
-            _READERS.get(file.suffix, Path.read_bytes)(file)
+            _READERS.get(file.suffix, checksum)(file)
             n_read += 1
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
             faults.append(f"{file} is damaged ({' '.join(str(error).split())}); {_AGAIN}.")

@@ -17,6 +17,7 @@ from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
+from crystalmax.writing import at_once
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
@@ -64,10 +65,11 @@ def write(table: pd.DataFrame, out: Path) -> str:
         ValueError: No row has one; the message says why the first has not.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix.lower() == ".csv":
-        table.to_csv(out, index=False)
-    else:
-        table.to_parquet(out, index=False)
+    with at_once(out) as file:
+        if out.suffix.lower() == ".csv":
+            table.to_csv(file, index=False)
+        else:
+            table.to_parquet(file, index=False)
     refusals = table[table["refusal"] != ""]
     if len(refusals) == len(table):
         raise ValueError(f"there is no result, see {out}: {refusals['refusal'].iloc[0]}")

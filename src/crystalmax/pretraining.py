@@ -5,8 +5,8 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +14,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Int
 from torch import nn
 
-from crystalmax import __version__, plots, probe, seen
+from crystalmax import __version__, elements, plots, probe, seen
 from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, save
 from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.encoding import Encoder
@@ -31,7 +30,7 @@ from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
 from crystalmax.vectors import encode
-from crystalmax.writing import PARTIAL, at_once, folder_at_once, write_json
+from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, write_json
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def pretrain(
     """
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
-    plan = _resumed(run, data) if resume else _begun(run, data, recipe, start, first)
+    plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
     for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None), ("seed", seed)):
         _set(plan["training"], name, given, run if resume else None)
     if epochs is not None:
@@ -118,6 +117,7 @@ def pretrain(
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
     processes.check(objective, how.batches_per_step)
+    split.check()
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
         run.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def pretrain(
         write_json(run / "run.json", plan)  # not before the recipe has proved sound
     else:
         _await(run / "run.json")  # what this process makes there must not come before it
-    with _alone(run) if first else nullcontext():
+    with alone(run, run / _LOCK) if first else nullcontext():
         prepared = data
         for part in objective.modules():
             if isinstance(part, Prepares):
@@ -257,16 +257,6 @@ def _set(training: dict[str, Any], name: str, given: object, resumed: Path | Non
     training[name] = given
 
 
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Let no other job write this run; a job that was killed holds nothing."""
-    try:
-        with FileLock(run / _LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise BlockingIOError(f"another job is writing the run {run}; wait for it, or choose another name") from None
-
-
 def _await(path: Path) -> None:
     began = time.monotonic()
     while not path.exists():
@@ -291,8 +281,9 @@ def _begun(
         "objective": parts["objective"],
         "geometry": parts["geometry"],
         "training": {**parts["training"], "seed": 0},
-        "start": None if start is None else read_spec(start).get("content_hash", "unknown"),
+        "start": _hash_of(start),
         "data": data.content_hash,
+        "element_table": elements.features_hash(),
         "crystalmax": __version__,
         "torch": torch.__version__,
         "lightning": version("lightning"),
@@ -309,7 +300,11 @@ def _epochs_in(run: Path) -> int:
     return max((row["epoch"] for row in rows), default=0)
 
 
-def _resumed(run: Path, data: Dataset) -> dict[str, Any]:
+def _hash_of(start: Path | None) -> str | None:
+    return None if start is None else str(read_spec(start).get("content_hash", "unknown"))
+
+
+def _resumed(run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -318,4 +313,11 @@ def _resumed(run: Path, data: Dataset) -> dict[str, Any]:
         raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
     if plan["data"] != data.content_hash:
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
+    if plan.get("element_table", elements.features_hash()) != elements.features_hash():
+        raise ValueError(f"the run in {run} began with another element table; go on with the crystalmax that began it")
+    own = {name: plan[name] for name in ("objective", "geometry")}
+    if recipe != "default" and own != {name: parts_of(recipe)[name] for name in own}:
+        raise ValueError(f"the run in {run} began with another recipe than {recipe}; leave the recipe out to go on")
+    if start is not None and plan.get("start") != _hash_of(start):
+        raise ValueError(f"the run in {run} did not start from {start}; leave that out to go on")
     return plan

@@ -101,7 +101,7 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
 
 def _pieces_of_path(path: Path) -> Iterator[_Piece]:
     if os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
-        files = [file for file in path.rglob("*") if file.is_file() and _is_wanted(file.relative_to(path))]
+        files = [file for file in _files_below(path) if file.is_file() and _is_wanted(file.relative_to(path))]
         for file in sorted(files):
             yield from _pieces_of_file(file, file.relative_to(path))
         if not files:
@@ -110,6 +110,18 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
         yield from _pieces_of_file(path, Path(path.name))
     else:
         yield _refusal(path.name[:80], str(path)[:200], "there is no such file or folder", "correct the path")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Also behind links to folders, which are usual on clusters, but each folder once."""
+    known = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(root)) in known:
+            folders.clear()
+        else:
+            known.add(real)
+            yield from (Path(root, name) for name in names)
 
 
 def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:

@@ -5,6 +5,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +33,9 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], n_jobs: int 
 
 
 def _rounds(parallel: Callable[..., Iterable[Result]], tasks: Iterator[Any], most: int) -> Iterator[Result]:
-    with parallel:  # type: ignore[attr-defined]  # joblib has no types; workers stay from round to round
-        for first in tasks:
-            yield from parallel(chain([first], islice(tasks, most - 1)))
+    try:
+        with parallel:  # type: ignore[attr-defined]  # joblib has no types; workers stay from round to round
+            for first in tasks:
+                yield from parallel(chain([first], islice(tasks, most - 1)))
+    except TerminatedWorkerError:
+        raise ChildProcessError("a worker was ended, most likely as memory ran out; give fewer jobs") from None

@@ -46,6 +46,9 @@ from crystalmax.symbols import HEAVIEST, from_type
 MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
 OCCUPANCY_SLACK = 1.05
+MOST_CHARGE = 20.0
+"""No oxidation state is larger; what networks see of it is its number."""
+
 CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied, nor two lattice planes be told apart."""
 SAME_POSITION = 0.01
@@ -151,12 +154,14 @@ def _check_cell_and_atoms(crystal: Crystal) -> None:
     _check_cell(crystal.lattice, key)
     if not np.isfinite(crystal.positions).all():
         raise Refused(key, "a coordinate is not a finite number", "give every atom three fractional coordinates")
-    for number, occupancy, _ in chain.from_iterable(crystal.kinds):
+    for number, occupancy, charge in chain.from_iterable(crystal.kinds):
         if not 1 <= number <= HEAVIEST:
             reason = f"atomic number {number} is outside 1 to {HEAVIEST}"
             raise Refused(key, reason, "no table of properties covers it; leave this structure out")
         if not 0.0 <= occupancy < math.inf:
             raise Refused(key, f"an occupancy of {_name(number)} is {occupancy:g}", "correct it")
+        if charge is not None and not abs(charge) <= MOST_CHARGE:
+            raise Refused(key, f"an oxidation state of {_name(number)} is {charge:g}", "correct it")
 
 
 def _check_cell(lattice: Float[np.ndarray, "3 3"], key: str) -> None:

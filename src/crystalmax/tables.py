@@ -83,6 +83,9 @@ def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
                 number += 1
     except _UNREADABLE as error:
         reason = f"the table cannot be read ({' '.join(str(error).split())})"
+        if number:  # what has been read of it would pass for all of it
+            found = name if isinstance(table, Table) else table
+            raise ValueError(f"{found}: {reason} after {number:,} rows; copy it anew, or write it anew") from None
         yield Refused(name, reason, "write it anew as CSV in UTF-8 or as Parquet")
         return
     if number == 0:

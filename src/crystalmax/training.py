@@ -129,6 +129,11 @@ class Split:
         n_valid = round(valid_fraction * len(rows))
         return cls(train=np.sort(shuffled[n_valid:]), valid=np.sort(shuffled[:n_valid]))
 
+    def check(self) -> None:
+        """Refuse, by ValueError, what cannot be trained on."""
+        if len(self.train) < 2:
+            raise ValueError(f"training needs at least 2 crystals, but there are {len(self.train)}")
+
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
@@ -166,8 +171,7 @@ def train(
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
         ConnectionError: Another one of several processes has failed or was killed.
     """
-    if len(split.train) < 2:
-        raise ValueError(f"training needs at least 2 crystals, but there are {len(split.train)}")
+    split.check()
     if how.patience and not len(split.valid):
         log.warning("no crystals are set aside, so there is no loss to watch, and all epochs will be trained")
     processes.check(objective, how.batches_per_step)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 PARTIAL = ".partial"
 """How the name of a file ends until it is whole."""
 
@@ -18,8 +20,9 @@ PARTIAL = ".partial"
 def at_once(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which replaces `path` when the block ends, and leaves nothing behind if it fails."""
     partial = path.with_name(f"{path.name}{PARTIAL}")
+    partial.unlink(missing_ok=True)  # never through a link that a stranger left there
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             # Else a crash of the machine could keep the new name and lose what it stands for.
@@ -36,18 +39,40 @@ def folder_at_once(path: Path) -> Iterator[Path]:
     """A hidden folder to write to, which becomes `path` when the block ends, and vanishes if it fails.
 
     What an earlier process left of such a folder, because it was killed, is cleared away.
+
+    Raises:
+        BlockingIOError: Another process is writing it.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        settle(*partial.iterdir(), partial)
-        partial.rename(path)
-        settle(path.parent)
-    except BaseException:
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path, path.with_name(f".{path.name}.lock")):
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+        partial.mkdir()
+        try:
+            yield partial
+            settle(*partial.iterdir(), partial)
+            partial.rename(path)
+            settle(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def alone(path: Path, lock: Path) -> Iterator[None]:
+    """Let no other process write there meanwhile; one that was killed holds nothing.
+
+    Raises:
+        BlockingIOError: Another process does.
+    """
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise BlockingIOError(f"another job is writing {path}; wait for it, or choose another name") from None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
