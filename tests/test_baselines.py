@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from crystalmax import baselines, electrons
 from crystalmax.baselines import (
     BLOCKS,
+    SHELLS,
     composition_statistics,
     density_statistics,
     element_fractions,
+    formula,
     potential_statistics,
     spring_statistics,
     statistics,
@@ -267,3 +269,82 @@ def test_some_blocks_are_the_same_columns_and_nothing_else_is_made(monkeypatch):
 def test_without_crystals_there_are_columns(features):
     values, names = features([])
     assert values.shape == (0, len(names))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, n_sites=SIZES)
+def test_bonds_are_those_of_hoppe_counted_by_occupancy(seed, n_sites):
+    around = surroundings(random_crystal(seed, n_sites))
+    for site in range(n_sites):
+        own = around.center == site
+        distance, occupancy = around.distance[own], around.atoms[around.neighbor[own]]
+        first = occupancy * np.exp(1 - (distance / distance.min()) ** 6)
+        bond = occupancy * np.exp(1 - (distance / (first @ distance / first.sum())) ** 6)
+        np.testing.assert_allclose(around.bond[own], np.where(bond > 1e-3, bond, 0))
+
+
+def test_a_shared_site_has_means_by_occupancy():
+    around = surroundings(cubic(4.0, [[0, 0, 0]], [0], ((Occupant(11, 0.2), Occupant(19, 0.6)),)))
+    for name, column in (("radius", "radius"), ("electronegativity", "electronegativity"), ("weight", "atomic_weight")):
+        of = table()[:, FEATURES.index(column)]
+        assert getattr(around, name)[0] == pytest.approx((of[10] + 3 * of[18]) / 4)
+
+
+def test_means_and_deviations_are_over_atoms_and_extremes_over_sites():
+    crystal = random_crystal(1, 4)
+    around, numbers = surroundings(crystal), named(structure_statistics, crystal)
+    share = around.atoms / around.atoms.sum()
+    assert len(set(share)) > 1
+    seen = {
+        "nearest distance": "nearest",
+        "nearest relative distance": "nearest_relative",
+        "coordination": "coordination",
+    }
+    for name, attribute in seen.items():
+        values = getattr(around, attribute)
+        mean = share @ values
+        expected = (mean, (share @ (values - mean) ** 2) ** 0.5, values.min(), values.max())
+        assert [numbers[f"{of} {name}"] for of in ("mean", "deviation", "min", "max")] == pytest.approx(expected)
+
+
+def test_spread_of_bonds_and_number_of_species_are_those_of_a_loop():
+    crystal = random_crystal(1, 4)
+    around, numbers, spread, species = surroundings(crystal), named(structure_statistics, crystal), [], []
+    for site in range(4):
+        own = around.center == site
+        share, distance = around.bond[own] / around.bond[own].sum(), around.distance[own]
+        spread.append((share @ (distance - share @ distance) ** 2) ** 0.5)
+        of_species = [share[crystal.species[around.neighbor[own]] == kind].sum() for kind in range(3)]
+        species.append(1 / np.square(of_species).sum())
+    found = [
+        numbers[f"{of} {name}"] for name in ("spread of bond lengths", "neighbor species") for of in ("min", "max")
+    ]
+    assert found == pytest.approx([min(spread), max(spread), min(species), max(species)])
+
+
+def test_packing_and_pairs_are_those_of_a_loop():
+    crystal = random_crystal(1, 4)
+    around, numbers = surroundings(crystal), named(structure_statistics, crystal)
+    spheres = around.atoms @ around.radius**3 * 4 / 3 * np.pi  # sites that are shared hold atoms of about one radius
+    assert numbers["packing"] == pytest.approx(spheres / crystal.volume, rel=0.02)
+    for at in SHELLS:
+        weight = around.atoms[around.center] * around.atoms[around.neighbor] / around.atoms.sum()
+        near = np.exp(-0.5 * ((around.distance - at) / 0.4) ** 2) / (0.4 * (2 * np.pi) ** 0.5)
+        assert numbers[f"pairs at {at:.1f} A"] == pytest.approx((weight * near).sum() / (4 * np.pi * at**2))
+
+
+def test_holes_and_van_der_waals_radii_by_volume():
+    numbers, radius = named(density_statistics, ROCK_SALT), table()[:, FEATURES.index("radius")]
+    other = electrons.table()[:, electrons.FEATURES.index("van_der_waals_radius")]
+    expected = sum(radius[Z[symbol] - 1] ** 2 for symbol in ("Na", "Cl"))  # each lacks one electron
+    assert numbers["second moment of holes by volume"] == pytest.approx(expected / ROCK_SALT.volume)
+    expected = sum(other[Z[symbol] - 1] ** 3 for symbol in ("Na", "Cl"))
+    assert numbers["cubed van der Waals radii by volume"] == pytest.approx(expected / ROCK_SALT.volume)
+
+
+def test_formulas_that_differ_by_a_thousandth_are_not_one():
+    def alloy(share):
+        return formula(cubic(3.6, [[0, 0, 0]], [0], ((Occupant(28, share), Occupant(29, 1 - share)),)))
+
+    assert alloy(0.5) != alloy(0.501)
+    assert alloy(0.5) == alloy(0.5 + 1e-7)

@@ -143,3 +143,33 @@ def test_a_composition_of_many_elements_takes_no_longer():
     share[:60] = 1 / 60
     assert len(electrons._assignments(np.arange(60))) <= electrons.MOST_ASSIGNMENTS
     assert np.isfinite(list(electrons.charges(share).values())).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(atoms=COMPOSITIONS)
+def test_of_charges_that_balance_alike_the_least_count(atoms):
+    share, chi = fractions(**atoms), elements.table()[:, elements.FEATURES.index("electronegativity")]
+    number, found = [ATOMIC_NUMBERS[symbol] for symbol in atoms], []
+    for states in product(*map(electrons.oxidation_states, number)):
+        pairs = [(state, z - 1) for state, z in zip(states, number, strict=True)]
+        wrong = any(a > 0 > b and chi[i] > chi[j] for a, i in pairs for b, j in pairs)
+        if not wrong and min(states) <= 0 <= max(states):
+            found.append([round(abs(sum(of(s) * share[i] for s, i in pairs)), 6) for of in (float, abs)])
+    expected = min(found, default=[electrons.UNBALANCED, 0.0])
+    told = electrons.charges(share)
+    assert told["mean charge of either sign"] == pytest.approx(expected[1], abs=1e-5)
+
+
+def test_electrons_needed_beyond_the_least_that_are_given():
+    found = electrons.charges(fractions(Fe=1, O=1))
+    given = [state for state in electrons.oxidation_states(26) if state > 0]
+    assert found["electrons needed beyond the least that are given"] == pytest.approx((2 - min(given)) / 2)
+    assert min(given) < max(given)
+
+
+def test_kinds_and_filling_of_frontier_levels():
+    salt, metal = (electrons.frontier_levels(fractions(**atoms)) for atoms in ({"Na": 1, "Cl": 1}, {"Al": 1}))
+    names = ("kind of the highest occupied level", "kind of the lowest unoccupied level")
+    names += ("filling of the highest occupied level",)
+    assert [salt[name] for name in names] == [1, 0, 1]  # full p of Cl, empty s of Na
+    assert [metal[name] for name in names] == pytest.approx([1, 1, 1 / 6], abs=1e-5)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblib import parallel_config
+from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
@@ -23,7 +24,7 @@ from crystalmax.evaluation import (
     evaluate,
     plan_for,
 )
-from crystalmax.verdict import compare, rank, verdict
+from crystalmax.verdict import _best, compare, rank, verdict
 
 RIDGE = {"ridge": Ridge(1.0)}
 BUDGETS = LabelBudgets((25, 100), n_draws=8)
@@ -339,3 +340,123 @@ def test_scores_of_a_folded_plan_cover_every_row():
     assert np.isfinite(scores.predictions).all()
     assert isinstance(scores.table, pd.DataFrame)
     assert scores.table.labels.unique().tolist() == [37]
+
+
+@pytest.mark.parametrize("seed_spread", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(6))
+def test_interval_and_p_are_those_of_the_equations(seed, seed_spread):
+    scores, between = drawn_scores(seed, effect=0.8, seed_spread=seed_spread), np.inf
+    noisy = (scores.table.labels == 60).to_numpy()  # of models, not of labels
+    scores.predictions[noisy] *= np.random.default_rng(seed).uniform(0.2, 1.8, (noisy.sum(), 1))
+    for row in compare(scores, "vectors").itertuples():
+        errors = np.array([scores.errors(n, "ridge", row.labels) for n in scores.table.features.unique()])
+        relative, share = errors / errors[1:].mean(), row.labels / 80
+        paired = relative[0] - relative[1:].mean(axis=0)
+        between = min(between, paired.mean(axis=1).var(ddof=1) / (1 - share))
+        parts = np.array([between * (share + (1 - share) / 8), paired.mean(axis=0).var(ddof=1) / 40])
+        seeds = relative[1:].mean(axis=(1, 2)).var(ddof=1) * (1 + 1 / 3)
+        tests = [(parts.sum(), parts.sum() ** 2 / (parts**2 / [7, 39]).sum(), 3), (seeds, 2, 1)]
+        p = max(min(n * 2 * stats.t.sf(abs(paired.mean()) / v**0.5, f), 1) for v, f, n in tests)
+        reach = max(stats.t.ppf(1 - 0.05 / n / 2, f) * v**0.5 for v, f, n in tests)
+        assert (row.p, row.low, row.high) == pytest.approx((p, max(paired.mean() - reach, -1), paired.mean() + reach))
+
+
+def test_models_count_alike_and_together_they_decide():
+    features, y = planted(6, pretrained=0.5)
+    scores = evaluate(features, y, models={"ridge": Ridge(1.0), "stiff": Ridge(1e6)}, plan=BUDGETS)
+    ours = ((scores.table.features == "vectors") & (scores.table.model == "stiff")).to_numpy()
+    scores.predictions[ours] = scores.measured + 3 * (scores.predictions[ours] - scores.measured)
+    found = verdict(scores, "vectors")
+    for _, of_budget in found.comparison.groupby("labels"):
+        relative = of_budget.set_index("model").relative
+        assert relative["ridge"] < 0 < relative["all"] == pytest.approx((relative["ridge"] + relative["stiff"]) / 2)
+    assert found.outcome == "hurt"
+
+
+def test_errors_are_medians_over_draws_of_ours_and_of_the_mean_of_twins():
+    scores = drawn_scores(5, seed_spread=0.0)
+    row = compare(scores, "vectors").query("labels == 40").iloc[0]
+    mae = scores.table.query("labels == 40").pivot(index="draw", columns="features", values="mae")
+    twins = mae.drop(columns="vectors").mean(axis=1)
+    assert (row.error, row.error_untrained) == pytest.approx((mae.vectors.median(), twins.median()))
+    assert row.wins == (mae.vectors < twins).sum()
+    assert 0 < row.wins < 8
+
+
+def test_resampling_takes_test_rows_as_well_as_draws():
+    rng = np.random.default_rng(0)
+    ours = 1 + 0.5 * rng.random(400)
+    table = pd.DataFrame(
+        [
+            {"features": f, "kind": k, "model": "m", "labels": 10, "draw": d, "pool": 80, "mae": 0.0}
+            for f, k in (("vectors", "pretrained"), ("twin", "untrained"))
+            for d in range(3)
+        ]
+    )
+    errors = np.stack([ours] * 3 + [np.ones(400)] * 3)  # draws do not differ, test rows do
+    row = compare(Scores(table, errors, np.arange(400), np.zeros(400)), "vectors").iloc[0]
+    assert row.ratio_high - row.ratio_low == pytest.approx(2 * 1.96 * ours.std() / 20, rel=0.1)
+
+
+def test_the_best_method_is_the_one_of_lowest_geometric_mean():
+    errors = {"a": (10.0, 1.0), "b": (4.0, 4.0)}
+    rows = [
+        (labels, name, "baseline", "m", e)
+        for name, both in errors.items()
+        for labels, e in zip((20, 40), both, strict=True)
+    ]
+    ranking = pd.DataFrame(rows, columns=["labels", "features", "kind", "model", "median"])
+    assert _best(ranking, "baseline") == ("a", "m")
+
+
+def test_vectors_beside_statistics_may_be_what_is_advised():
+    features, y = planted(8, pretrained=0.5)
+    both = np.concatenate([features["vectors"].values, y[:, None]], axis=1)
+    rival = FeatureSet(np.random.default_rng(0).normal(size=(200, 3)), "baseline")
+    features |= {"both": FeatureSet(both, "joint"), "plain": rival}
+    found = verdict(evaluate(features, y, models=RIDGE, plan=BUDGETS), "vectors")
+    assert found.advice.startswith("Use both with ridge")
+
+
+def test_another_seed_cuts_other_folds_and_test_rows_and_the_plan_passes_it_on():
+    for n_rows in (100, 400):
+        one, same, other = (plan_for(n_rows, seed=seed).draws(np.arange(n_rows)) for seed in (3, 3, 4))
+        for (train, test), (again, _), (_, tested) in zip(one[0].parts, same[0].parts, other[0].parts, strict=True):
+            np.testing.assert_array_equal(train, again)
+            assert set(test) != set(tested)
+
+
+def test_a_draw_says_how_many_rows_its_labels_came_from_and_its_share_of_the_test_rows():
+    for fraction in (0.2, 0.5):
+        (draw,) = LabelBudgets((10,), n_draws=1, test_fraction=fraction).draws(np.arange(100))
+        assert draw.pool == 100 * (1 - fraction)
+        assert len(draw.parts[0][1]) == 100 * fraction
+    assert RepeatedFolds(n_draws=1).draws(np.arange(50))[0][::3] == (40, 50)
+
+
+def test_plans_change_at_150_labels():
+    assert [type(plan_for(n)) for n in (149, 150)] == [RepeatedFolds, LabelBudgets]
+
+
+def test_each_draw_has_a_seed_of_its_own_for_the_models():
+    seen = []
+
+    class Seeded(Ridge):
+        def fit(self, X, y):
+            seen.append(self.random_state)
+            return super().fit(X, y)
+
+    for seed in (0, 1):
+        y = np.arange(60.0)
+        evaluate(
+            {"x": FeatureSet(y[:, None], "baseline")}, y, models={"m": Seeded()}, plan=LabelBudgets((10,), 3, seed=seed)
+        )
+    assert len(set(seen)) == 6
+
+
+def test_no_difference_names_the_widest_of_all_budgets():
+    features, y = planted(5)
+    found = verdict(evaluate(features, y, models=RIDGE, plan=BUDGETS), "vectors")
+    low, high = found.comparison.low.min(), found.comparison.high.max()
+    assert found.outcome == "no difference"
+    assert f"{abs(low) * 100:.0f} % lower to {high * 100:.0f} % higher error would fit" in found.sentence

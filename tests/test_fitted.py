@@ -8,6 +8,7 @@ import pytest
 
 from crystalmax import CrystalFeaturizer, SmallDataRegressor
 from crystalmax.checkpoint import Model
+from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
@@ -122,3 +123,17 @@ def test_a_description_comes_last(tmp_path, monkeypatch):
         save(fit(labelled(), "edge"), tmp_path / "fit")
     assert not (tmp_path / "fit").exists(), "it would be in the way of the next"
     assert isinstance(fit(labelled(), "edge"), Fitted)
+
+
+def test_a_fit_has_the_seed_the_blocks_the_formulas_and_the_coverage_that_were_asked_for():
+    found, featurizer = fit(labelled(), "edge", seed=3), CrystalFeaturizer(None)
+    direct = SmallDataRegressor(blocks=featurizer.blocks, random_state=3)
+    direct.fit(found.numbers.astype(float), found.values, found.groups)
+    np.testing.assert_array_equal(found.regressor.held_out_, direct.held_out_)
+    assert found.regressor.blocks == featurizer.blocks
+    for coverage in (0.3, 0.6):
+        expected = direct.predict_interval(
+            featurizer.numbers(CrystalDataset.from_crystals([records()[0].crystal])), coverage
+        )
+        told = predict(records(), found, coverage=coverage)
+        np.testing.assert_allclose(told.loc[0, ["low", "high"]].astype(float), expected[0])

@@ -221,3 +221,21 @@ def test_one_crystal_alone_has_no_other(rng):
 def test_they_are_samplers_and_survive_a_description(sampler):
     assert isinstance(sampler, NegativeSampler)
     assert build(describe(sampler)) == sampler
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_a_tolerance_is_in_units_of_the_root_mean_square_and_holds_for_each_number(scale):
+    off = torch.tensor([0.01, 0.0, 0.0, 0.0])
+    true, false = (constituents([[0]], scale * (torch.ones(1, 4) + by), torch.zeros(1, 4)) for by in (0 * off, off))
+    assert collisions(true, false, 0.011).all()
+    assert not collisions(true, false, 0.009).any()
+
+
+def test_a_sampler_without_collisions_has_the_tolerance_it_was_given(rng):
+    batch = AllPairs(max_sites=8)(CrystalBatch.collate([metal(*pure("Fe")), metal(*pure("Fe"), a=3.2)]))
+    net = network()
+    truth = net(batch, greedy=True)
+    for tolerance, rate in ((1e-4, 0.0), (100.0, 1.0)):
+        sampler = WithoutCollisions(Corrupted(FalsePolymorph()), tolerance=tolerance)
+        sampler.draw(truth, batch, lambda other: net(other, greedy=True), rng)
+        assert sampler.rates["crystal"] == rate

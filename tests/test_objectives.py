@@ -353,3 +353,16 @@ def test_every_shipped_objective_survives_a_description():
         mixture(),
     ):
         assert describe(build(describe(module), trusted=("test_objectives",))) == describe(module)
+
+
+def test_outliers_on_both_sides_count_as_far_as_was_asked_for(batch):
+    told = Statistics({"charges": 1.0}, farthest=1.5)
+    targets = dict.fromkeys(told._columns, torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0, 2.0]))
+    assert told.truth(replace(batch, targets=targets))[:, 0].tolist() == [-1.5, -1.0, 0.0, 1.0, 1.5, 1.5]
+
+
+def test_the_first_space_group_is_the_first_column():
+    logits = torch.zeros(3, 230)
+    logits[0, 0] = logits[1, 224] = logits[2, 229] = 50.0
+    loss = SpaceGroup().loss(logits, torch.tensor([[1.0], [225.0], [229.0]]))
+    assert loss.tolist() == pytest.approx([0.0, 0.0, 50.0], abs=1e-5)

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 
 from crystalmax import baselines, probe
 from crystalmax.checkpoint import load
@@ -62,3 +63,16 @@ def test_pretraining_says_what_vectors_tell_where_there_are_crystals_enough(crys
     shares = (f"{100 * told[name]:.0f} %" for name in ("vectors", "untrained"))
     assert f"tell {next(shares)} of plain statistics of 6 structures" in caplog.text
     assert caplog.text.rstrip().split("\n")[-1].endswith(next(shares))
+
+
+def test_told_is_told_of_crystals_that_were_not_learnt_from(crystals, monkeypatch):
+    seen = []
+
+    class Watching(RidgeCV):
+        def fit(self, X, y):
+            seen.append(len(X))
+            return super().fit(X, y)
+
+    monkeypatch.setattr(probe, "RidgeCV", Watching)
+    probe.told(np.random.default_rng(0).normal(size=(len(crystals), 5)), crystals)
+    assert seen == [len(crystals) // 2]

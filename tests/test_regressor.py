@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.utils import estimator_checks
 
+from crystalmax import SmallDataRegressor
 from crystalmax.baselines import formula
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
@@ -22,8 +23,8 @@ from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
+from crystalmax.prediction import finetune
 from crystalmax.regressor import CrystalRegressor, predict
-from crystalmax.small_data import SmallDataRegressor
 from crystalmax.spec import build, describe
 from crystalmax.structures import Refused
 from crystalmax.training import seeded_weights
@@ -386,3 +387,39 @@ def test_a_blend_keeps_the_protocol_and_survives_a_description():
         torch.testing.assert_close(made.predict(batch), 0.25 * made.networks.predict(batch) + 0.75 * beside.float())
     assert made.encoder is made.networks.members[0].encoder
     assert torch.equal(made(batch, torch.Generator())["error"], made.networks(batch, torch.Generator())["error"])
+
+
+def test_finetuning_tells_mean_errors_of_labels_left_out_and_of_their_median(tmp_path):
+    values = np.where(np.arange(len(VALUES)) < 3, 10 * VALUES, VALUES)  # so that mean and median differ
+    labelled = [replace(canonical(one), targets={"v": value}) for one, value in zip(CRYSTALS, values, strict=True)]
+    made = regressor(epochs=1)
+    told = finetune(labelled, "v", made, tmp_path / "model")
+    guessed = np.abs(values - np.median(values)).mean()
+    assert told == pytest.approx((np.abs(made.held_out_ - values).mean(), guessed))
+
+
+def test_each_copy_has_its_own_seed_and_learns_as_is_promised(monkeypatch):
+    calls = []
+    monkeypatch.setattr("crystalmax.regressor.train", lambda *a, **_: calls.append((a[2], a[3])))
+    for seed in (0, 1):
+        regressor(sites_per_batch=400, seed=seed).fit(CRYSTALS, VALUES)
+    assert len({how.seed for _, how in calls}) == 4
+    for _, how in calls:  # seven salts of two sites: at least eight steps an epoch
+        assert (how.schedule, how.weight_decay, how.sites_per_batch) == ("cosine", 1e-2, 1)
+    assert set(calls[0][0].train) not in [set(split.train) for split, _ in calls[2:]]
+
+
+def test_frozen_vectors_leave_out_labels_of_one_formula_together():
+    salts = [
+        rock_salt(5 + 0.1 * i, pair, key=f"{i}")
+        for i, pair in enumerate(2 * list(product(("Na", "K", "Rb"), ("F", "Cl"))))
+    ]
+    values = np.arange(len(salts)) % 6 + 0.01 * np.arange(len(salts))
+    made = regressor(epochs=1).fit(salts, values).objective_
+    expected = SmallDataRegressor().fit(made.vectors.numpy(), values, made.groups.numpy())
+    np.testing.assert_array_equal(made.regressor.held_out_, expected.held_out_)
+
+
+def test_vectors_of_any_scale_are_alike_to_the_head():
+    made, vectors = head(), torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made.head(100 * vectors), made.head(vectors), rtol=1e-3, atol=1e-3)

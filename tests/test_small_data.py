@@ -1,5 +1,6 @@
 """The regressor for few labels: each member against a naive computation, the mixture, and what is promised of both."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -412,3 +413,49 @@ def test_what_it_cannot_learn_from_is_refused():
         SmallDataRegressor(blocks=(2, 3)).fit(X, y)
     with pytest.raises(ValueError, match="features"):
         SmallDataRegressor(5).fit(X, y).predict(X[:, :2])
+
+
+def test_labels_that_decide_hyperparameters_are_drawn_anew_with_another_seed(monkeypatch):
+    monkeypatch.setattr("crystalmax.quantile_models.FEW", 20)
+    X, y = smooth(60)
+    found = [Process.fit(X, y, (4,), seed=seed).process.kernel_.theta for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+    assert (found[0] != Process.fit(X[:20], y[:20], (4,), seed=0).process.kernel_.theta).any()
+
+
+def test_both_processes_of_a_hurdle_have_a_scale_for_each_block():
+    X, y = steps(70)
+    for hurdle in (Hurdle.fit(X, y, 0.0, (1, 3)), SmallDataRegressor(5, blocks=(1, 3)).fit(X, y).members_[-1]):
+        for process in (hurdle.differs, hurdle.others):
+            assert process.process.kernel_.k1.k2.widths == (1, 3)
+
+
+def test_the_error_is_the_mean_over_labels_left_out():
+    X, y = smooth(30)
+    made = SmallDataRegressor(5).fit(X, y)
+    assert made.error_ == pytest.approx(np.abs(made.held_out_ - y).mean())
+
+
+def test_a_hurdle_of_few_labels_has_not_seen_those_left_out():
+    X, y = steps(100)
+    made = SmallDataRegressor(5).fit(X, y)
+    seed = int(np.random.default_rng(0).integers(2**31))
+    held = _parts(np.arange(100), seed)[0]
+    kept = np.setdiff1d(np.arange(100), held)
+    alone = Hurdle.fit(X[kept], y[kept], 0.0, (4,), seed=seed).quantiles(X[held])
+    np.testing.assert_array_equal(made.left_out_[-1][held], alone)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("n", [20, 37])
+@pytest.mark.parametrize("width", [0.0, 1.0])
+def test_an_interval_holds_one_more_than_its_share_of_labels_left_out(coverage, n, width):
+    X, y = smooth(n)
+    regressor = SmallDataRegressor(4).fit(X, y)
+    told = width * np.quantile(y, LEVELS) + np.zeros((n, 1))  # the same for each label
+    regressor.left_out_ = (told,) * len(regressor.shares_)
+    regressor.members_ = tuple(Told(each) for each in regressor.left_out_)
+    low, high = regressor.predict_interval(X, coverage).T
+    held = int(((low <= y) & (y <= high)).sum())
+    assert math.ceil(coverage * (n + 1)) <= held <= math.ceil(coverage * (n + 1)) + 2

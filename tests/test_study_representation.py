@@ -254,3 +254,9 @@ def test_tables_of_vectors_without_names_are_refused(tmp_path):
     pd.DataFrame({"key": ["x", "x"], "a": [1.0, 2.0]}).to_csv(tmp_path / "twice.csv", index=False)
     with pytest.raises(ValueError, match="names 'x' twice"):
         read_vectors([Path(tmp_path / "twice.csv")], ["x"])
+
+
+def test_shared_formulas_are_counted_among_tested_crystals(study):
+    others = study.material("others")
+    tested, pool = np.arange(1), np.concatenate([np.arange(1)] * 3)
+    assert counts(others, tested, pool)["formulas_in_labels"] == 1

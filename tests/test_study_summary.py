@@ -6,14 +6,15 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression, Ridge
 
 from crystalmax import plots
 from crystalmax.evaluation import default_models
 from crystalmax.report import Section, write_report
-from crystalmax.study import runner
+from crystalmax.study import runner, summary
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.representation import Method, drawn, score
-from crystalmax.study.summary import differences, findings
+from crystalmax.study.summary import _contenders, differences, findings
 from studies import tiny
 
 MODELS = {"ridge": default_models()["ridge"]}
@@ -198,3 +199,37 @@ def test_a_report_of_several_parts_has_a_heading_for_each(tmp_path):
     # Identifiers in SVG must not repeat within a page, or one figure would borrow parts of another.
     identifiers = [part.split('"')[0] for part in text.split('id="')[1:] if part.startswith(("m", "p"))]
     assert len([name for name in identifiers if len(name) == 11]) == len({n for n in identifiers if len(n) == 11})
+
+
+def test_a_verdict_speaks_of_the_best_plain_rival_alone():
+    rows = table(
+        {
+            ("pretrained", "ours"): [1.0, 1.0],
+            ("untrained", "twin"): [2.0, 2.0],
+            ("joint", "ours and statistics"): [1.0, 1.0],
+            ("baseline", "poor"): [3.0, 3.0],
+            ("baseline", "good"): [1.5, 1.5],
+            ("baseline", "worst"): [9.0, 9.0],
+        }
+    )
+    assert _contenders(rows, "ours") == {"ours", "twin", "good", "ours and statistics"}
+
+
+def test_a_verdict_knows_the_pool_and_does_not_hear_least_squares(study, monkeypatch):
+    heard = []
+    monkeypatch.setattr("test_study_summary.MODELS", {"ridge": Ridge(), "least squares": LinearRegression()})
+    planted(study, {("pretrained", "ours"): 0.01, **TWINS})
+    monkeypatch.setattr(summary, "verdict", lambda scores, *_, **__: heard.append(scores.table))
+    findings(study)
+    assert set(heard[0].model) == {"ridge", "median"}
+    assert set(heard[0].pool) == {len(study.pool(study.material("salts"), "edge"))}
+
+
+def test_a_rival_counts_by_its_best_model():
+    def under(model, good, steady):
+        return table(
+            {("pretrained", "ours"): [1.0], ("baseline", "good"): [good], ("baseline", "steady"): [steady]}, model=model
+        )
+
+    rows = pd.concat([under("ridge", 1.0, 2.0), under("trees", 9.0, 2.0)])
+    assert _contenders(rows, "ours") == {"ours", "good", "ours and statistics"}

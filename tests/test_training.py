@@ -496,3 +496,53 @@ def test_each_epoch_is_told_in_a_line_with_every_loss(tmp_path, caplog, terms):
     for row in history:
         assert f"{row['split']} {', '.join(f'{name} {row[name]:.3f}' for name in terms)}" in line
     assert "penalty" not in line
+
+
+def test_options_reach_the_optimiser(monkeypatch):
+    made, clips, clip = [], [], nn.utils.clip_grad_norm_
+
+    class Watching(torch.optim.AdamW):
+        def __init__(self, *parts, **options):
+            made.append(options)
+            super().__init__(*parts, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watching)
+    monkeypatch.setattr(
+        nn.utils, "clip_grad_norm_", lambda weights, longest: clips.append(longest) or clip(weights, longest)
+    )
+    run(how=replace(HOW, epochs=1, weight_decay=0.3, clip=0.7))
+    assert (made[0]["weight_decay"], made[0]["amsgrad"], set(clips)) == (0.3, True, {0.7})
+
+
+def test_losses_are_watched_on_the_mean_of_weights_that_training_ends_with():
+    made, history = run(how=replace(HOW, averaging=0.75))
+    _, again = run(how=replace(HOW, epochs=1, learning_rate=1e-30, weight_decay=0.0), made=made)
+    last, same = history[-1], again[-1]
+    assert last["split"] == same["split"] == "valid"
+    assert last["crystal"] == pytest.approx(same["crystal"], rel=1e-6)
+
+
+def test_with_patience_the_mean_of_the_best_epoch_is_kept():
+    one, other = (run(how=replace(HOW, averaging=0.5, patience=p), made=Planned([3.0, 2.0, 1.0]))[0] for p in (0, 9))
+    assert one.epoch == other.epoch != 0
+
+
+class Two(Planned):
+    """Another term, which rises as the first one falls, but more."""
+
+    def forward(self, batch, rng):
+        (loss,) = super().forward(batch, rng).values()
+        return {"planned": loss, "other": -3 * loss}
+
+
+@pytest.mark.parametrize(("kind", "losses", "best"), [(Planned, [1.0, 3.0, 2.0], 1), (Two, [1.0, 3.0, 2.0], 2)])
+def test_the_best_epoch_is_that_of_the_least_sum_of_all_terms_so_far(kind, losses, best):
+    made, _ = run(how=replace(HOW, epochs=3, patience=9), made=kind(losses))
+    kept, _ = run(how=replace(HOW, epochs=best), made=kind(losses))
+    assert made.epoch == kept.epoch != 0
+
+
+def test_a_split_is_drawn_at_random():
+    cuts = [Split.random(np.arange(40), 0.5, seed).valid.tolist() for seed in range(20)]
+    assert len(set(map(tuple, cuts))) == 20
+    assert 8 < np.mean(np.concatenate(cuts)) / 19.5 * 10 < 12
