@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import entries
+import options
 import paper
 from few_labels import POTENTIALS, THEIRS
 
@@ -473,8 +474,21 @@ def encoders() -> str:
     )
 
 
+def commands() -> str:
+    """Options of every command, as the code has them."""
+    header = ("option", "unless given", "what")
+    return "".join(f"\n### `{name}`\n\n{table(header, rows)}" for name, rows in options.commands().items()) + "\n"
+
+
+def training() -> str:
+    """Keys of a recipe's `[training]`, as the code has them."""
+    return table(("key", "unless given", "what"), options.training())
+
+
 TABLES = {
     "claims": claims,
+    "commands": commands,
+    "training": training,
     "stages": stages,
     "featurisers": featurisers,
     "pairs": pairs,

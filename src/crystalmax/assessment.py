@@ -91,8 +91,18 @@ def assess(
 ) -> Assessment:
     """Score feature sets, whose rows are the crystals, on those crystals that have a value of the target.
 
-    `unit` is for sentences only. `plan` says which labels each draw may see; crystals of one formula stay on one side
-    of every split, unless `by_formula` is off.
+    Args:
+        crystals: Canonical crystals with their targets; those without this one are left out.
+        target: Name of the property.
+        features: Feature sets by name, as `feature_sets` makes them, with a row a crystal.
+        unit: Of the property, for sentences only.
+        plan: Which labels each draw may see; `evaluation.plan_for` unless given.
+        by_formula: Whether crystals of one formula stay on one side of every split.
+        n_jobs: Processes to spread the draws over.
+        progress: Whether a terminal shows how many draws are done.
+
+    Raises:
+        ValueError: Labels or formulas are too few for the plan, or a feature set has gaps or another number of rows.
     """
     values = np.array([crystal.targets.get(target, np.nan) for crystal in crystals])
     known = np.flatnonzero(np.isfinite(values)).tolist()
@@ -140,7 +150,17 @@ def tables(assessment: Assessment, unit: str = "") -> list[Table]:
 def report_assessment(
     assessment: Assessment, out: Path, *, unit: str = "", facts: Mapping[str, object] | None = None
 ) -> Path:
-    """Write `report.html`, `results.parquet`, `ranking.csv`, `comparison.csv` and the figures to a folder."""
+    """Write `report.html`, `results.parquet`, `ranking.csv`, `comparison.csv` and the figures to a folder.
+
+    Args:
+        assessment: What `assess` found.
+        out: The folder; what is there under these names is replaced.
+        unit: Of the property.
+        facts: What else the report lists, by name.
+
+    Returns:
+        Where the page is.
+    """
     out.mkdir(parents=True, exist_ok=True)
     assessment.scores.table.to_parquet(out / "results.parquet")
     assessment.verdict.ranking.to_csv(out / "ranking.csv", index=False)

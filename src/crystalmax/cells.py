@@ -39,6 +39,9 @@ def canonical(crystal: Crystal, *, tolerance: float = 0.01) -> Crystal:
         crystal: A crystal in any cell.
         tolerance: A translation is a symmetry if it takes each site to within this distance, in angstrom, of a site
             with the same species. Sites that become one are averaged.
+
+    Raises:
+        ValueError: The cell vectors span no volume.
     """
     if crystal.volume < 1e-3:
         raise ValueError(

@@ -82,7 +82,11 @@ class LabelBudgets:
     seed: int = 0
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """Every budget that the rows outside the test split can supply, times `n_draws`."""
+        """Every budget that the rows outside the test split can supply, times `n_draws`.
+
+        Raises:
+            ValueError: They cannot supply the smallest.
+        """
         split = GroupShuffleSplit(1, test_size=self.test_fraction, random_state=self.seed)
         pool, test = next(split.split(groups, groups=groups))
         budgets = [budget for budget in self.budgets if budget < len(pool)]
@@ -114,7 +118,11 @@ class RepeatedFolds:
     seed: int = 0
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """One draw a repeat; its parts are the folds."""
+        """One draw a repeat; its parts are the folds.
+
+        Raises:
+            ValueError: There are fewer groups than folds.
+        """
         n_rows, n_groups = len(groups), int(groups.max()) + 1
         if n_groups < self.n_folds:
             raise ValueError(

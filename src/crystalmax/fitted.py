@@ -78,7 +78,14 @@ def featurizer_of(model: Model | None) -> CrystalFeaturizer:
 
 
 def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None, seed: int = 0) -> Fitted:
-    """Learn a property that canonical crystals carry, each of them."""
+    """Learn a property that canonical crystals carry, each of them; crystals of one formula are left out together.
+
+    Args:
+        crystals: Canonical crystals, each with a value of the property.
+        target: Name of the property.
+        model: The network whose vectors stand before the statistics; none for statistics alone.
+        seed: Of the regressor.
+    """
     numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
     groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]

@@ -28,7 +28,18 @@ def canonical_records(
     mark: Callable[[Crystal], object] | None = None,
     n_jobs: int | None = None,
 ) -> Iterator[Record]:
-    """What `sources.read` yields, with every crystal in its canonical cell."""
+    """What `sources.read` yields, with every crystal in its canonical cell.
+
+    Args:
+        sources: What to read: paths, structures, tables, in any mix.
+        labels: A table of identifiers and properties.
+        max_sites: Cells with more sites are refused.
+        mark: Applied to each crystal in its canonical cell, such as `fingerprint.fingerprint_of`.
+        n_jobs: Processes, as `sources.read` counts them.
+
+    Raises:
+        ValueError: As `sources.read`.
+    """
     return read(*sources, labels=labels, max_sites=max_sites, cell=canonical, mark=mark, n_jobs=n_jobs)
 
 

@@ -23,14 +23,22 @@ class NegativeSampler(Protocol):
     """Draws one family of false constituents for some levels; `encode` encodes another batch without gradient."""
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
-        """False constituents by name of the level, owned by the summaries of `truth`."""
+        """False constituents by name of the level, owned by the summaries of `truth`.
+
+        Args:
+            truth: What the encoder made of the batch.
+            batch: The true crystals, with pairs.
+            encode: Encodes another batch without gradient.
+            rng: All of the chance that may be used.
+        """
 
 
 @dataclass(frozen=True)
 class OtherCrystals:
     """Constituents of other crystals of the batch, each drawn uniformly from all of them.
 
-    This is the family that makes the estimate a bound of the mutual information.
+    This is the family that makes the estimate a bound of the mutual information. Of a batch of one crystal it cannot be
+    drawn, and `draw` raises a ValueError.
     """
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:

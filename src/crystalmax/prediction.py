@@ -29,12 +29,19 @@ def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.Da
 def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: Path) -> tuple[float, float]:
     """Fine-tune on canonical crystals with their target, and write a model folder.
 
+    Args:
+        crystals: Canonical crystals, each with a value of the property.
+        target: Name of the property.
+        regressor: What is fitted, in place.
+        out: The model folder.
+
     Returns:
         Mean absolute error of each label's prediction by what has not seen it, and that of always answering the
         median; both in units of the target.
 
     Raises:
         FileExistsError: `out` exists already.
+        ValueError: There are fewer labels than the folds need.
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} exists already; remove it or choose another name for the model")

@@ -113,7 +113,11 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self.fit_crystals([replace(crystal, targets={_TARGET: value}) for crystal, value in pairs], _TARGET)
 
     def fit_crystals(self, crystals: Sequence[Crystal], target: str) -> "CrystalRegressor":
-        """Fine-tune on canonical crystals that carry their value."""
+        """Fine-tune on canonical crystals that carry their value.
+
+        Raises:
+            ValueError: There are fewer than two labels a fold.
+        """
         data = CrystalDataset.from_crystals(crystals)
         least = max(2, 2 * self.folds)
         if len(data) < least:

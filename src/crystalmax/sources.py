@@ -58,9 +58,18 @@ def read(
     whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, and iterables of these.
     Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
     identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
-    `#2`, `#3` and so on. `labels` has an identifier column, with such keys or file names, and properties, which become
-    targets. `cell` is applied to each crystal where it is read, and `mark` to the result, by one of `n_jobs` processes
-    (-1 for one a core; None for one, unless `joblib.parallel_config` says otherwise, as for Dask or Ray).
+    `#2`, `#3` and so on.
+
+    Args:
+        sources: What to read.
+        labels: A table with an identifier column, of such keys or file names, and properties, which become targets.
+        max_sites: Cells with more sites are refused.
+        cell: Applied to each crystal where it is read, such as `cells.canonical`.
+        mark: Applied to the result; what it gives is kept in `Record.mark`.
+        n_jobs: Processes; -1 for one a core, None for one, unless `joblib.parallel_config` says otherwise (Dask, Ray).
+
+    Raises:
+        ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
     pieces = chain.from_iterable(map(_pieces, sources, positions))

@@ -39,6 +39,9 @@ def describe(component: object) -> dict[str, object]:
 
     A component is a frozen dataclass, a named tuple or an `nn.Module`; or a class, also in a `functools.partial`, which
     stands for a part that is built later, once its other arguments are known.
+
+    Raises:
+        TypeError: It does not store its arguments under their names, or is of a class that cannot be imported.
     """
     if isinstance(component, functools.partial):
         if component.args:
@@ -77,7 +80,12 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, object]:
-    """Read a TOML recipe from a path, or by its name one that ships with this package; `default` is `DEFAULT`."""
+    """Read a TOML recipe from a path, or by its name one that ships with this package; `default` is `DEFAULT`.
+
+    Raises:
+        FileNotFoundError: There is no such file, and none of this name ships.
+        ValueError: It is larger than `MAX_RECIPE_BYTES`, or no TOML.
+    """
     shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
     shipped["default"] = shipped[DEFAULT]
     path = shipped.get(str(recipe), Path(recipe))

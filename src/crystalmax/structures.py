@@ -96,6 +96,9 @@ def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> 
 
     An empty key keeps the name of a `Crystal`. From ASE, occupancies are taken where its CIF reader leaves them, in
     `info["occupancy"]`.
+
+    Raises:
+        Refused: It is no structure, or the policies refuse it.
     """
     origin = origin_of(structure)
     if isinstance(structure, Crystal):

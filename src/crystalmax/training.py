@@ -162,6 +162,16 @@ def train(
     With several devices or nodes this has to be called in each of as many processes; where neither torchrun nor SLURM
     has started them, Lightning calls the running script once more for each. The same file resumes any number of them.
 
+    Args:
+        objective: What is trained.
+        data: Crystals to learn from and to watch the losses on.
+        split: Which of them are which.
+        how: Epochs, rates, batches.
+        geometry: Makes the pairs of a batch.
+        folder: Where state and losses are saved; nowhere unless given.
+        processes: Devices and machines.
+        progress: Whether to show a progress bar.
+
     Returns:
         One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 

@@ -14,7 +14,14 @@ from crystalmax.memory import keep_freed_memory
 def encode(
     encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
 ) -> Float[np.ndarray, "crystals width"]:
-    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch."""
+    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch.
+
+    Args:
+        encoder: Any encoder; it is used where its weights are.
+        geometry: Makes the pairs that it was trained on.
+        data: The crystals, in their canonical cells.
+        sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
+    """
     keep_freed_memory()
     out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
     device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")

@@ -72,6 +72,9 @@ def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
     `relative` to `p` allow for every source of chance named at the top of this module; `ratio_low` and `ratio_high`
     resample draws and groups of test rows, and `p_wilcoxon` takes draws as independent: both speak of these very
     vectors only.
+
+    Raises:
+        ValueError: No feature set of this name is pre-trained, none is untrained, or only one formula is tested.
     """
     names, kinds = scores.table.features, scores.table.kind
     if pretrained not in set(names[kinds == "pretrained"]):
@@ -176,6 +179,9 @@ def verdict(scores: Scores, pretrained: str, *, unit: str = "", composition: Col
 
     A budget counts as helped or hurt where its difference stands against chance; see the top of this module. Feature
     sets named in `composition` know nothing of structure; with them, the advice says whether structure helps.
+
+    Raises:
+        ValueError: There is one draw only, or what `compare` needs is missing.
     """
     if scores.table.draw.nunique() < 2:
         raise ValueError("one draw cannot tell a difference from chance; give a plan with more")
