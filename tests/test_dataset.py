@@ -1,6 +1,8 @@
 """Crystals end to end, in memory and on disk; and how they are cut into batches."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -165,9 +167,12 @@ def test_a_full_disk_leaves_nothing(nth, tmp_path):
 
 
 def test_a_killed_write_is_cleared_away_by_the_next(tmp_path):
-    writer = DatasetWriter(tmp_path / "data", provenance={}).__enter__()
-    writer.add(rock_salt())  # and no more: as if the process had been killed
-    assert not (tmp_path / "data").exists()
+    script = (
+        "import os, sys; from pathlib import Path; from crystalmax.dataset import DatasetWriter; "
+        "writer = DatasetWriter(Path(sys.argv[1]), provenance={}).__enter__(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "data")], check=False)
+    assert {path.name for path in tmp_path.iterdir()} == {".data.partial", ".data.lock"}
     data = write_dataset(tmp_path / "data", labelled(), provenance={})
     assert len(data) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -121,6 +121,14 @@ def test_a_table_that_ends_half_way_is_no_shorter_table(tmp_path):
         list(read(path))
 
 
+def test_relative_paths_are_those_of_who_asks(tmp_path, monkeypatch):
+    list(read(CESIUM, CESIUM, n_jobs=2))  # workers that stay are in the folder where they began
+    (tmp_path / "salt.cif").write_text(SALT)
+    monkeypatch.chdir(tmp_path)
+    records = list(read("salt.cif", "salt.cif", n_jobs=2))
+    assert [(record.source, record.refusal) for record in records] == [("salt.cif", None)] * 2
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     real, source = tmp_path / "real", tmp_path / "source"
     real.mkdir()

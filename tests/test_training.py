@@ -182,7 +182,10 @@ def test_a_folder_holds_the_history_and_the_logs(tmp_path, uninterrupted):
 
 def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_never_stopped(tmp_path, uninterrupted):
     run(tmp_path, how=replace(HOW, epochs=1))
+    first = (tmp_path / "csv" / "metrics.csv").read_text()
     assert_same(run(tmp_path), uninterrupted)
+    assert (tmp_path / "csv" / "metrics.csv").read_text() == first
+    assert "train/crystal" in (tmp_path / "csv" / "1" / "metrics.csv").read_text()
     assert_same(run(tmp_path), uninterrupted)  # and has nothing left to do
 
 

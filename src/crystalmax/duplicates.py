@@ -29,7 +29,7 @@ class _Alike:
         """Which of them has these distances, the first if several have."""
         if not self.keys:
             return None
-        known = np.frombuffer(bytes(self.distances), dtype=np.uint8).reshape(len(self.keys), -1)
+        known = np.frombuffer(self.distances, dtype=np.uint8).reshape(len(self.keys), -1)
         close = are_close(known, distances)
         return int(close.argmax()) if close.any() else None
 

@@ -142,7 +142,8 @@ def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:
     elif suffix in _PACKED:
         yield _refusal(_key_of(name), str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
     else:
-        yield _Piece(_key_of(name), str(path), partial(_read_file, path))
+        # Workers may have begun in another folder.
+        yield _Piece(_key_of(name), str(path), partial(_read_file, path.absolute()))
 
 
 def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:

@@ -191,7 +191,7 @@ def train(
     if saved is not None and saved.exists() and not _is_whole(saved):
         raise ValueError(f"{saved} was cut short or damaged, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
-    loggers = [] if folder is None else [CSVLogger(folder, "csv", ""), TensorBoardLogger(folder, "tensorboard", "")]
+    loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), signals_as_before():
         trainer = pl.Trainer(
             **processes.settings(),
@@ -216,6 +216,12 @@ def train(
         finally:
             objective.load_state_dict(module.chosen())
     return module.history
+
+
+def _steps(folder: Path) -> CSVLogger:
+    """Losses step by step; what is there stays, and a run that goes on writes into folders within, 1, 2 and so on."""
+    times = len([*folder.glob("*/metrics.csv"), *folder.glob("metrics.csv")])
+    return CSVLogger(folder.parent, folder.name, str(times) if times else "")
 
 
 def _is_whole(archive: Path) -> bool:
