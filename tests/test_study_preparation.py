@@ -118,6 +118,14 @@ def test_what_is_there_is_not_made_again(data, tmp_path):
     assert again.keys == first.keys
 
 
+def test_other_data_than_a_study_began_with_are_refused(table, data, tmp_path):
+    prepare([PLAIN], str(data), tmp_path / "out", ROOMY)
+    prepare([PLAIN], str(tmp_path / "nowhere"), tmp_path / "out", ROOMY)  # they are not needed any more
+    table.assign(edge=100.0).to_parquet(data / "salts.parquet")
+    with pytest.raises(ValueError, match=r"salts.parquet is not what .*salts was made from; give it as it was, or"):
+        prepare([PLAIN], str(data), tmp_path / "out", ROOMY)
+
+
 def test_missing_data_are_an_error_unless_they_are_optional(data, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no others\.parquet"):
         prepare([Source("others", {"edge": "A"})], str(data), tmp_path / "out", ROOMY)

@@ -1,5 +1,6 @@
 """Numbers of every crystal that training needs, made once by all processes and read from a file."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +14,8 @@ from crystalmax.dataset import Dataset
 from crystalmax.disk import DiskArray
 from crystalmax.spread import in_order
 from crystalmax.writing import at_once
+
+log = logging.getLogger(__name__)
 
 SAMPLE = 40_000
 """Mean and deviation are those of a random draw of so many crystals, or of all if they are fewer."""
@@ -35,6 +38,7 @@ def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, widt
     """
     with FileLock(path.with_suffix(".lock")):  # several processes may train together
         if not path.exists():
+            log.info("making %d numbers of each of %s crystals, once for this run", width, f"{len(rows):,}")
             _write(data, rows, make, width, path)
     return DiskArray(path, (len(data), width), "remove it, and it is made anew")
 

@@ -24,7 +24,7 @@ from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
 from crystalmax.tables import identifier_of, read_csv
-from crystalmax.writing import stays
+from crystalmax.writing import checksum, stays
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def prepare(
     Raises:
         FileNotFoundError: Data are missing that are not optional.
         ImportError: Data of Matbench are asked for, and matminer is not installed.
-        ValueError: A column is missing, or no crystal is left.
+        ValueError: A column is missing, no crystal is left, or data are others than those that the study began with.
     """
     found = []
     for source in sources:
@@ -91,27 +91,41 @@ def prepare(
             raise ValueError(
                 f"the data set {source.name!r} cannot be a folder of this name; choose one without / and \\"
             )
-        path = folder / source.name
+        path, place = folder / source.name, None if data.startswith(MATBENCH) else _place(data, source)
         if not path.exists():
-            table = _find(data, source)
+            table = _find(data, source, place)
             if table is None:
                 log.info("%s holds no %s; the study goes on without these data", data, source.name)
                 continue
-            _store(table, source, path, budget, seed, n_jobs)
+            made_from = {"source": source.name, "sha256": _sum(place), "crystalmax": __version__}
+            _store(table, source, path, budget, seed, n_jobs, made_from)
+        elif place is not None and CrystalDataset.open(path).provenance.get("sha256", _sum(place)) != _sum(place):
+            raise ValueError(f"{place} is not what {path} was made from; give it as it was, or choose another folder")
         properties = tuple(Property(name, unit) for name, unit in source.properties.items())
         found.append(Material(source.name, path, properties, source.donor or source.name, source.folds))
     return tuple(found)
 
 
-def _find(data: str, source: Source) -> Data | None:
-    if data.startswith(MATBENCH):
-        return matbench(source.name)
+def _place(data: str, source: Source) -> Path | None:
+    """Where the data set or the table lies, if there is one."""
     path = Path(data) / source.name
     if (path / "manifest.json").is_file():
-        return CrystalDataset.open(path)
-    for suffix, reader in ((".parquet", pd.read_parquet), (".csv", read_csv)):
-        if (file := path.with_name(f"{source.name}{suffix}")).is_file():
-            return reader(file)
+        return path
+    tables = (path.with_name(f"{source.name}{suffix}") for suffix in (".parquet", ".csv"))
+    return next((table for table in tables if table.is_file()), None)
+
+
+def _sum(place: Path | None) -> str:
+    """What tells whether the data are still the same."""
+    return "" if place is None else str(checksum(place / "manifest.json" if place.is_dir() else place)["sha256"])
+
+
+def _find(data: str, source: Source, place: Path | None) -> Data | None:
+    if data.startswith(MATBENCH):
+        return matbench(source.name)
+    if place is not None:
+        reader = CrystalDataset.open if place.is_dir() else read_csv if place.suffix == ".csv" else pd.read_parquet
+        return reader(place)
     if source.optional:
         return None
     raise FileNotFoundError(
@@ -119,7 +133,9 @@ def _find(data: str, source: Source) -> Data | None:
     )
 
 
-def _store(table: Data, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int) -> None:
+def _store(
+    table: Data, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int, made_from: Mapping[str, str]
+) -> None:
     """Write the crystals that settings and budget allow, in the order of the source."""
     numbers = _numbers(table)
     rows = _wanted(numbers, source)
@@ -134,7 +150,7 @@ def _store(table: Data, source: Source, path: Path, budget: Budget, seed: int, n
     names = [str(name) for name in numbers]
     crystals = [replace(crystal, targets=dict(zip(names, numbers.iloc[row], strict=True))) for row, crystal in taken]
     fingerprints = Parallel(n_jobs=n_jobs)(delayed(Fingerprint.of)(crystal) for crystal in crystals)
-    with DatasetWriter(path, provenance={"source": source.name, "crystalmax": __version__}) as writer:
+    with DatasetWriter(path, provenance=made_from) as writer:
         for crystal in crystals:
             writer.add(crystal)
         pd.DataFrame([vars(each) for each in fingerprints]).to_parquet(writer.folder / FINGERPRINTS)
