@@ -129,6 +129,19 @@ def test_relative_paths_are_those_of_who_asks(tmp_path, monkeypatch):
     assert [(record.source, record.refusal) for record in records] == [("salt.cif", None)] * 2
 
 
+def test_links_change_no_names_and_lead_to_nothing_beside(tmp_path):
+    source = tmp_path / "source"
+    for folder in ("sub", "a", ".kept"):
+        (source / folder).mkdir(parents=True)
+    (source / "sub" / "salt.cif").write_text(SALT)
+    (source / ".kept" / "kept.cif").write_text(CESIUM)
+    (tmp_path / "beside.cif").write_text(CESIUM)
+    (source / "a" / "link").symlink_to(source / "sub")
+    (source / "a" / "up").symlink_to(tmp_path)
+    (source / "shown").symlink_to(source / ".kept")
+    assert [record.key for record in read(source)] == ["shown/kept", "sub/salt"]
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     real, source = tmp_path / "real", tmp_path / "source"
     real.mkdir()

@@ -122,15 +122,20 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Also behind links to folders, which are usual on clusters, but each folder once."""
-    known = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        if (real := os.path.realpath(root)) in known:
-            folders.clear()
-        else:
+    """Each folder once: first those that lie there, by their own names, then what links among them lead to.
+
+    A link to a folder that holds this one is not followed: it leads to whatever happens to lie beside.
+    """
+    known, waiting = set(folder.resolve().parents), [folder]
+    while waiting:
+        for root, folders, names in os.walk(waiting.pop(0)):
+            if (real := Path(root).resolve()) in known:
+                folders.clear()
+                continue
             known.add(real)
             yield from (Path(root, name) for name in names)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [path for name in folders if (path := Path(root, name)).is_symlink()]
 
 
 def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:
