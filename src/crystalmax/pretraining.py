@@ -269,11 +269,8 @@ def _begun(
     run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, first: bool
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
-    if (
-        first
-        and run.exists()
-        and any(path.suffix != PARTIAL and path.name not in (START, _LOCK) for path in run.iterdir())
-    ):
+    there = run.iterdir() if first and run.exists() else ()
+    if any(path.suffix != PARTIAL and path.name not in (START, _LOCK) for path in there):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     parts = parts_of(recipe)
     return {

@@ -92,14 +92,15 @@ def prepare(
                 f"the data set {source.name!r} cannot be a folder of this name; choose one without / and \\"
             )
         path, place = folder / source.name, None if data.startswith(MATBENCH) else _place(data, source)
+        found_sum = _sum(place)
         if not path.exists():
             table = _find(data, source, place)
             if table is None:
                 log.info("%s holds no %s; the study goes on without these data", data, source.name)
                 continue
-            made_from = {"source": source.name, "sha256": _sum(place), "crystalmax": __version__}
+            made_from = {"source": source.name, "sha256": found_sum, "crystalmax": __version__}
             _store(table, source, path, budget, seed, n_jobs, made_from)
-        elif place is not None and CrystalDataset.open(path).provenance.get("sha256", _sum(place)) != _sum(place):
+        elif place is not None and CrystalDataset.open(path).provenance.get("sha256", found_sum) != found_sum:
             raise ValueError(f"{place} is not what {path} was made from; give it as it was, or choose another folder")
         properties = tuple(Property(name, unit) for name, unit in source.properties.items())
         found.append(Material(source.name, path, properties, source.donor or source.name, source.folds))
