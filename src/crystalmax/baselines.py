@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crystalmax import electrons
+from crystalmax.bands import of_bands
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, columns, table
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
@@ -169,6 +170,11 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
     return np.concatenate([sums, firmness], axis=1), (*names, "highest level of atoms", "electronegativity of atoms")
 
 
+def band_statistics(crystals: Sequence[Crystal]) -> Features:
+    """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
+    return _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
+
+
 def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.ndarray, " elements"]]) -> Features:
     atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
     sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)
@@ -194,6 +200,7 @@ BLOCKS: Mapping[str, Maker] = {
     "springs": spring_statistics,
     "densities": density_statistics,
     "potential": potential_statistics,
+    "bands": band_statistics,
 }
 """What is known of a crystal without any learning, by what it means."""
 

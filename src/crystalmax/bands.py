@@ -1,0 +1,251 @@
+"""Six numbers of the simplest bands of a crystal, those of extended Hueckel theory (Hoffmann, DOI 10.1063/1.1734456).
+
+Nothing is fitted to a property. Each kind of electrons of a free atom is one shell of Gaussian functions: its level is
+that of the atom (`electrons.shells`), its width a multiple of the covalent radius, and functions couple by overlap times
+mean level (Wolfsberg and Helmholz, DOI 10.1063/1.1700580). Wave vectors are those at which all phases are 1 or -1, so
+that matrices are real; they are the same for every choice of a primitive cell.
+"""
+
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crystalmax import electrons, elements
+from crystalmax.cells import canonical
+from crystalmax.crystal import Crystal
+from crystalmax.surroundings import surroundings
+
+STRENGTH = 2.0
+"""Of the coupling; 1.75 is usual with wider functions. How this and the widths were chosen: docs/research/bands.md."""
+
+WIDTHS = {0: (0.9,), 1: (0.9,), 2: (0.396, 0.468, 0.54), 3: (0.2304,)}
+"""Root of the mean squared radius of s, p, d (of periods 4, 5 and 6) and f functions, in covalent radii."""
+
+EMPTY = {1: (0.4, 1.25), 2: (0.75, 0.75)}
+"""Of shells that a free atom leaves empty but a crystal fills, p of metals and d of the f block: level over that of its
+s shell, and width. Empty shells are wide."""
+
+LEAST_OVERLAP = 0.05
+"""Combinations of functions whose own overlap is smaller are left out."""
+
+CAUGHT = 9.0
+"""Pairs of functions whose overlap has a larger negative exponent do not overlap."""
+
+MOST_WITH_PHASES = 320
+"""Cells of more functions are looked at without phases only."""
+
+MOST_COUPLED = 2400
+"""In cells of more functions, some 300 atoms, none overlap: time grows with the cube of their number, to 20 s here."""
+
+_CARTESIAN = {
+    degree: [each for each in product(range(degree + 1), repeat=3) if sum(each) == degree] for degree in range(4)
+}
+_HARMONICS: dict[int, list[dict[tuple[int, int, int], float]]] = {
+    0: [{(0, 0, 0): 1}],
+    1: [{(1, 0, 0): 1}, {(0, 1, 0): 1}, {(0, 0, 1): 1}],
+    2: [
+        {(1, 1, 0): 1},
+        {(1, 0, 1): 1},
+        {(0, 1, 1): 1},
+        {(2, 0, 0): 0.5, (0, 2, 0): -0.5},
+        {(0, 0, 2): 1, (2, 0, 0): -0.5, (0, 2, 0): -0.5},
+    ],
+    3: [
+        {(0, 0, 3): 1, (2, 0, 1): -1.5, (0, 2, 1): -1.5},
+        {(1, 0, 2): 4, (3, 0, 0): -1, (1, 2, 0): -1},
+        {(0, 1, 2): 4, (2, 1, 0): -1, (0, 3, 0): -1},
+        {(2, 0, 1): 1, (0, 2, 1): -1},
+        {(1, 1, 1): 1},
+        {(3, 0, 0): 1, (1, 2, 0): -3},
+        {(2, 1, 0): 3, (0, 3, 0): -1},
+    ],
+}
+"""Powers of x, y and z of each function, and what they count."""
+
+
+class Shells(NamedTuple):
+    """Shells of functions on the sites of a crystal, ascending by degree, then site.
+
+    Attributes:
+        degree: 0 for s to 3 for f.
+        site: Where each shell is.
+        level: In electronvolt.
+        electrons: That it holds in free atoms.
+        exponent: Of its Gaussians, per square angstrom.
+    """
+
+    degree: Int[np.ndarray, " shells"]
+    site: Int[np.ndarray, " shells"]
+    level: Float[np.ndarray, " shells"]
+    electrons: Float[np.ndarray, " shells"]
+    exponent: Float[np.ndarray, " shells"]
+
+
+def of_bands(crystal: Crystal) -> dict[str, float]:
+    """Energies of the gap, states around its middle, and mean and spread of what is filled; in eV."""
+    primitive = canonical(crystal)
+    shells = shells_of(primitive)
+    level = np.repeat(shells.level, 2 * shells.degree + 1)
+    bands = [_levels(overlap, level) for overlap in overlaps_of(primitive, shells)]
+    flat = np.sort(np.concatenate(bands))
+    held, room, n_sites = float(shells.electrons.sum()), 2 / len(bands), len(primitive.species)
+    filled = np.clip(held / room - np.arange(len(flat)), 0, 1)
+    highest = int(np.flatnonzero(filled > 1e-6)[-1])
+    lowest = highest + 1 if filled[highest] > 1 - 1e-6 and highest + 1 < len(flat) else highest
+    middle, gap, direct, pairs = (flat[highest] + flat[lowest]) / 2, 0.0, 0.0, round(held / 2)
+    if abs(held / 2 - pairs) < 1e-6 and 0 < pairs < min(map(len, bands)):  # else the last band is half full
+        edges = np.array([band[pairs - 1 : pairs + 1] for band in bands])
+        gap, direct = edges[:, 1].min() - edges[:, 0].max(), (edges[:, 1] - edges[:, 0]).min()
+    states = room * np.exp(-((flat - middle) ** 2) / 2).sum() / np.sqrt(2 * np.pi) / n_sites
+    total = room * filled @ flat
+    spread = (room * filled @ (flat - total / held) ** 2 / held) ** 0.5
+    return {
+        "middle of the gap of bands": float(middle),
+        "gap of bands": float(gap),
+        "direct gap of bands": float(direct),
+        "logarithm of states at the middle of the gap": float(np.log1p(states)),
+        "energy of bands less that of atoms": float(total - shells.electrons @ shells.level) / n_sites,
+        "spread of filled bands": float(spread),
+    }
+
+
+def shells_of(crystal: Crystal) -> Shells:
+    """Shells on all sites; on a shared site those of one degree are averaged by occupancy."""
+    rows = []
+    for site, species in enumerate(crystal.species):
+        sums: dict[int, Float[np.ndarray, "4"]] = {}
+        for occupant in crystal.kinds[species]:
+            for degree, level, held, width in _of_atom(occupant.atomic_number):
+                mean = occupant.occupancy * np.array([1, level, held, width])
+                sums[degree] = sums.get(degree, np.zeros(4)) + mean
+        for degree, (share, level, held, width) in sums.items():
+            rows.append((degree, site, level / share, held, (2 * degree + 3) / 4 / (width / share) ** 2))
+    degree, site, level, held, exponent = np.array(sorted(rows)).T
+    return Shells(degree.astype(int), site.astype(int), level, held, exponent)
+
+
+@cache
+def _of_atom(z: int) -> tuple[tuple[int, float, int, float], ...]:
+    """Degree, level in eV, electrons and root of the mean squared radius in angstrom of each shell of an atom."""
+    row, radius = electrons.table()[z - 1], float(elements.columns("radius")[0, z - 1])
+    counts = [int(row[electrons.FEATURES.index(f"{kind}_electrons")]) for kind in electrons.KINDS]
+    highest = {shell.kind: shell.energy for shell in sorted(electrons.shells(z))}
+    s = highest[0] if 0 in highest and z != 46 else -4.0  # palladium has no s electron
+    period = int(np.searchsorted([2, 10, 18, 36, 54, 86], z)) + 1
+    found = [(0, s, counts[0], WIDTHS[0][0])]
+    if counts[1]:
+        found.append((1, highest[1], counts[1], WIDTHS[1][0]))
+    elif z > 2:
+        found.append((1, EMPTY[1][0] * s, 0, EMPTY[1][1]))
+    if counts[2]:
+        found.append((2, highest[2], counts[2], WIDTHS[2][min(max(period - 4, 0), 2)]))
+    elif 57 <= z <= 70 or 89 <= z <= 102:
+        found.append((2, EMPTY[2][0] * s, 0, EMPTY[2][1]))
+    if counts[3]:
+        found.append((3, highest[3], counts[3], WIDTHS[3][0]))
+    return tuple((degree, level, held, width * radius) for degree, level, held, width in found)
+
+
+def overlaps_of(crystal: Crystal, shells: Shells) -> Float[np.ndarray, "waves functions functions"]:
+    """Overlaps of all functions at each wave vector, images included."""
+    sizes = 2 * shells.degree + 1
+    first, n = np.cumsum(sizes) - sizes, int(sizes.sum())
+    if n > MOST_COUPLED:
+        return np.eye(n)[None]
+    around = surroundings(crystal)
+    waves = np.array(list(product((0, 0.5), repeat=3)) if n <= MOST_WITH_PHASES else [(0, 0, 0)])
+    fractional = around.displacement @ np.linalg.inv(crystal.lattice)
+    cells = np.rint(fractional - crystal.positions[around.neighbor] + crystal.positions[around.center])
+    phases = np.cos(2 * np.pi * waves @ cells.T)
+    shell = np.full((4, len(crystal.species)), -1)
+    shell[shells.degree, shells.site] = np.arange(len(shells.degree))
+    found = np.zeros((len(waves), n * n))
+    for degrees in product(range(4), repeat=2):
+        if degrees[0] > degrees[1]:
+            continue  # each pair is there from both ends
+        one, other = shell[degrees[0]][around.center], shell[degrees[1]][around.neighbor]
+        pairs = np.flatnonzero((one >= 0) & (other >= 0))
+        a, b = shells.exponent[one[pairs]], shells.exponent[other[pairs]]
+        pairs = pairs[a * b / (a + b) * around.distance[pairs] ** 2 < CAUGHT]
+        if not len(pairs):
+            continue
+        one, other = one[pairs], other[pairs]
+        exponents = np.stack([shells.exponent[one], shells.exponent[other]], axis=1)
+        overlap = overlaps(degrees, exponents, around.displacement[pairs])
+        if degrees[0] == degrees[1]:
+            overlap /= 2
+        rows = first[one][:, None, None] + np.arange(2 * degrees[0] + 1)[:, None]
+        places = (rows * n + first[other][:, None, None] + np.arange(2 * degrees[1] + 1)).ravel()
+        for wave, phase in zip(found, phases[:, pairs], strict=True):
+            wave += np.bincount(places, (overlap * phase[:, None, None]).ravel(), n * n)
+    square = found.reshape(-1, n, n)
+    return square + square.transpose(0, 2, 1) + np.eye(n)
+
+
+def overlaps(
+    degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
+) -> Float[np.ndarray, "pairs first second"]:
+    """Of normalised harmonic Gaussian functions at the origin with others at these displacements, in angstrom."""
+    raw = _raw(degrees, exponents, apart)
+    for degree, exponent in zip(degrees, exponents.T, strict=True):
+        raw *= ((2 * exponent / np.pi) ** 0.75 * (4 * exponent) ** (degree / 2))[:, None, None]
+    return raw
+
+
+def _raw(
+    degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
+) -> Float[np.ndarray, "pairs first second"]:
+    axes = [_along(degrees, *exponents.T, apart[:, axis]) for axis in range(3)]
+    products = [
+        [axes[0][i, r] * axes[1][j, s] * axes[2][k, t] for r, s, t in _CARTESIAN[degrees[1]]]
+        for i, j, k in _CARTESIAN[degrees[0]]
+    ]
+    return _harmonics(degrees[0]) @ np.moveaxis(np.array(products), 2, 0) @ _harmonics(degrees[1]).T
+
+
+def _along(
+    degrees: tuple[int, int],
+    a: Float[np.ndarray, " pairs"],
+    b: Float[np.ndarray, " pairs"],
+    x: Float[np.ndarray, " pairs"],
+) -> Float[np.ndarray, "first second pairs"]:
+    """Integrals along one axis of all powers up to the degrees (Obara and Saika, DOI 10.1063/1.450106, eq. 4)."""
+    total = a + b
+    found = np.zeros((degrees[0] + 1, degrees[1] + 1, len(x)))
+    found[0, 0] = np.sqrt(np.pi / total) * np.exp(-a * b / total * x**2)
+    for i, j in product(range(degrees[0] + 1), range(degrees[1] + 1)):
+        if i:
+            lower = (i - 1) * found[i - 2, j] if i > 1 else 0
+            found[i, j] = b * x / total * found[i - 1, j] + (lower + j * found[i - 1, j - 1] * (j > 0)) / (2 * total)
+        elif j:
+            lower = (j - 1) * found[i, j - 2] if j > 1 else 0
+            found[i, j] = -a * x / total * found[i, j - 1] + lower / (2 * total)
+    return found
+
+
+@cache
+def _harmonics(degree: int) -> Float[np.ndarray, "functions powers"]:
+    """What each product of powers counts in each function, which with an exponent of 1/4 has a norm of (2 pi)^(3/4)."""
+    counts = np.array([[each.get(powers, 0.0) for powers in _CARTESIAN[degree]] for each in _HARMONICS[degree]])
+    powers = np.array(_CARTESIAN[degree])
+    moments = np.vectorize(_moment)(powers[:, None] + powers).prod(axis=-1)
+    return counts / np.sqrt(np.einsum("fp,pq,fq->f", counts, moments, counts))[:, None]
+
+
+def _moment(power: int) -> float:
+    """Of the normal distribution."""
+    return 0.0 if power % 2 else float(np.prod(np.arange(power - 1, 0, -2)))
+
+
+def _levels(
+    overlap: Float[np.ndarray, "functions functions"], level: Float[np.ndarray, " functions"]
+) -> Float[np.ndarray, " bands"]:
+    """Energies of the bands at one wave vector, ascending."""
+    energy = STRENGTH / 2 * np.add.outer(level, level) * overlap
+    np.fill_diagonal(energy, energy.diagonal() + (1 - STRENGTH) * level)  # a function with itself has its level
+    size, mixed = np.linalg.eigh(overlap)
+    basis = mixed[:, size > LEAST_OVERLAP] / np.sqrt(size[size > LEAST_OVERLAP])
+    return np.linalg.eigvalsh(basis.T @ energy @ basis)
