@@ -1,13 +1,13 @@
 """Six numbers of the simplest bands of a crystal, those of extended Hueckel theory (Hoffmann, DOI 10.1063/1.1734456).
 
 Nothing is fitted to a property. Each kind of electrons of a free atom is one shell of Gaussian functions: its level is
-that of the atom (`electrons.shells`), its width a multiple of the covalent radius, and functions couple by overlap times
-mean level (Wolfsberg and Helmholz, DOI 10.1063/1.1700580). Wave vectors are those at which all phases are 1 or -1, so
-that matrices are real; they are the same for every choice of a primitive cell.
+that of the atom (`electrons.shells`), its width a multiple of the covalent radius, and functions couple by overlap
+times mean level (Wolfsberg and Helmholz, DOI 10.1063/1.1700580). Wave vectors are those at which all phases are 1 or
+-1, so that matrices are real; they are the same for every choice of a primitive cell.
 """
 
 from functools import cache
-from itertools import product
+from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,8 @@ MOST_COUPLED = 2400
 """In cells of more functions, some 300 atoms, none overlap: time grows with the cube of their number, to 20 s here."""
 
 _CARTESIAN = {
-    degree: [each for each in product(range(degree + 1), repeat=3) if sum(each) == degree] for degree in range(4)
+    degree: [(x, y, z) for x, y, z in product(range(degree + 1), repeat=3) if x + y + z == degree]
+    for degree in range(4)
 }
 _HARMONICS: dict[int, list[dict[tuple[int, int, int], float]]] = {
     0: [{(0, 0, 0): 1}],
@@ -163,9 +164,7 @@ def overlaps_of(crystal: Crystal, shells: Shells) -> Float[np.ndarray, "waves fu
     shell = np.full((4, len(crystal.species)), -1)
     shell[shells.degree, shells.site] = np.arange(len(shells.degree))
     found = np.zeros((len(waves), n * n))
-    for degrees in product(range(4), repeat=2):
-        if degrees[0] > degrees[1]:
-            continue  # each pair is there from both ends
+    for degrees in combinations_with_replacement(range(4), 2):  # each pair is there from both ends
         one, other = shell[degrees[0]][around.center], shell[degrees[1]][around.neighbor]
         pairs = np.flatnonzero((one >= 0) & (other >= 0))
         a, b = shells.exponent[one[pairs]], shells.exponent[other[pairs]]
@@ -198,7 +197,7 @@ def overlaps(
 def _raw(
     degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
 ) -> Float[np.ndarray, "pairs first second"]:
-    axes = [_along(degrees, *exponents.T, apart[:, axis]) for axis in range(3)]
+    axes = [_along(degrees, exponents, apart[:, axis]) for axis in range(3)]
     products = [
         [axes[0][i, r] * axes[1][j, s] * axes[2][k, t] for r, s, t in _CARTESIAN[degrees[1]]]
         for i, j, k in _CARTESIAN[degrees[0]]
@@ -207,12 +206,10 @@ def _raw(
 
 
 def _along(
-    degrees: tuple[int, int],
-    a: Float[np.ndarray, " pairs"],
-    b: Float[np.ndarray, " pairs"],
-    x: Float[np.ndarray, " pairs"],
+    degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], x: Float[np.ndarray, " pairs"]
 ) -> Float[np.ndarray, "first second pairs"]:
     """Integrals along one axis of all powers up to the degrees (Obara and Saika, DOI 10.1063/1.450106, eq. 4)."""
+    a, b = exponents.T
     total = a + b
     found = np.zeros((degrees[0] + 1, degrees[1] + 1, len(x)))
     found[0, 0] = np.sqrt(np.pi / total) * np.exp(-a * b / total * x**2)
@@ -231,13 +228,9 @@ def _harmonics(degree: int) -> Float[np.ndarray, "functions powers"]:
     """What each product of powers counts in each function, which with an exponent of 1/4 has a norm of (2 pi)^(3/4)."""
     counts = np.array([[each.get(powers, 0.0) for powers in _CARTESIAN[degree]] for each in _HARMONICS[degree]])
     powers = np.array(_CARTESIAN[degree])
-    moments = np.vectorize(_moment)(powers[:, None] + powers).prod(axis=-1)
-    return counts / np.sqrt(np.einsum("fp,pq,fq->f", counts, moments, counts))[:, None]
-
-
-def _moment(power: int) -> float:
-    """Of the normal distribution."""
-    return 0.0 if power % 2 else float(np.prod(np.arange(power - 1, 0, -2)))
+    moments = np.array([1, 0, 1, 0, 3, 0, 15])[powers[:, None] + powers].prod(axis=-1)  # of the normal distribution
+    normal: Float[np.ndarray, "functions powers"] = counts / np.sqrt(np.diag(counts @ moments @ counts.T))[:, None]
+    return normal
 
 
 def _levels(
@@ -248,4 +241,5 @@ def _levels(
     np.fill_diagonal(energy, energy.diagonal() + (1 - STRENGTH) * level)  # a function with itself has its level
     size, mixed = np.linalg.eigh(overlap)
     basis = mixed[:, size > LEAST_OVERLAP] / np.sqrt(size[size > LEAST_OVERLAP])
-    return np.linalg.eigvalsh(basis.T @ energy @ basis)
+    levels: Float[np.ndarray, " bands"] = np.linalg.eigvalsh(basis.T @ energy @ basis)
+    return levels
