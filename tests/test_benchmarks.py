@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from crystals import metal, pure, rock_salt
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-from bands import NAMES, bands, overlaps
 from fine_tuning import plan_of
 from properties import BLIND, PROPERTIES, TENSORS, draws_of, earlier, families, plans_of, wanted
 
@@ -65,31 +63,3 @@ def test_a_file_of_results_is_not_mixed_with_results_on_other_crystals(tmp_path)
         with pytest.raises(ValueError, match="must not be mixed"):
             earlier(out, anew=other)
     assert earlier(tmp_path / "none.json", anew=True)["anew"]
-
-
-def test_bands_are_those_of_a_crystal_however_it_was_turned():
-    salt, iron = rock_salt(), metal(pure("Fe")[0], a=2.87)
-    turned = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
-    for crystal in (salt, iron):
-        order = np.arange(crystal.n_sites)[::-1]
-        again = replace(
-            crystal,
-            lattice=crystal.lattice @ turned,
-            positions=crystal.positions[order] + 0.3,
-            species=crystal.species[order],
-        )
-        np.testing.assert_allclose(bands(again), bands(crystal), atol=1e-8)
-    gaps = NAMES.index("direct gap")
-    assert bands(salt)[gaps] > 3
-    assert bands(iron)[gaps] < 1
-
-
-def test_functions_overlap_as_integrals_say():
-    axis = np.linspace(-9, 9, 73)
-    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
-    shift = np.array([0.7, -1.1, 0.5])
-    one = x * z * np.exp(-0.5 * (x**2 + y**2 + z**2))  # second of the functions of degree 2
-    other = (y - shift[1]) * np.exp(-0.3 * ((x - shift[0]) ** 2 + (y - shift[1]) ** 2 + (z - shift[2]) ** 2))
-    expected = (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
-    found = overlaps((2, 1), np.array([[0.5, 0.3]]), shift[None])[0, 1, 1]
-    assert found == pytest.approx(expected, rel=1e-6)

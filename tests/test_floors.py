@@ -11,11 +11,11 @@ import pytest
 import crystalmax
 
 ROOT = Path(crystalmax.__file__).parent
-MOST_FLOORS = 12  # 10 for what featurises, learns and judges; the study stands on top
+MOST_FLOORS = 13  # 11 for what featurises, learns and judges; the study stands on top
 MOST_LINES_A_FILE = 400
 # 6,000 held what featurises, learns and judges; the study, more networks and objectives, electrons, springs on top, and
-# tables of labels as people make them, and docstrings that name every argument and error.
-MOST_LINES = 16_650
+# tables of labels as people make them, docstrings that name every argument and error, and bands.
+MOST_LINES = 16_900
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {

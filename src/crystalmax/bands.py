@@ -38,7 +38,7 @@ MOST_WITH_PHASES = 320
 """Cells of more functions are looked at without phases only."""
 
 MOST_COUPLED = 2400
-"""In cells of more functions, some 300 atoms, none overlap: time grows with the cube of their number, to 20 s here."""
+"""In cells of more functions, 300 atoms or more, none overlap: time grows with the cube of their number, to 3 s."""
 
 _CARTESIAN = {
     degree: [(x, y, z) for x, y, z in product(range(degree + 1), repeat=3) if x + y + z == degree]
@@ -94,7 +94,7 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
     flat = np.sort(np.concatenate(bands))
     held, room, n_sites = float(shells.electrons.sum()), 2 / len(bands), len(primitive.species)
     filled = np.clip(held / room - np.arange(len(flat)), 0, 1)
-    highest = int(np.flatnonzero(filled > 1e-6)[-1])
+    highest = int(np.flatnonzero(filled > 1e-6).max(initial=0))
     lowest = highest + 1 if filled[highest] > 1 - 1e-6 and highest + 1 < len(flat) else highest
     middle, gap, direct, pairs = (flat[highest] + flat[lowest]) / 2, 0.0, 0.0, round(held / 2)
     if abs(held / 2 - pairs) < 1e-6 and 0 < pairs < min(map(len, bands)):  # else the last band is half full
@@ -197,12 +197,12 @@ def overlaps(
 def _raw(
     degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
 ) -> Float[np.ndarray, "pairs first second"]:
-    axes = [_along(degrees, exponents, apart[:, axis]) for axis in range(3)]
-    products = [
-        [axes[0][i, r] * axes[1][j, s] * axes[2][k, t] for r, s, t in _CARTESIAN[degrees[1]]]
-        for i, j, k in _CARTESIAN[degrees[0]]
-    ]
-    return _harmonics(degrees[0]) @ np.moveaxis(np.array(products), 2, 0) @ _harmonics(degrees[1]).T
+    x, y, z = (_along(degrees, exponents, along) for along in apart.T)
+    first, second = (_CARTESIAN[degree] for degree in degrees)
+    products = np.array([[x[i, r] * y[j, s] * z[k, t] for r, s, t in second] for i, j, k in first])
+    one, other = map(_harmonics, degrees)
+    found: Float[np.ndarray, "pairs first second"] = one @ np.moveaxis(products, 2, 0) @ other.T
+    return found
 
 
 def _along(

@@ -17,6 +17,9 @@ FEWEST = 100
 MOST = 1000
 """Crystals that are enough."""
 
+NUMBERS = frozenset(baselines.BLOCKS) - {"bands"}
+"""Blocks that are asked for. Bands take longer than all others, and no network was judged by them."""
+
 _ROUNDING = 1e-9
 _FARTHEST = 4.0  # deviations from the mean that an outlier counts as, as in `intrinsic.Statistics`
 
@@ -28,7 +31,7 @@ def told(vectors: Float[np.ndarray, "crystals width"], crystals: Sequence[Crysta
     properties (rank correlation -0.92); of one network, more epochs need not do both (docs/research/levers.md).
     NaN where the crystals do not differ, or a vector is not finite.
     """
-    numbers = baselines.statistics(crystals)[0]
+    numbers = baselines.statistics(crystals, NUMBERS)[0]
     varied = numbers[:, numbers.std(axis=0) > _ROUNDING * np.abs(numbers).max(axis=0)]
     if not varied.size or not np.isfinite(vectors).all():
         return float("nan")
