@@ -290,7 +290,22 @@ def test_networks_alone_give_no_intervals_and_say_so(home, tmp_path):
 
 def test_no_result_at_all_is_a_failure(home, tmp_path):
     options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--jobs", 1)
-    assert "there is no such file or folder" in refusal("predict", tmp_path / "nowhere", *options)
+    (tmp_path / "empty.cif").write_text("")
+    assert "it is empty" in refusal("predict", tmp_path / "empty.cif", *options)
+
+
+def test_a_source_that_is_named_and_missing_is_a_failure(home, tmp_path):
+    missing, out = tmp_path / "nowhere", tmp_path / "data"
+    assert f"{missing}: there is no such file or folder" in refusal("ingest", home.cifs, missing, "--out", out)
+    assert not out.exists()
+
+
+def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("crystalmax.ingest.records_of_files", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "file").write_text("mine")
+    assert "file" in refusal("represent", home.cifs, "--out", tmp_path / "file" / "v.csv")
+    options = ("--target", "band_gap", "--out", home.path / "model")
+    assert "model exists already" in refusal("fit", *home.labelled, *options)
 
 
 def test_a_folder_that_cannot_be_is_named_before_anything_is_computed(home, tmp_path):

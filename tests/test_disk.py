@@ -149,3 +149,28 @@ def test_only_small_arrays_stay_in_memory_once_rows_were_asked_for(path, monkeyp
         large[rows]
     monkeypatch.undo()
     np.testing.assert_array_equal(small[rows], NUMBERS[rows])
+
+
+resource = pytest.importorskip("resource")
+
+
+def limited(monkeypatch, soft, hard):
+    """As a process with these limits, of which the first is changed in here only."""
+    limits = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
+    return limits
+
+
+def test_more_files_are_allowed_where_many_are_open(path, monkeypatch):
+    limits = limited(monkeypatch, 20, 1000)
+    opened(path)
+    assert limits == [40, 1000]
+    opened(path)
+    assert limits[1] == 1000
+
+
+def test_a_system_that_allows_no_more_files_is_named_with_the_remedy(path, monkeypatch):
+    limited(monkeypatch, 20, 20)
+    with pytest.raises(OSError, match=r"allows a process 20; allow more by `ulimit -n`"):
+        opened(path)

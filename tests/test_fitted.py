@@ -10,7 +10,7 @@ from crystalmax import CrystalFeaturizer, SmallDataRegressor
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
-from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
+from crystalmax.fitted import Fitted, check_free, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
@@ -115,6 +115,12 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="exists already"):
         save(fit(labelled(), "edge"), tmp_path)
     assert not holds_fit(tmp_path)
+
+
+def test_a_file_of_that_name_is_in_the_way(tmp_path):
+    (tmp_path / "fit").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already"):
+        check_free(tmp_path / "fit")
 
 
 def test_a_description_comes_last(tmp_path, monkeypatch):

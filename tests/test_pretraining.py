@@ -58,10 +58,21 @@ def test_a_run_goes_on_only_as_it_began(data, tmp_path, monkeypatch):
     for other, said in (({"recipe": "paper"}, "another recipe than paper"), ({"start": SHIPPED}, "did not start from")):
         with pytest.raises(ValueError, match=said):
             pretrain(data, tmp_path / "run", resume=True, epochs=2, **other)
+    given = read_recipe("intrinsic")
+    other = {**given, "training": {**given["training"], "learning_rate": 0.5}}
+    with pytest.raises(ValueError, match="another recipe"):
+        pretrain(data, tmp_path / "run", resume=True, epochs=2, recipe=other)
     pretrain(data, tmp_path / "run", resume=True, epochs=2, recipe="intrinsic")
     monkeypatch.setattr("crystalmax.elements.features_hash", lambda: "another")
     with pytest.raises(ValueError, match="began with another element table"):
         pretrain(data, tmp_path / "run", resume=True, epochs=3)
+
+
+def test_the_default_is_another_recipe_too_when_it_is_asked_for(data, tmp_path):
+    pretrain(data, tmp_path / "run", recipe="fast", epochs=1)
+    with pytest.raises(ValueError, match="another recipe than default"):
+        pretrain(data, tmp_path / "run", resume=True, epochs=2, recipe="default")
+    pretrain(data, tmp_path / "run", resume=True, epochs=2)
 
 
 def test_too_few_crystals_leave_nothing_in_the_way(tmp_path):

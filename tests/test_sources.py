@@ -121,6 +121,25 @@ def test_a_table_that_ends_half_way_is_no_shorter_table(tmp_path):
         list(read(path))
 
 
+def test_an_error_of_arithmetic_is_that_of_one_entry():
+    def cell(crystal):
+        if crystal.n_sites == 8:
+            raise OverflowError(34, "Numerical result out of range")
+        return crystal
+
+    first, second = read(SALT, CESIUM, cell=cell)
+    assert "beyond what can be computed with" in str(first.refusal)
+    assert second.refusal is None
+
+
+def test_a_reader_that_overflows_refuses_one_entry(monkeypatch):
+    def overflows(text, key, max_sites):
+        return [1.0e308**2]
+
+    monkeypatch.setattr(sources, "read_cif", overflows)
+    assert "beyond what can be computed with" in str(next(read(SALT)).refusal)
+
+
 def test_relative_paths_are_those_of_who_asks(tmp_path, monkeypatch):
     list(read(CESIUM, CESIUM, n_jobs=2))  # workers that stay are in the folder where they began
     (tmp_path / "salt.cif").write_text(SALT)

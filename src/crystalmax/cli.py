@@ -26,6 +26,7 @@ app = App(
 def _check_ending(_: type, out: Path) -> None:
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"it has the ending {out.suffix!r}; expected .csv or .parquet")
+    out.parent.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
 
 
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
@@ -87,7 +88,7 @@ def pretrain(
     /,
     *,
     out: Path,
-    recipe: str = "default",
+    recipe: str | None = None,
     start: Path | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -103,7 +104,7 @@ def pretrain(
     """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
 
     Args:
-        recipe: `default` (`intrinsic`), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a TOML file.
+        recipe: `default` (`intrinsic`, if none), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn` or TOML file.
         start: A run folder to go on from, with other crystals, or `shipped` for the weights that ship.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples; 0 unless given.
@@ -256,11 +257,11 @@ def fit(
     from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
 
+    fitted.check_free(out)
     read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(read.crystals, target, model=loaded, seed=seed)
-    error = found.regressor.error_  # before anything is written, as labels may be too few
-    fitted.save(found, out)
+    error = fitted.save(found, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(f"mean absolute error on labels left out in turn: {error:.4g}")
 
@@ -370,11 +371,10 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
 
 def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: Any) -> Iterable["Record"]:  # noqa: ANN401
     """Canonical records, with a count on a terminal; `how` as `sources.read` takes it."""
-    from crystalmax.ingest import canonical_records
+    from crystalmax.ingest import records_of_files
     from crystalmax.terminal import counted
 
-    records = canonical_records(*sources, max_sites=max_sites, n_jobs=options.jobs, **how)
-    return counted(records, "crystals")
+    return counted(records_of_files(*sources, max_sites=max_sites, n_jobs=options.jobs, **how), "crystals")
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ A memory map would do, but a page of it that is looked at for one row costs more
 memory of the process until it is given back (docs/scale.md).
 """
 
+import errno
 import math
 import os
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,10 @@ from jaxtyping import Int, Shaped
 
 SMALL = 2**24
 """An array of so many bytes at most is read whole when rows of it are asked for: from memory they come sooner."""
+
+
+SPARE = 32
+"""Files that a process may still open for other work when it is near the limit."""
 
 
 class DiskArray:
@@ -44,6 +50,7 @@ class DiskArray:
             raise ValueError(f"{path} has {found} bytes where {self._n_bytes} are expected; {remedy}")
         self._file, self._lock = path.open("rb", buffering=0), Lock()
         finalize(self, self._file.close)
+        _allow_more_files(self._file.fileno())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiskArray, (self.path.absolute(), self.shape, self.remedy)
@@ -92,3 +99,23 @@ class DiskArray:
         with self._lock:
             self._file.seek(begin)
             return self._file.readinto(wanted) or 0
+
+
+def _allow_more_files(n_open: int) -> None:
+    """Raise this process's own limit where so many open files come near it: each data set that is joined has seven.
+
+    Raises:
+        OSError: The system allows no more.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    most, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or n_open < most - SPARE:
+        return
+    if most == allowed:
+        found = f"{n_open:,} files are open, and this system allows a process {most:,}"
+        raise OSError(errno.EMFILE, f"{found}; allow more by `ulimit -n`, or join fewer data sets")
+    more = 2 * most if allowed == resource.RLIM_INFINITY else min(2 * most, allowed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (more, allowed))

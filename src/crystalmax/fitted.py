@@ -107,14 +107,24 @@ def holds_fit(folder: Path) -> bool:
     return (folder / SPEC).is_file()
 
 
-def save(fitted: Fitted, folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Refuse, by FileExistsError, to write where something is."""
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
+
+
+def save(fitted: Fitted, folder: Path) -> float:
     """Write a folder; its description comes last, so that a folder with one is whole.
+
+    Returns:
+        The mean absolute error of labels that were left out.
 
     Raises:
         FileExistsError: The folder exists already.
+        ValueError: Labels are too few.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
+    check_free(folder)
+    error = fitted.regressor.error_  # before anything is written, as labels may be too few
     content = safetensors.numpy.save({name: np.ascontiguousarray(getattr(fitted, name)) for name in SHAPES})
     spec = {
         "format": FORMAT,
@@ -130,6 +140,7 @@ def save(fitted: Fitted, folder: Path) -> None:
             checkpoint.save(fitted.model, partial / ENCODER)
         (partial / NUMBERS).write_bytes(content)
         write_json(partial / SPEC, spec)
+    return error
 
 
 def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:

@@ -1,8 +1,9 @@
 """From sources to a data set: read, bring to the canonical cell, store, and list what was not taken."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crystalmax import __version__, listing
 from crystalmax.cells import canonical
@@ -41,6 +42,18 @@ def canonical_records(
         ValueError: As `sources.read`.
     """
     return read(*sources, labels=labels, max_sites=max_sites, cell=canonical, mark=mark, n_jobs=n_jobs)
+
+
+def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `canonical_records` takes it
+    """The same of files and folders that somebody named: one that is missing is a slip, not a structure to leave out.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+    """
+    for source in sources:
+        if not os.path.exists(source):  # unlike `Path.exists`, false for a name that is too long
+            raise FileNotFoundError(f"{str(source)[:200]}: there is no such file or folder; correct the path")
+    return canonical_records(*sources, **how)
 
 
 def ingest(records: Iterable[Record], out: Path, *, made_from: Iterable[object]) -> Ingested:

@@ -37,13 +37,14 @@ log = logging.getLogger(__name__)
 VALID_FRACTION = 0.05
 _LOCK = "run.lock"
 _PATIENCE = 300  # seconds
+_APART = ("epochs", "seed", "batches_per_step", "weights")  # of the training, given beside a recipe
 
 
 def pretrain(
     data: Dataset,
     run: Path,
     *,
-    recipe: str | Path | Mapping[str, object] = "default",
+    recipe: str | Path | Mapping[str, object] | None = None,
     start: Path | None = None,
     split: Split | None = None,
     epochs: int | None = None,
@@ -69,7 +70,8 @@ def pretrain(
     Args:
         data: Crystals to learn from.
         run: The folder to write; it must not exist unless `resume` is set.
-        recipe: Name of a shipped recipe, a TOML file, or what one holds; a resumed run has its own.
+        recipe: Name of a shipped recipe, a TOML file, or what one holds; `default` unless given, or that of a resumed
+            run.
         start: A model to go on from instead of random weights, on other crystals; its encoder must be that of the
             recipe, and where the whole objective is, all of its weights are taken. A resumed run has its own.
         split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
@@ -266,12 +268,13 @@ def _await(path: Path) -> None:
 
 
 def _begun(
-    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None, first: bool
+    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object] | None, start: Path | None, first: bool
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
     there = run.iterdir() if first and run.exists() else ()
     if any(path.suffix != PARTIAL and path.name not in (START, _LOCK) for path in there):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
+    recipe = "default" if recipe is None else recipe
     parts = parts_of(recipe)
     return {
         "recipe": "given" if isinstance(recipe, Mapping) else str(recipe),
@@ -301,7 +304,15 @@ def _hash_of(start: Path | None) -> str | None:
     return None if start is None else str(read_spec(start).get("content_hash", "unknown"))
 
 
-def _resumed(run: Path, data: Dataset, recipe: str | Path | Mapping[str, object], start: Path | None) -> dict[str, Any]:
+def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
+    """What only a recipe says; the rest can be given apart from it, and is compared there."""
+    training = {name: value for name, value in parts["training"].items() if name not in _APART}
+    return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
+
+
+def _resumed(
+    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object] | None, start: Path | None
+) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -312,8 +323,7 @@ def _resumed(run: Path, data: Dataset, recipe: str | Path | Mapping[str, object]
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
     if plan.get("element_table", elements.features_hash()) != elements.features_hash():
         raise ValueError(f"the run in {run} began with another element table; go on with the crystalmax that began it")
-    own = {name: plan[name] for name in ("objective", "geometry")}
-    if recipe != "default" and own != {name: parts_of(recipe)[name] for name in own}:
+    if recipe is not None and _of_recipe(plan) != _of_recipe(parts_of(recipe)):
         raise ValueError(f"the run in {run} began with another recipe than {recipe}; leave the recipe out to go on")
     if start is not None and plan.get("start") != _hash_of(start):
         raise ValueError(f"the run in {run} did not start from {start}; leave that out to go on")

@@ -22,7 +22,7 @@ from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_ot
 from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
 from crystalmax.records import Record
 from crystalmax.spread import in_order
-from crystalmax.structures import MAX_SITES, Refused, origin_of
+from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
 from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of, without_suffix
 
 CHUNK, CHUNK_BYTES = 128, 2**24
@@ -221,19 +221,39 @@ def _open(
     records = []
     for piece in pieces:
         source = printable(piece.source)
-        for outcome in piece.opened(piece.key, max_sites):
-            if isinstance(outcome, Refused):
-                refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
-                record = Record(refusal.key, source, targets=piece.targets, refusal=refusal)
-            else:
-                targets = {**outcome.crystal.targets, **piece.targets}
-                crystal = cell(outcome.crystal) if cell else outcome.crystal
-                crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
-                notes = tuple(map(shortened, outcome.notes))
-                marked = mark(crystal) if mark else None
-                record = Record(crystal.key, source, crystal, targets, notes, mark=marked)
-            records.append(record)
+        try:
+            outcomes = piece.opened(piece.key, max_sites)
+        except ArithmeticError as error:
+            outcomes = [_beyond(piece.key, error)]
+        for outcome in outcomes:
+            try:
+                records.append(_record(outcome, piece.targets, source, cell, mark))
+            except ArithmeticError as error:
+                refused = _beyond(outcome.key if isinstance(outcome, Refused) else outcome.crystal.key, error)
+                records.append(_record(refused, piece.targets, source, None, None))
     return records
+
+
+def _beyond(key: str, error: ArithmeticError) -> Refused:
+    """One absurd number must not end the work on all other structures."""
+    return Refused(key, f"a number in it is beyond what can be computed with ({error})", "correct it")
+
+
+def _record(
+    outcome: Reading | Refused,
+    targets: Mapping[str, float],
+    source: str,
+    cell: Callable[[Crystal], Crystal] | None,
+    mark: Callable[[Crystal], object] | None,
+) -> Record:
+    if isinstance(outcome, Refused):
+        refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
+        return Record(refusal.key, source, targets=targets, refusal=refusal)
+    targets = {**outcome.crystal.targets, **targets}
+    crystal = cell(outcome.crystal) if cell else outcome.crystal
+    crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
+    notes = tuple(map(shortened, outcome.notes))
+    return Record(crystal.key, source, crystal, targets, notes, mark=mark(crystal) if mark else None)
 
 
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
