@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax import electrons
 from crystalmax.bands import of_bands
@@ -172,7 +173,8 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
     """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
-    return _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
+    with threadpool_limits(1):  # matrices are small, and threads that wait for each other take ten times as long
+        return _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
 
 
 def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.ndarray, " elements"]]) -> Features:
