@@ -1,5 +1,6 @@
 """Pre-training from a recipe that has to prepare the data set first."""
 
+import json
 import shutil
 
 import numpy as np
@@ -86,8 +87,9 @@ def test_two_jobs_do_not_write_one_run(data, tmp_path, monkeypatch):
 
     def meanwhile(*given, **how):
         with pytest.raises(BlockingIOError, match="another job is writing") as error:
-            pretrain(data, run, resume=True)
+            pretrain(data, run, resume=True, epochs=7)
         refused.append(error)
+        assert json.loads((run / "run.json").read_bytes())["training"]["epochs"] == 1
         return train(*given, **how)
 
     monkeypatch.setattr(pretraining, "train", meanwhile)

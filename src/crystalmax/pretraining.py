@@ -123,12 +123,13 @@ def pretrain(
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
         run.mkdir(parents=True, exist_ok=True)
-        if start is not None and not resume:
-            _keep(start, run / START)
-        write_json(run / "run.json", plan)  # not before the recipe has proved sound
     else:
         _await(run / "run.json")  # what this process makes there must not come before it
     with alone(run, run / _LOCK) if first else nullcontext():
+        if first:
+            if start is not None and not resume:
+                _keep(start, run / START)
+            write_json(run / "run.json", plan)  # not before the recipe has proved sound
         prepared = data
         for part in objective.modules():
             if isinstance(part, Prepares):
