@@ -403,6 +403,7 @@ def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
         ("hidden = 8 }", "hiden = 8 }", "SiteNet has no argument 'hiden'; did you mean 'hidden'?"),
         ("AllPairs", "os.system", "refusing to import 'os.system'"),
         ("[training]", "[trainig]", "unknown parts: trainig"),
+        ("[training]\n", '[training]\nuse = "mine.Training"\n', "a table without `use`"),
         ("sites_per_batch", "sites_a_batch", "has no argument 'sites_a_batch'; did you mean 'sites_per_batch'?"),
         ("[objective]", "[objectiv]", "no [objective]"),
     ],

@@ -164,8 +164,10 @@ def parts_of(recipe: str | Path | Mapping[str, object]) -> dict[str, Any]:
     parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
-    if not isinstance(parts.get("training", {}), dict):
-        raise ValueError("the recipe's training must be a table; compare it with the shipped recipe `paper`")
+    if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
+        raise ValueError(
+            "the recipe's training must be a table without `use`; compare it with the shipped recipe `paper`"
+        )
     unknown = set(parts) - {"geometry", "objective", "training"}
     if unknown:
         raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
