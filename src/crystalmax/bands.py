@@ -86,7 +86,11 @@ class Shells(NamedTuple):
 
 
 def of_bands(crystal: Crystal) -> dict[str, float]:
-    """Energies of the gap, states around its middle, and mean and spread of what is filled; in eV."""
+    """Energies of the gap, states around its middle, and mean and spread of what is filled; in eV.
+
+    The gap is negative where bands overlap, and 0 where electrons are odd or, on shared sites, no whole number. States
+    are those of a site, each blurred by 1 eV.
+    """
     primitive = canonical(crystal)
     shells = shells_of(primitive)
     level = np.repeat(shells.level, 2 * shells.degree + 1)
