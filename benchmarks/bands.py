@@ -1,6 +1,8 @@
 """Question: what are six numbers of the simplest bands worth beside all other columns, on development rows?
 
-OMP_NUM_THREADS=1 python benchmarks/bands.py --data DIR --jobs 2
+    OMP_NUM_THREADS=1 python benchmarks/bands.py --data DIR --jobs 2
+
+They are those of `crystalmax.bands`, the last block of the statistics. Docs: `docs/research/bands.md`.
 """
 
 import warnings

@@ -192,20 +192,13 @@ def overlaps(
     degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
 ) -> Float[np.ndarray, "pairs first second"]:
     """Of normalised harmonic Gaussian functions at the origin with others at these displacements, in angstrom."""
-    raw = _raw(degrees, exponents, apart)
-    for degree, exponent in zip(degrees, exponents.T, strict=True):
-        raw *= ((2 * exponent / np.pi) ** 0.75 * (4 * exponent) ** (degree / 2))[:, None, None]
-    return raw
-
-
-def _raw(
-    degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
-) -> Float[np.ndarray, "pairs first second"]:
     x, y, z = (_along(degrees, exponents, along) for along in apart.T)
     first, second = (_CARTESIAN[degree] for degree in degrees)
     products = np.array([[x[i, r] * y[j, s] * z[k, t] for r, s, t in second] for i, j, k in first])
     one, other = map(_harmonics, degrees)
     found: Float[np.ndarray, "pairs first second"] = one @ np.moveaxis(products, 2, 0) @ other.T
+    for degree, exponent in zip(degrees, exponents.T, strict=True):
+        found *= ((2 * exponent / np.pi) ** 0.75 * (4 * exponent) ** (degree / 2))[:, None, None]
     return found
 
 
@@ -218,12 +211,12 @@ def _along(
     found = np.zeros((degrees[0] + 1, degrees[1] + 1, len(x)))
     found[0, 0] = np.sqrt(np.pi / total) * np.exp(-a * b / total * x**2)
     for i, j in product(range(degrees[0] + 1), range(degrees[1] + 1)):
+        # Where an index is -1, what it finds counts 0 times.
         if i:
-            lower = (i - 1) * found[i - 2, j] if i > 1 else 0
-            found[i, j] = b * x / total * found[i - 1, j] + (lower + j * found[i - 1, j - 1] * (j > 0)) / (2 * total)
+            lower = (i - 1) * found[i - 2, j] + j * found[i - 1, j - 1]
+            found[i, j] = b * x / total * found[i - 1, j] + lower / (2 * total)
         elif j:
-            lower = (j - 1) * found[i, j - 2] if j > 1 else 0
-            found[i, j] = -a * x / total * found[i, j - 1] + lower / (2 * total)
+            found[i, j] = -a * x / total * found[i, j - 1] + (j - 1) * found[i, j - 2] / (2 * total)
     return found
 
 
