@@ -10,12 +10,13 @@ from crystalmax import CrystalFeaturizer, SmallDataRegressor
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
-from crystalmax.fitted import Fitted, check_free, fit, holds_fit, load, predict, save
+from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
 from crystalmax.records import Record
 from crystalmax.structures import Refused
+from crystalmax.writing import check_free
 from crystals import perovskite, pure, rock_salt
 
 

@@ -256,8 +256,9 @@ def fit(
     from crystalmax import checkpoint, fitted
     from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
+    from crystalmax.writing import check_free
 
-    fitted.check_free(out)
+    check_free(out)
     read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(read.crystals, target, model=loaded, seed=seed)

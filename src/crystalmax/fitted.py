@@ -29,7 +29,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.writing import checksum_of, folder_at_once, is_listing, read_json, write_json
+from crystalmax.writing import check_free, checksum_of, folder_at_once, is_listing, read_json, write_json
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -105,12 +105,6 @@ def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9)
 def holds_fit(folder: Path) -> bool:
     """Whether `save` wrote this folder."""
     return (folder / SPEC).is_file()
-
-
-def check_free(folder: Path) -> None:
-    """Refuse, by FileExistsError, to write where something is."""
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
 
 
 def save(fitted: Fitted, folder: Path) -> float:

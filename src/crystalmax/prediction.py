@@ -17,7 +17,7 @@ from crystalmax.objectives.supervised import Ensemble, Regression
 from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
-from crystalmax.writing import at_once
+from crystalmax.writing import at_once, check_free
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
@@ -43,8 +43,7 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
         FileExistsError: `out` exists already.
         ValueError: There are fewer labels than the folds need.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} exists already; remove it or choose another name for the model")
+    check_free(out)
     regressor.fit_crystals(crystals, target)
     values = np.array([crystal.targets[target] for crystal in crystals])
     error = float(np.abs(regressor.held_out_ - values).mean())

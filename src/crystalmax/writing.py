@@ -34,6 +34,12 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def check_free(folder: Path) -> None:
+    """Refuse, by FileExistsError, to write a model where something is."""
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
+
+
 @contextmanager
 def folder_at_once(path: Path) -> Iterator[Path]:
     """A hidden folder to write to, which becomes `path` when the block ends, and vanishes if it fails.
