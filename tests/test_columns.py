@@ -46,7 +46,32 @@ def test_numbers_that_are_there_are_not_made_again(tmp_path):
         standardised(data, np.arange(5), fails, 3, path)
 
 
-def test_numbers_that_cannot_be_made_leave_no_file(tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        standardised(many(5), np.arange(5), lambda crystals: 1 // 0, 3, tmp_path / "made.f4")
-    assert {path.name for path in tmp_path.iterdir()} <= {"made.lock"}
+@pytest.mark.parametrize("n_kept", [0, 6, 8])
+def test_numbers_that_are_made_before_an_interruption_are_not_made_again(n_kept, tmp_path, monkeypatch, caplog):
+    for name, value in {"_CHUNK": 2, "_SECONDS_BETWEEN_LINES": -1.0}.items():
+        monkeypatch.setattr(columns, name, value)
+    data, rows, path, made = many(11), np.arange(1, 11), tmp_path / "made.f4", []
+
+    def interrupted(crystals):
+        if len(made) == n_kept:
+            raise KeyboardInterrupt
+        made.extend(crystal.key for crystal in crystals)
+        return numbers(crystals)
+
+    with pytest.raises(KeyboardInterrupt):
+        standardised(data, rows, interrupted, 3, path)
+    assert {each.name for each in tmp_path.iterdir()} <= {"made.f8", "made.lock"}
+    with path.with_suffix(".f8").open("ab") as file:
+        file.write(b"half")  # of a row, as a kill would leave it
+
+    def goes_on(crystals):
+        made.extend(crystal.key for crystal in crystals)
+        return numbers(crystals)
+
+    with caplog.at_level("INFO"):
+        found = standardised(data, rows, goes_on, 3, path)[:]
+    assert made == [data[row].key for row in rows]  # each once
+    np.testing.assert_array_equal(found, standardised(data, rows, numbers, 3, tmp_path / "whole.f4")[:])
+    assert f"of each of {10 - n_kept} crystals" in caplog.text
+    assert "made those of 10 of 10 crystals" in caplog.text
+    assert not path.with_suffix(".f8").exists()

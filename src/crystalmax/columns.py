@@ -1,9 +1,9 @@
 """Numbers of every crystal that training needs, made once by all processes and read from a file."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from filelock import FileLock
@@ -22,12 +22,15 @@ SAMPLE = 40_000
 
 _CHUNK = 64  # crystals that a worker is given at once
 _BLOCK = 4096  # crystals whose numbers are in memory at once
+_SECONDS_BETWEEN_LINES = 60.0
 
 Make = Callable[[list[Crystal]], Float[np.ndarray, "crystals columns"]]
 
 
 def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> DiskArray:
     """Numbers with mean 0 and deviation 1 in these rows, NaN in others, float32 on disk; a file that is there counts.
+
+    Until all are made, they are kept beside it, and what was interrupted goes on from there.
 
     Args:
         data: The crystals.
@@ -38,30 +41,40 @@ def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, widt
     """
     with FileLock(path.with_suffix(".lock")):  # several processes may train together
         if not path.exists():
-            log.info("making %d numbers of each of %s crystals, once for this run", width, f"{len(rows):,}")
-            _write(data, rows, make, width, path)
+            raw = path.with_suffix(".f8")
+            _make(data, rows, make, width, raw)
+            _standardise(raw, rows, (len(data), width), path)
+            raw.unlink()
     return DiskArray(path, (len(data), width), "remove it, and it is made anew")
 
 
-def _write(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> None:
-    """Write the numbers as they come, look at a sample of them, and write them again to its scale."""
-    chunks = (data.crystals(rows[begin : begin + _CHUNK]) for begin in range(0, len(rows), _CHUNK))
-    sample, drawn, begin = _sample(len(rows)), [], 0
-    with TemporaryFile(dir=path.parent) as rough, at_once(path) as file:
+def _make(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, raw: Path) -> None:
+    """Write the numbers as they come, after those that are there."""
+    with raw.open("ab") as file:
+        n_made = file.tell() // (8 * width)
+        file.truncate(n_made * 8 * width)  # less a row that was cut in two
+        log.info("making %d numbers of each of %s crystals, once for this run", width, f"{len(rows) - n_made:,}")
+        chunks = (data.crystals(rows[begin : begin + _CHUNK]) for begin in range(n_made, len(rows), _CHUNK))
+        told = time.monotonic()
         for found in in_order(make, chunks, None):
-            rough.write(found.astype("<f8").tobytes())
-            first, last = np.searchsorted(sample, [begin, begin + len(found)])
-            drawn.append(found[sample[first:last] - begin])
-            begin += len(found)
-        rough.seek(0)
-        looked_at = np.concatenate(drawn)
-        mean, deviation = looked_at.mean(axis=0), looked_at.std(axis=0)
-        scale = np.where(deviation > 0, deviation, 1.0)
-        for begin in range(0, len(data), _BLOCK):
-            first, last = np.searchsorted(rows, [begin, begin + _BLOCK])
-            values = np.frombuffer(rough.read(8 * width * (last - first)), dtype="<f8").reshape(-1, width)
-            block = np.full((min(_BLOCK, len(data) - begin), width), np.nan, dtype="<f4")
-            block[rows[first:last] - begin] = (values - mean) / scale
+            file.write(found.astype("<f8").tobytes())
+            n_made += len(found)
+            if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                log.info("made those of %s of %s crystals", f"{n_made:,}", f"{len(rows):,}")
+
+
+def _standardise(raw: Path, rows: Int[np.ndarray, " rows"], shape: tuple[int, int], path: Path) -> None:
+    """Write the numbers to the scale of a sample of them."""
+    exact = DiskArray(raw, (len(rows), shape[1]), "remove it, and it is made anew")
+    looked_at = exact[_sample(len(rows))]
+    mean, deviation = looked_at.mean(axis=0), looked_at.std(axis=0)
+    scale = np.where(deviation > 0, deviation, 1.0)
+    with at_once(path) as file:
+        for begin in range(0, shape[0], _BLOCK):
+            first, last = np.searchsorted(rows, [begin, begin + _BLOCK]).tolist()
+            block = np.full((min(_BLOCK, shape[0] - begin), shape[1]), np.nan, dtype="<f4")
+            block[rows[first:last] - begin] = (exact[first:last] - mean) / scale
             file.write(block.tobytes())
 
 
