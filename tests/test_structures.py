@@ -107,6 +107,7 @@ def charged(charge):
         (raw((ORIGIN, (0, 1.0))), "atomic number 0 is outside"),
         (raw((ORIGIN, (104, 1.0))), "atomic number 104 is outside"),
         (raw(((0, 0, np.nan), (11, 1.0))), "not a finite number"),
+        (raw(((0, 0, 1e7), (11, 1.0))), r"an atom is 1e\+07 cells away"),
         (raw(), "no atoms"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.ones((3, 3))), "no volume"),
         (raw((ORIGIN, (11, 1.0)), lattice=np.zeros((3, 3))), "no volume"),

@@ -15,7 +15,7 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | an atom of occupancy 0 | left out, noted; refused where no other atom remains |
 | dummy species, unknown element, atomic number above 103 | refused, naming it |
 | a cell without finite positive volume, or with lattice planes less than 0.5 angstrom apart | refused |
-| a coordinate that is missing or not a number, an occupancy that is negative or not a number | refused |
+| a coordinate that is missing, no number or beyond a million, an occupancy that is negative or no number | refused |
 | no atom, or more than `max_sites` sites | refused |
 | molecules, chains, slabs: not periodic in three directions | refused |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
@@ -48,6 +48,9 @@ MAX_SITES = 1000
 OCCUPANCY_SLACK = 1.05
 MOST_CHARGE = 20.0
 """No oxidation state is larger; what networks see of it is its number."""
+
+FARTHEST = 1e6
+"""Cells that an atom may be away; far beyond, numbers have no digits left for its place in a cell."""
 
 CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied, nor two lattice planes be told apart."""
@@ -157,6 +160,9 @@ def _check_cell_and_atoms(crystal: Crystal) -> None:
     _check_cell(crystal.lattice, key)
     if not np.isfinite(crystal.positions).all():
         raise Refused(key, "a coordinate is not a finite number", "give every atom three fractional coordinates")
+    if (farthest := float(np.abs(crystal.positions).max())) > FARTHEST:
+        remedy = "give coordinates as fractions of the cell"
+        raise Refused(key, f"an atom is {farthest:.3g} cells away, where its place in a cell is lost", remedy)
     for number, occupancy, charge in chain.from_iterable(crystal.kinds):
         if not 1 <= number <= HEAVIEST:
             reason = f"atomic number {number} is outside 1 to {HEAVIEST}"
