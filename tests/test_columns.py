@@ -75,3 +75,21 @@ def test_numbers_that_are_made_before_an_interruption_are_not_made_again(n_kept,
     assert f"of each of {10 - n_kept} crystals" in caplog.text
     assert "made those of 10 of 10 crystals" in caplog.text
     assert not path.with_suffix(".f8").exists()
+
+
+@pytest.mark.parametrize("lost", [0.0, np.nan])
+def test_rows_that_a_crash_of_the_machine_lost_are_made_again(lost, tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_BLOCK", 4)
+    data, rows, path = many(11), np.arange(11), tmp_path / "made.f4"
+    kept = numbers(list(data))[:9]
+    kept[6:] = lost
+    kept.tofile(path.with_suffix(".f8"))
+    again = []
+
+    def goes_on(crystals):
+        again.extend(crystal.key for crystal in crystals)
+        return numbers(crystals)
+
+    found = standardised(data, rows, goes_on, 3, path)[:]
+    assert again == [data[row].key for row in rows[6:]]
+    np.testing.assert_array_equal(found, standardised(data, rows, numbers, 3, tmp_path / "whole.f4")[:])

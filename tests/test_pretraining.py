@@ -1,7 +1,9 @@
 """Pre-training from a recipe that has to prepare the data set first."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ import torch
 from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
+from crystalmax.intrinsic import Density
 from crystalmax.pretraining import pretrain
+from crystalmax.saving import Interrupted
 from crystalmax.seen import FILE, Seen
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import read_recipe
-from crystalmax.training import train
+from crystalmax.training import Split, train
 from crystalmax.vectors import encode
 from crystals import rock_salt, some_crystals
 
@@ -203,3 +207,63 @@ def test_a_checkpoint_with_another_byte_is_no_start(data, tmp_path):
     (run / "last.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match=r"last\.ckpt was cut short or damaged"):
         pretrain(data, run, resume=True, epochs=2)
+
+
+@pytest.mark.parametrize("content", ["{", '{"split": "train"}\n', "[]\n", "\udcff"])
+def test_a_damaged_history_is_named(content, data, tmp_path):
+    pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    (tmp_path / "run" / "history.jsonl").write_text(content, errors="surrogateescape")
+    with pytest.raises(ValueError, match=r"history\.jsonl is damaged \(.*\); remove it, and training writes it anew"):
+        pretrain(data, tmp_path / "run", resume=True, epochs=2)
+    (tmp_path / "run" / "history.jsonl").unlink()
+    assert pretrain(data, tmp_path / "run", resume=True, epochs=2)[-1]["epoch"] == 2
+
+
+def test_a_run_goes_on_with_the_split_that_it_began_with(data, tmp_path):
+    rows = np.arange(len(data))
+    split = Split(rows[:20], rows[20:])
+    pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1, split=split)
+    for other in (None, Split(rows[20:], rows[:20]), Split(rows[:19], rows[19:])):
+        with pytest.raises(ValueError, match="began with another split of the crystals"):
+            pretrain(data, tmp_path / "run", resume=True, epochs=2, split=other)
+    assert pretrain(data, tmp_path / "run", resume=True, epochs=2, split=split)[-1]["epoch"] == 2
+
+
+class Forgets(Density):
+    """Does not store what it is made with."""
+
+    def __init__(self, depth=3):
+        pass
+
+
+def test_what_could_not_be_saved_is_refused_before_training(data, tmp_path):
+    recipe = read_recipe("intrinsic")
+    forgets = {"use": f"{__name__}.Forgets"}
+    content = {**recipe, "objective": {**recipe["objective"], "intrinsics": [forgets]}}
+    with pytest.raises(ValueError, match=r"Forgets does not store its argument 'depth'"):
+        pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has such a device")
+def test_a_device_that_there_is_not_is_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(ValueError, match="1 devices of accelerator 'gpu' cannot be used"):
+        pretrain(data, tmp_path / "run", recipe="intrinsic", accelerator="gpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_signal_while_numbers_are_prepared_stops_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    made = baselines.statistics
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return made(*arguments)
+
+    monkeypatch.setattr(baselines, "statistics", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(baselines, "statistics", made)
+    assert pretrain(data, tmp_path / "run", resume=True)[-1]["epoch"] == 1

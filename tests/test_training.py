@@ -549,3 +549,49 @@ def test_a_split_is_drawn_at_random():
     cuts = [Split.random(np.arange(40), 0.5, seed).valid.tolist() for seed in range(20)]
     assert len(set(map(tuple, cuts))) == 20
     assert 8 < np.mean(np.concatenate(cuts)) / 19.5 * 10 < 12
+
+
+class Given(Objective):
+    """Gives what it is told to, one after another, over an encoder."""
+
+    def __init__(self, encoder, given):
+        super().__init__()
+        self.encoder, self.given, self.calls = encoder, given, 0
+
+    def forward(self, batch, rng):
+        self.calls += 1
+        made = self.given[min(self.calls, len(self.given)) - 1]
+        return made(self.encoder(batch).crystals.square().mean())
+
+
+def given(*made):
+    with seeded_weights(0):
+        return Given(SiteNet(site_width=4, crystal_width=5, hidden=8), made)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda loss: loss, r"Given gave Tensor .* give a mapping with a term at least"),
+        (lambda loss: {}, "Given gave dict {}; give a mapping"),
+        (lambda loss: {"a": loss[None]}, r"Given gave a tensor of shape \[1\] as 'a'; give a floating-point tensor"),
+        (lambda loss: {"a": 1.5}, "Given gave 1.5 as 'a'"),
+        (lambda loss: {"a": loss.long()}, r"Given gave a tensor of shape \[\] as 'a'; give a floating-point"),
+        (lambda loss: {"a": loss.detach()}, "Given gave terms that depend on no weight"),
+        (lambda loss: {"crystals": loss}, "Given gave a term called 'crystals', which the history needs"),
+    ],
+)
+def test_what_cannot_be_minimised_is_refused_with_the_name_of_the_objective(made, said):
+    with pytest.raises(ValueError, match=said):
+        run(made=given(made))
+
+
+def test_terms_that_differ_from_batch_to_batch_are_refused():
+    with pytest.raises(ValueError, match="the objective gave b after a; give the same terms for every batch"):
+        run(made=given(lambda loss: {"a": loss}, lambda loss: {"b": loss}))
+
+
+def test_a_checkpoint_of_another_network_is_no_start(tmp_path):
+    run(tmp_path, how=replace(HOW, epochs=1))
+    with pytest.raises(ValueError, match=r"last.ckpt .* or is of another network, .* remove it to begin anew"):
+        run(tmp_path, made=given(lambda loss: {"a": loss}))

@@ -13,7 +13,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import Dataset
 from crystalmax.disk import DiskArray
 from crystalmax.spread import in_order
-from crystalmax.writing import at_once
+from crystalmax.writing import at_once, settle
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, widt
 
 def _make(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, raw: Path) -> None:
     """Write the numbers as they come, after those that are there."""
+    n_made = _whole(raw, width, len(rows))
     with raw.open("ab") as file:
-        n_made = file.tell() // (8 * width)
-        file.truncate(n_made * 8 * width)  # less a row that was cut in two
+        file.truncate(n_made * 8 * width)
         log.info("making %d numbers of each of %s crystals, once for this run", width, f"{len(rows) - n_made:,}")
         chunks = (data.crystals(rows[begin : begin + _CHUNK]) for begin in range(n_made, len(rows), _CHUNK))
         told = time.monotonic()
@@ -61,7 +61,23 @@ def _make(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int,
             n_made += len(found)
             if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
+                file.flush()
+                settle(raw)
                 log.info("made those of %s of %s crystals", f"{n_made:,}", f"{len(rows):,}")
+
+
+def _whole(raw: Path, width: int, most: int) -> int:
+    """How many rows are there before one that is cut in two, or that a crash of the machine left as zeros."""
+    if not raw.exists():
+        return 0
+    n_rows = min(raw.stat().st_size // (8 * width), most)
+    for begin in range(0, n_rows, _BLOCK):
+        count = min(_BLOCK, n_rows - begin)
+        rows = np.fromfile(raw, "<f8", count * width, offset=8 * width * begin).reshape(-1, width)
+        lost = np.flatnonzero(~rows.any(axis=1) | ~np.isfinite(rows).all(axis=1))
+        if len(lost):
+            return begin + int(lost[0])
+    return n_rows
 
 
 def _standardise(raw: Path, rows: Int[np.ndarray, " rows"], shape: tuple[int, int], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pre-training from a recipe: a data set in, a run folder out."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -26,7 +27,7 @@ from crystalmax.intrinsic import Prepares
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
-from crystalmax.saving import Interrupted
+from crystalmax.saving import Interrupted, stopped_by_signals
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
 from crystalmax.vectors import encode
@@ -116,6 +117,9 @@ def pretrain(
         split = Split.random(rows, VALID_FRACTION, how.seed)
     else:
         split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
+    cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
+    if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
+        raise ValueError(f"the run in {run} began with another split of the crystals; give it the same one")
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
     processes.check(objective, how.batches_per_step)
@@ -131,9 +135,10 @@ def pretrain(
                 _keep(start, run / START)
             write_json(run / "run.json", plan)  # not before the recipe has proved sound
         prepared = data
-        for part in objective.modules():
-            if isinstance(part, Prepares):
-                prepared = part.prepared(prepared, learnt, run)
+        with stopped_by_signals():  # in training, it stops between two steps
+            for part in objective.modules():
+                if isinstance(part, Prepares):
+                    prepared = part.prepared(prepared, learnt, run)
         try:
             history = train(
                 objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
@@ -185,6 +190,12 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     geometry = build(parts["geometry"], trusted=trusted)
     if not (isinstance(objective, Objective) and isinstance(geometry, Geometry)):
         raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
+    if not isinstance(getattr(objective, "encoder", None), nn.Module):
+        raise ValueError(f"{type(objective).__name__} has no module as its `encoder`; let its __init__ keep it as that")
+    try:
+        describe(objective), describe(geometry)  # or they could not be saved in the end
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     return objective, geometry
 
 
@@ -296,11 +307,14 @@ def _begun(
 
 
 def _epochs_in(run: Path) -> int:
+    path = run / "history.jsonl"
     try:
-        rows = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return max((int(row["epoch"]) for row in rows), default=0)
     except FileNotFoundError:
         return 0
-    return max((row["epoch"] for row in rows), default=0)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and training writes it anew") from None
 
 
 def _hash_of(start: Path | None) -> str | None:
@@ -320,7 +334,8 @@ def _resumed(
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
-    if not isinstance(plan, dict) or not plan.keys() >= {"data", "objective", "geometry", "training"}:
+    parts = {"recipe", "data", "objective", "geometry", "training"}
+    if not (isinstance(plan, dict) and plan.keys() >= parts and isinstance(plan["training"], dict)):
         raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
     if plan["data"] != data.content_hash:
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")

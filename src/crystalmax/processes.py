@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import Int
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
 
@@ -85,15 +86,16 @@ class Processes:
         if self.number == 1:
             return True
         # Lightning knows who may have started it, and where each of these says which process this is.
-        with quiet():
-            return pl.Trainer(**self.settings(), logger=False, enable_checkpointing=False).is_global_zero
+        return self._trainer().is_global_zero
 
     def lost(self, error: RuntimeError) -> bool:
         """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
         return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
     def check(self, objective: object, batches_per_step: int) -> None:
-        """Refuse what they cannot share."""
+        """Refuse what they cannot share, and devices that there are not."""
+        if self.accelerator != "cpu":
+            self._trainer()
         if batches_per_step % self.number:
             raise ValueError(
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
@@ -106,6 +108,15 @@ class Processes:
                     f"{name}, a {type(part).__name__}, keeps running statistics, which would be other ones in each of "
                     f"{self.number} processes; train in one, or take a layer without them, such as LayerNorm"
                 )
+
+    def _trainer(self) -> pl.Trainer:
+        try:
+            with quiet():
+                return pl.Trainer(**self.settings(), logger=False, enable_checkpointing=False)
+        except MisconfigurationException as error:
+            raise ValueError(
+                f"{self.devices} devices of accelerator {self.accelerator!r} cannot be used: {error}"
+            ) from None
 
 
 class Share(NamedTuple):

@@ -5,15 +5,19 @@ import logging
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
 
-from crystalmax.writing import PARTIAL, at_once, settle
+from crystalmax.writing import PARTIAL, at_once, read_packed, settle
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,31 @@ def signals_as_before() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """A signal to stop ends what is done inside at once, by `Interrupted`, and not the process with its workers."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted
+
+    with signals_as_before():
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:
+                signal.signal(number, stop)
+        yield
+
+
+def goes_on(saved: Path, module: nn.Module) -> bool:
+    """Whether training of this module can go on from a file: it is whole, and has the same weights."""
+    try:
+        read_packed(saved)
+        state = torch.load(saved, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        found, expected = ({name: each.shape for name, each in one.items()} for one in (state, module.state_dict()))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, UnpicklingError):
+        return False
+    return found == expected
 
 
 class Saver(Checkpoint):

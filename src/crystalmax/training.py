@@ -11,7 +11,6 @@ several batches, which are dealt to the processes in turn.
 import logging
 import math
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,8 +36,7 @@ from crystalmax.joined import order
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes, Share, Steps, quiet
-from crystalmax.saving import Saver, signals_as_before
-from crystalmax.writing import read_packed
+from crystalmax.saving import Saver, goes_on, signals_as_before
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +174,8 @@ def train(
         One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
-        ValueError: There are too few crystals, processes cannot share a step, or what a run left is damaged.
+        ValueError: There are too few crystals, processes cannot share a step, what a run left is damaged or another
+            one's, or what the objective gives cannot be minimised.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
         Interrupted: A signal asked to stop; with a folder, everything so far is saved.
         ConnectionError: Another one of several processes has failed or was killed.
@@ -188,8 +187,9 @@ def train(
     keep_freed_memory()
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
-    if saved is not None and saved.exists() and not _is_whole(saved):
-        raise ValueError(f"{saved} was cut short or damaged, so training cannot go on from it; remove it to begin anew")
+    if saved is not None and saved.exists() and not goes_on(saved, module):
+        found = "was cut short or damaged, or is of another network"
+        raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), signals_as_before():
@@ -222,14 +222,6 @@ def _steps(folder: Path) -> CSVLogger:
     """Losses step by step; what is there stays, and a run that goes on writes into folders within, 1, 2 and so on."""
     times = len([*folder.glob("*/metrics.csv"), *folder.glob("metrics.csv")])
     return CSVLogger(folder.parent, folder.name, str(times) if times else "")
-
-
-def _is_whole(archive: Path) -> bool:
-    try:
-        read_packed(archive)
-    except (ValueError, zipfile.BadZipFile):
-        return False
-    return True
 
 
 class _Module(pl.LightningModule):
@@ -292,7 +284,7 @@ class _Module(pl.LightningModule):
         sums: dict[str, float] = {}
         for share in shares:
             batch = self._batch(share.rows)
-            terms = self.objective(batch, self._rng(step, share.place))
+            terms = self.objective.terms(batch, self._rng(step, share.place))
             total = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(total):
                 values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
@@ -323,7 +315,7 @@ class _Module(pl.LightningModule):
         for share in shares:
             batch = self._batch(share.rows)
             # The same false samples every epoch, so that the curve shows the network and not the draw.
-            terms = self._watched()(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
+            terms = self._watched().terms(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
             count(sums, terms, batch.n_crystals * share.counts)
         self._count("valid", sums)
 
@@ -360,8 +352,8 @@ class _Module(pl.LightningModule):
         """The weights that training ends with."""
         return self.lowest or self._watched().state_dict()
 
-    def _watched(self) -> nn.Module:
-        return self.objective if self.averaged is None else self.averaged.module
+    def _watched(self) -> Objective:
+        return self.objective if self.averaged is None else cast(Objective, self.averaged.module)
 
     def _stop_if_in_vain(self) -> None:
         """End training where the loss on the crystals where it is watched has not fallen for long."""
@@ -387,10 +379,13 @@ class _Module(pl.LightningModule):
 
     def _count(self, split: str, found: dict[str, float]) -> dict[str, float]:
         """Add sums over the crystals of a step, from all processes; returns the means over the step."""
+        sums = self.sums.setdefault(split, {})
+        if sums and sums.keys() != found.keys():  # before others wait for sums that never come
+            before, now = (", ".join(name for name in each if name != "crystals") for each in (sums, found))
+            raise ValueError(f"the objective gave {now} after {before}; give the same terms for every batch")
         if self.trainer.world_size > 1:
             numbers = torch.tensor(list(found.values()), dtype=torch.float64, device=self.device)
             found = dict(zip(found, self.trainer.strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
-        sums = self.sums.setdefault(split, {})
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value
         return {name: value / found["crystals"] for name, value in found.items() if name != "crystals"}

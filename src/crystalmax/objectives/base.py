@@ -3,11 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
+
+KEPT = ("epoch", "split", "crystals", "crystals_per_second")
+"""Names that a term of a loss cannot have, since the history has other things under them."""
 
 
 class Objective(nn.Module, ABC):
@@ -26,3 +30,22 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Terms of the loss by name, for a batch with pairs."""
+
+    def terms(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
+        """The terms for a batch, if they are such that they can be minimised and counted.
+
+        Raises:
+            ValueError: They are not; the message names the class.
+        """
+        name, terms = type(self).__name__, self(batch, rng)
+        if not isinstance(terms, Mapping) or not terms:
+            raise ValueError(f"{name} gave {type(terms).__name__} {terms!r:.40}; give a mapping with a term at least")
+        for term, value in terms.items():
+            if term in KEPT:
+                raise ValueError(f"{name} gave a term called {term!r}, which the history needs; give it another name")
+            if not (isinstance(value, Tensor) and value.shape == () and value.is_floating_point()):
+                found = f"a tensor of shape {[*value.shape]}" if isinstance(value, Tensor) else f"{value!r:.40}"
+                raise ValueError(f"{name} gave {found} as {term!r}; give a floating-point tensor of one number, ()")
+        if torch.is_grad_enabled() and not any(value.requires_grad for value in terms.values()):
+            raise ValueError(f"{name} gave terms that depend on no weight; leave `detach` and `no_grad` out")
+        return terms
