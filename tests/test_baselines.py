@@ -304,7 +304,9 @@ def test_means_and_deviations_are_over_atoms_and_extremes_over_sites():
         values = getattr(around, attribute)
         mean = share @ values
         expected = (mean, (share @ (values - mean) ** 2) ** 0.5, values.min(), values.max())
-        assert [numbers[f"{of} {name}"] for of in ("mean", "deviation", "min", "max")] == pytest.approx(expected)
+        assert [numbers[f"{of} {name}"] for of in ("mean", "deviation", "min", "max")] == pytest.approx(
+            expected, abs=1e-7
+        )
 
 
 def test_spread_of_bonds_and_number_of_species_are_those_of_a_loop():
@@ -330,7 +332,7 @@ def test_packing_and_pairs_are_those_of_a_loop():
     for at in SHELLS:
         weight = around.atoms[around.center] * around.atoms[around.neighbor] / around.atoms.sum()
         near = np.exp(-0.5 * ((around.distance - at) / 0.4) ** 2) / (0.4 * (2 * np.pi) ** 0.5)
-        assert numbers[f"pairs at {at:.1f} A"] == pytest.approx((weight * near).sum() / (4 * np.pi * at**2))
+        assert numbers[f"pairs at {at:.1f} A"] == pytest.approx((weight * near).sum() / (4 * np.pi * at**2), abs=1e-7)
 
 
 def test_holes_and_van_der_waals_radii_by_volume():
@@ -348,3 +350,13 @@ def test_formulas_that_differ_by_a_thousandth_are_not_one():
 
     assert alloy(0.5) != alloy(0.501)
     assert alloy(0.5) == alloy(0.5 + 1e-7)
+
+
+def test_what_symmetry_makes_zero_is_zero_for_each_crystal():
+    salts = [replace(ROCK_SALT, lattice=a * np.eye(3)) for a in np.linspace(4, 7, 20)]
+    columns, names = structure_statistics(salts)
+    orders = [name.endswith("angular order 1") for name in names]
+    assert sum(orders) == 4
+    assert not columns[:, orders].any()
+    spread = np.ptp(spring_statistics(salts)[0], axis=0)
+    assert set(spread[spread < 1e-3]) == {0.0}
