@@ -403,6 +403,14 @@ def test_equal_labels_are_predicted_as_they_are():
     np.testing.assert_allclose(regressor.predict(X), 3.5)
 
 
+def test_every_label_has_one_group():
+    X, y = smooth(10)
+    with pytest.raises(ValueError, match="there are 10 labels but 5 groups; give one for each"):
+        SmallDataRegressor().fit(X, y, groups=np.arange(5))
+    with pytest.raises(ValueError, match="label 3 has no group"):
+        SmallDataRegressor().fit(X, y, groups=[*"abc", None, *"defghi"])
+
+
 def test_what_it_cannot_learn_from_is_refused():
     X, y = smooth(10)
     with pytest.raises(ValueError, match="NaN"):

@@ -9,7 +9,8 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float, Shaped
+import pandas as pd
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GroupKFold
@@ -82,8 +83,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             groups: A name for each label; labels of one name, such as polymorphs, are left out together.
 
         Raises:
-            ValueError: There are fewer than two labels or groups, values that are not finite, or blocks that do not
-                cover the columns.
+            ValueError: There are fewer than two labels or groups, values that are not finite, labels without a group,
+                or blocks that do not cover the columns.
         """
         found = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         if self.blocks and sum(self.blocks) != found[0].shape[1]:
@@ -91,11 +92,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 f"blocks of {' + '.join(map(str, self.blocks))} columns were announced, but there are "
                 f"{found[0].shape[1]} columns; give the widths of what stands side by side, or none"
             )
-        return self._fit(found[0], found[1].astype(np.float64), None if groups is None else np.asarray(groups))
+        return self._fit(found[0], found[1].astype(np.float64), _numbers(groups, len(found[1])))
 
-    def _fit(self, X: Columns, y: Labels, groups: Shaped[np.ndarray, " labels"] | None) -> "SmallDataRegressor":
+    def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"]) -> "SmallDataRegressor":
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
-        parts = _parts(np.arange(len(y)) if groups is None else groups, seed)
+        parts = _parts(groups, seed)
         blocks = tuple(self.blocks) or (X.shape[1],)
         value = value_of_many(y, parts)
         forests = [partial(Forest.fit, seed=seed, powers=powers) for powers in (False, True)]
@@ -169,7 +170,19 @@ def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) ->
     return tuple((weights @ np.array(shares) / weights.sum()).tolist())
 
 
-def _parts(groups: Shaped[np.ndarray, " labels"], seed: int) -> Parts:
+def _numbers(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " labels"]:
+    """A number for each group, in the order of their names; every label is a group of its own unless they are given."""
+    if groups is None:
+        return np.arange(n_labels)
+    numbers: Int[np.ndarray, " labels"] = pd.factorize(np.ravel(groups), sort=True)[0]
+    if len(numbers) != n_labels:
+        raise ValueError(f"there are {n_labels} labels but {len(numbers)} groups; give one for each")
+    if (missing := np.flatnonzero(numbers < 0)).size:
+        raise ValueError(f"label {missing[0]} has no group; give each a group, such as its formula")
+    return numbers
+
+
+def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise ValueError(
