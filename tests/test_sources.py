@@ -340,6 +340,13 @@ def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):
     assert read_labels(tmp_path / "labels.csv") == {"a": {"gap": 1.5}}
 
 
+def test_words_for_nothing_are_names_like_others_and_no_values(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,gap\nNA,1.5,\nnull.cif,2.5,\nnan,n/a,\n,,\nNone,4,\n")
+    labels = read_labels(tmp_path / "labels.csv")
+    assert list(labels) == ["NA", "null", "nan", "None"]
+    np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1.5, 2.5, np.nan, 4])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 elsewhere")
 def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.cif")).write_text(SALT)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -119,12 +119,16 @@ def read_csv(path: Path) -> Table:
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
+    how: dict[str, Any] = {"sep": separator, "names": names, "header": 0, "index_col": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
-            table = pd.read_csv(path, sep=separator, names=names, header=0, index_col=False, dtype={identifier: str})
+            table: Table = pd.read_csv(path, **how, dtype={identifier: str})
     except pd.errors.ParserWarning as error:
         raise ValueError(f"{path}: {error}") from None
+    if identifier and table[identifier].isna().any():  # a name such as NA is missing in other columns only
+        alone: Table = pd.read_csv(path, **how, usecols=[identifier], dtype=str, keep_default_na=False, na_values=[""])
+        table[identifier] = alone[identifier]
     for name in names:
         if name not in (identifier, STRUCTURE) and not pd.api.types.is_numeric_dtype(table[name]):
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
