@@ -386,14 +386,41 @@ def test_labels_are_read_as_spreadsheets_save_them(text, tmp_path):
 
 
 def test_what_is_no_number_among_numbers_is_missing_and_told_of(tmp_path, caplog):
-    (tmp_path / "labels.csv").write_text("file,gap,name,mass\na,1,x,1\nb,2.3(4),y,2\nc,,z,3\nd,4,4,4\n")
+    (tmp_path / "labels.csv").write_text("file,gap,name,mass\na,1,x,1\nb,2.3(4),y,2\nc,,z,3\nd,4,w,4\n")
     with caplog.at_level("WARNING"):
         labels = read_labels(tmp_path / "labels.csv")
     assert [set(each) for each in labels.values()] == [{"gap", "mass"}] * 4
     np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1, np.nan, np.nan, 4])
     assert caplog.messages == [
-        f"{tmp_path / 'labels.csv'}: 1 of 'gap' are no numbers, such as '2.3(4)', and count as missing"
+        f"{tmp_path / 'labels.csv'}: 1 of 3 values of 'gap' are no numbers, such as '2.3(4)', and count as missing"
     ]
+
+
+def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):
+    rows = ["a,n.d.,3.2 eV,x", "b,1.5,50%,never 2", "c,n.d.,,"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,gap,energy,comment", *rows]))
+    with caplog.at_level("WARNING"):
+        assert read_labels(tmp_path / "labels.csv") == {"a": {}, "b": {}, "c": {}}
+    assert [message.split(", and")[0] for message in caplog.messages] == [
+        f"{tmp_path / 'labels.csv'}: 2 of 3 values of 'gap' are no numbers, such as 'n.d.'",
+        f"{tmp_path / 'labels.csv'}: 2 of 2 values of 'energy' are no numbers, such as '3.2 eV'",
+    ]
+    assert "the column counts as text" in caplog.text
+
+
+def test_infinity_is_missing_and_told_of(tmp_path, caplog):
+    (tmp_path / "labels.csv").write_text("file,gap,n\na,1.5,1\nb,-inf,2\nc,1e400,3\nd,2,4\ne,3,5\n")
+    with caplog.at_level("WARNING"):
+        labels = read_labels(tmp_path / "labels.csv")
+    np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1.5, np.nan, np.nan, 2, 3])
+    assert caplog.messages == [
+        f"{tmp_path / 'labels.csv'}: 2 of 5 values of 'gap' are no numbers, such as '-inf', and count as missing"
+    ]
+
+
+def test_a_typeset_minus_and_spaces_that_do_not_break_are_read(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,energy\na,\u22121.5\nb,\u00a02\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.csv") == {"a": {"energy": -1.5}, "b": {"energy": 2.0}}
 
 
 @pytest.mark.parametrize("content", [b"", b"file,gap\na,1,5\n", b"\xff\xfef\x00i\x00", b"file,gap\na,1\nb,2,3,4\n"])

@@ -26,6 +26,8 @@ _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
 _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
+_NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
+_TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
 
 class Row(NamedTuple):
@@ -130,21 +132,26 @@ def read_csv(path: Path) -> Table:
         alone: Table = pd.read_csv(path, **how, usecols=[identifier], dtype=str, keep_default_na=False, na_values=[""])
         table[identifier] = alone[identifier]
     for name in names:
-        if name not in (identifier, STRUCTURE) and not pd.api.types.is_numeric_dtype(table[name]):
+        is_finite = pd.api.types.is_numeric_dtype(table[name]) and not table[name].isin([math.inf, -math.inf]).any()
+        if name not in (identifier, STRUCTURE) and not is_finite:
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
     return table
 
 
 def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
     """Make a column of numbers of one of text, unless most of it is text; what is no number is missing, and told of."""
-    text = table[name].astype("string").str.replace(decimal, ".")
-    numbers = pd.to_numeric(text, errors="coerce")
-    wrong = table[name][numbers.isna() & text.notna()]
+    text = table[name].astype("string")
+    numbers = pd.to_numeric(text.str.replace(decimal, ".").str.translate(_TYPESET), errors="coerce")
+    numbers = numbers.astype(float).replace([math.inf, -math.inf], math.nan)
+    wrong = text[numbers.isna() & text.notna()]
+    found = f"{len(wrong)} of {text.count()} values of {name!r} are no numbers, such as {next(iter(wrong), '')!r}"
     if numbers.count() > len(wrong):
-        table[name] = numbers.astype(float)
+        table[name] = numbers
         if len(wrong):
-            found = f"{len(wrong)} of {name!r} are no numbers, such as {wrong.iloc[0]!r}"
             log.warning("%s: %s, and count as missing", path, found)
+    elif any(map(_NUMBER.match, text.dropna())):
+        remedy = "for a property write numbers without units, and leave other cells empty"
+        log.warning("%s: %s, and the column counts as text; %s", path, found, remedy)
 
 
 def identifier_of(columns: list[str]) -> str | None:
