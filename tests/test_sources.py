@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 from crystalmax import sources
 from crystalmax.listing import notes, write_skipped
 from crystalmax.sources import read
-from crystalmax.tables import read_labels
+from crystalmax.tables import read_csv, read_labels
 
 HEAD = """data_{name}
 _cell_length_a {a}
@@ -374,6 +374,8 @@ def test_a_name_labelled_twice_is_an_error(tmp_path):
         "file;gap\na.cif;1.5\n",
         "file\tgap\na.cif\t1.5\n",
         " file , gap\n a.cif ,1.5\n",
+        'file,gap,"x;y;z"\na.cif,1.5,";;"\n',
+        "file,gap,of site; cell\na.cif,1.5,2\n",
         "file,gap,\na.cif,1.5,\n",
         "file,gap\na.cif,1.5,\n",
     ],
@@ -427,6 +429,18 @@ def test_a_typeset_minus_and_spaces_that_do_not_break_are_read(tmp_path):
 def test_labels_that_cannot_be_read_are_named(content, tmp_path):
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(ValueError, match=r"the labels in .*labels\.csv cannot be read .* CSV in UTF-8"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_a_separator_is_no_comma_of_names_and_numbers(tmp_path):
+    for separator in ";\t":
+        (tmp_path / "labels.csv").write_text(f"file{separator}band gap, eV\nLiF.cif{separator}7,8\n")
+        assert list(read_csv(tmp_path / "labels.csv")) == ["file", "band gap, eV"]
+
+
+def test_rows_longer_than_the_header_are_told_of_in_our_words(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,gap\na,1,5\n")
+    with pytest.raises(ValueError, match="rows have more cells than the header; a comma within a cell needs quotes"):
         read_labels(tmp_path / "labels.csv")
 
 

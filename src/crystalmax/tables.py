@@ -26,6 +26,7 @@ _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
 _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
+_QUOTED = re.compile(r'"[^"]*"')
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
@@ -116,8 +117,9 @@ def read_csv(path: Path) -> Table:
         ValueError: A row has more cells than the header, or it is no such table.
     """
     with open(path, encoding="utf-8-sig") as file:
-        header = file.readline()
-    separator = max(",;\t", key=header.count)
+        lines = [_QUOTED.sub("", file.readline()) for _ in range(2)]
+    # Of as many in header and first row, a comma may as well stand in a name or a number.
+    separator = max(";\t,", key=lambda mark: (min(line.count(mark) for line in lines), mark in lines[0]))
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
@@ -126,8 +128,8 @@ def read_csv(path: Path) -> Table:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
             table: Table = pd.read_csv(path, **how, dtype={identifier: str})
-    except pd.errors.ParserWarning as error:
-        raise ValueError(f"{path}: {error}") from None
+    except pd.errors.ParserWarning:
+        raise ValueError(f"{path}: rows have more cells than the header; a comma within a cell needs quotes") from None
     if identifier and table[identifier].isna().any():  # a name such as NA is missing in other columns only
         alone: Table = pd.read_csv(path, **how, usecols=[identifier], dtype=str, keep_default_na=False, na_values=[""])
         table[identifier] = alone[identifier]
