@@ -335,6 +335,21 @@ def test_labels_join_by_key_or_file_name(column, tmp_path):
         assert "labels but no structure" in records["ghost"].refusal.reason
 
 
+def test_a_label_that_structures_of_one_file_share_is_told_of(tmp_path, caplog):
+    (tmp_path / "run.xyz").write_text(XYZ * 3)
+    (tmp_path / "one.xyz").write_text(XYZ)
+    gaps = [record.targets["gap"] for record in read(tmp_path, labels=pd.DataFrame({"file": ["run", "one"], "gap": 1}))]
+    assert gaps == [1, 1, 1, 1]
+    remedy = "to label one of them, name it in the table, such as 'run:0'"
+    assert caplog.messages == [f"{tmp_path / 'run.xyz'}: its 3 structures share the label of 'run'; {remedy}"]
+    each = pd.DataFrame({"file": ["run:1"], "gap": 1})
+    assert [record.targets for record in read(tmp_path / "run.xyz", labels=each)] == [{}, {"gap": 1}, {}]
+    assert len(caplog.messages) == 1
+    (tmp_path / "one.xyz").write_text(XYZ * 2)
+    list(read(tmp_path, labels=pd.DataFrame({"file": ["run", "one"], "gap": 1})))
+    assert "its 2 structures share the label of 'one', and so for 1 more labels; to label" in caplog.text
+
+
 def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):
     (tmp_path / "labels.csv").write_text("file,gap\na,1.5\n,\n,\n")
     assert read_labels(tmp_path / "labels.csv") == {"a": {"gap": 1.5}}

@@ -5,6 +5,7 @@ be taken is a record with the reason. `FORMATS` tells which reader takes a file 
 function there.
 """
 
+import logging
 import os
 import re
 import zipfile
@@ -24,6 +25,8 @@ from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
 from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of, without_suffix
+
+log = logging.getLogger(__name__)
 
 CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
@@ -259,21 +262,32 @@ def _record(
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
     """The records with the labels of their key, their file, or their file without folders.
 
+    A label that structures of one file share is theirs all, which is told in the end.
+
     Raises:
         ValueError: One label fits structures of several files.
     """
-    used: dict[str, str] = {}
+    used: dict[str, tuple[str, list[str]]] = {}
     for record in records:
         file = record.key.partition(":")[0]
         names = [record.key, file, file.rpartition("/")[2]]
-        name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), "")
-        source = _ROW.sub("", record.source)
-        if name and used.setdefault(name, source) != source:
-            remedy = f"label files of one name with their folders, as 'folder/{name}'"
-            raise ValueError(f"the label of {name!r} fits {used[name]} and {source}; {remedy}")
-        targets = {**record.targets, **labels.get(name, {})}
-        crystal = record.crystal and replace(record.crystal, targets=targets)
-        yield replace(record, crystal=crystal, targets=targets)
+        name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), None)
+        if name is not None:
+            source = _ROW.sub("", record.source)
+            first, keys = used.setdefault(name, (source, []))
+            if first != source:
+                remedy = f"label files of one name with their folders, as 'folder/{name}'"
+                raise ValueError(f"the label of {name!r} fits {first} and {source}; {remedy}")
+            keys.append(record.key)
+            targets = {**record.targets, **labels[name]}
+            crystal = record.crystal and replace(record.crystal, targets=targets)
+            record = replace(record, crystal=crystal, targets=targets)
+        yield record
+    if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
+        source, keys = used[shared[0]]
+        more = f", and so for {len(shared) - 1:,} more labels" if len(shared) > 1 else ""
+        remedy = f"to label one of them, name it in the table, such as {keys[0]!r}"
+        log.warning("%s: its %d structures share the label of %r%s; %s", source, len(keys), shared[0], more, remedy)
     for name in labels:
         if name not in used:
             refusal = Refused(name, "it has labels but no structure", "add the structure, or correct its name")
