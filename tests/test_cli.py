@@ -271,7 +271,7 @@ def test_what_a_fit_leaves_out_is_counted_and_listed(home, good_and_broken, tmp_
 def test_too_few_labels_leave_no_folder_behind(home, tmp_path):
     (tmp_path / "one.csv").write_text("file,gap\nNaCl-rocksalt,5.0\n")
     options = ("--labels", tmp_path / "one.csv", "--target", "gap", "--no-vectors", "--out", tmp_path / "fit")
-    assert "minimum of 2" in refusal("fit", home.cifs, *options)
+    assert "two crystals are needed, and only 'NaCl-rocksalt'" in refusal("fit", home.cifs, *options)
     assert not (tmp_path / "fit").exists()
 
 

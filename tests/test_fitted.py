@@ -15,6 +15,7 @@ from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
 from crystalmax.records import Record
+from crystalmax.records import labelled as gathered
 from crystalmax.structures import Refused
 from crystalmax.writing import check_free
 from crystals import perovskite, pure, rock_salt
@@ -68,6 +69,26 @@ def test_it_is_the_regressor_on_what_the_featurizer_makes():
 
 def test_crystals_of_one_formula_are_left_out_together():
     assert fit(labelled(), "edge").groups.tolist().count(fit(labelled(), "edge").groups[0]) == 2
+
+
+def test_labels_too_few_for_intervals_are_told_of(caplog):
+    fit(labelled(), "edge")
+    assert caplog.messages == ["intervals of 90 % need nine labels; with 7 they are too narrow"]
+    caplog.clear()
+    fit(labelled() + labelled()[:2], "edge")
+    assert caplog.messages == []
+
+
+def test_two_crystals_at_least_have_a_value_and_none_an_absurd_one():
+    known = [Record(crystal.key, "", crystal, crystal.targets) for crystal in labelled()]
+    assert len(gathered(known[:2], "edge").crystals) == 2
+    with pytest.raises(ValueError, match=r"two crystals are needed, and only 'salt 5.64' has a value of 'edge'; the"):
+        gathered(known[:1], "edge")
+    with pytest.raises(ValueError, match=r"^no crystal has a value of 'gap'; the properties are: edge; crystals have"):
+        gathered(known, "gap")
+    absurd = replace(known[0], targets={"edge": -1e308})
+    with pytest.raises(ValueError, match=r"^'edge' of 'salt 5.64' is -1e\+308; correct it"):
+        gathered([*known, absurd], "edge")
 
 
 def test_one_formula_alone_is_left_out_crystal_by_crystal():

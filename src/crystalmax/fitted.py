@@ -8,6 +8,7 @@ A folder holds
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ from crystalmax.prediction import table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.writing import check_free, checksum_of, folder_at_once, is_listing, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
@@ -88,6 +91,8 @@ def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None,
     """
     numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
+    if len(values) < 9:
+        log.warning("intervals of 90 %% need nine labels; with %d they are too narrow", len(values))
     groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]
     return Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from crystalmax.crystal import Crystal
 from crystalmax.structures import Refused
 
+GREATEST = 1e100
+"""Labels beyond are slips, and their squares cannot be computed with."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -44,7 +47,8 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
     """Part records by whether there is a crystal, and a finite value of the target.
 
     Raises:
-        ValueError: No crystal has one; the message names the properties that there are, and what was refused first.
+        ValueError: Fewer than two crystals have one, and the message names the properties that there are, and what was
+            refused first; or a value is absurd.
     """
     known: set[str] = set()
     found = Labelled([], [], [])
@@ -52,13 +56,16 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
         known.update(record.targets)
         if record.crystal is None:
             found.refused.append(record)
-        elif math.isfinite(record.targets.get(target, math.nan)):
-            found.crystals.append(record.crystal)
-        else:
+        elif not math.isfinite(value := record.targets.get(target, math.nan)):
             found.without.append(record.key)
-    if not found.crystals:
+        elif abs(value) > GREATEST:
+            raise ValueError(f"{target!r} of {record.key!r} is {value:g}; correct it, or leave its cell empty")
+        else:
+            found.crystals.append(record.crystal)
+    if len(found.crystals) < 2:
+        who = f"two crystals are needed, and only {found.crystals[0].key!r}" if found.crystals else "no crystal"
         hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"
         hint += f"; crystals have names such as {found.without[0]!r}" if found.without else ""
         hint += f"; {len(found.refused):,} refused, first {found.refused[0].refusal}" if found.refused else ""
-        raise ValueError(f"no crystal has a value of {target!r}; {hint}")
+        raise ValueError(f"{who} has a value of {target!r}; {hint}")
     return found
