@@ -397,6 +397,19 @@ def test_very_few_labels_are_enough_for_an_answer(n_labels):
         assert np.isfinite(regressor.predict_interval(X)).all()
 
 
+def test_rows_that_could_not_be_read_have_no_prediction_and_others_the_same():
+    X, y = smooth(20)
+    regressor, holes = SmallDataRegressor(5).fit(X, y), X.copy()
+    holes[[3, 7], [0, 2]] = np.nan
+    told, expected = (regressor.predict_with_interval(each) for each in (holes, X))
+    expected[[3, 7]] = np.nan
+    np.testing.assert_allclose(told, expected, rtol=1e-9)
+    np.testing.assert_allclose(regressor.predict(holes), expected[:, 0], rtol=1e-9)
+    assert np.isnan(regressor.predict_quantiles(holes[[3]], [0.1, 0.5])).all()
+    with pytest.raises(ValueError, match="infinity"):
+        regressor.predict(np.where(np.isnan(holes), np.inf, holes))
+
+
 def test_equal_labels_are_predicted_as_they_are():
     X, _ = smooth(12)
     regressor = SmallDataRegressor(5).fit(X, np.full(12, 3.5))

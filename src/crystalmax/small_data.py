@@ -117,15 +117,20 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return self
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
-        """The median of the mixture for each row."""
+        """The median of the mixture for each row; NaN where a column is, as in what a featuriser could not read."""
         median: Float[np.ndarray, " rows"] = self.predict_quantiles(X, [0.5])[:, 0]
         return median
 
     def predict_quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
-        """Quantiles of the mixture at these probabilities, as they are."""
+        """Quantiles of the mixture at these probabilities, as they are; NaN where `predict` is."""
         check_is_fitted(self)
-        columns: Columns = validate_data(self, X, dtype=np.float64, reset=False)
-        return mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
+        columns: Columns = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
+        known = ~np.isnan(columns).any(axis=1)
+        told = np.full((len(columns), len(levels)), np.nan)
+        if known.any():
+            columns = columns[known]
+            told[known] = mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
+        return told
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
         """Ends of an interval for each row that holds the measured value with this probability.
