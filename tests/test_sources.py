@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -100,6 +101,7 @@ BROKEN = {
     "table without structures": ("x.csv", "id,gap\na,1\n", "no column 'cif' among id, gap"),
     "table without rows": ("x.csv", "id,cif\n", "has no rows"),
     "empty table": ("x.csv", "", "cannot be read"),
+    "name of a file as CIF": ("x.csv", "id,cif,gap\na,lab/a.cif,1\n", "the name of a file, 'lab/a.cif', not CIF text"),
     "row without structure": ("x.csv", "id,cif,gap\na,,1\n", "it is empty"),
     "corrupt Parquet": ("x.parquet", b"PAR1 and then nothing", "the table cannot be read"),
     "corrupt archive": ("x.zip", b"PK and then nothing", "no readable zip archive"),
@@ -378,8 +380,26 @@ def test_numbers_as_names_keep_their_zeros_in_labels(tmp_path):
 
 def test_a_name_labelled_twice_is_an_error(tmp_path):
     labels = pd.DataFrame({"id": ["a", "a.cif"], "gap": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="name 'a' twice"):
+    with pytest.raises(ValueError, match="labels in a data frame name 'a' twice, with 'gap' of 1 and 2; keep one"):
         list(read(SALT, labels=labels))
+    (tmp_path / "labels.csv").write_text("file,gap\na,1\na,1\n")
+    with pytest.raises(ValueError, match=r"labels.csv name 'a' twice; keep one"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_labels_that_are_no_file_are_told_of(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv: there is no such file; give a table of"):
+        read(SALT, labels=tmp_path / "absent.csv")
+    with pytest.raises(FileNotFoundError, match=r": this is a folder; give a table of labels"):
+        read(SALT, labels=tmp_path)
+
+
+def test_accents_of_labels_and_of_files_may_be_composed_or_not(tmp_path):
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        (tmp_path / form).mkdir()
+        (tmp_path / form / f"{unicodedata.normalize(form, 'Süd')}.cif").write_text(SALT)
+        labels = pd.DataFrame({"file": [unicodedata.normalize(other, "Süd.cif")], "gap": [1.5]})
+        assert [record.targets for record in read(tmp_path / form, labels=labels)] == [{"gap": 1.5}]
 
 
 @pytest.mark.parametrize(

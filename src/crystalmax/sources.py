@@ -24,7 +24,7 @@ from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
-from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of, without_suffix
+from crystalmax.tables import SUFFIXES, Row, Table, composed, read_labels, rows_of, without_suffix
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def read(
         n_jobs: Processes; -1 for one a core, None for one, unless `joblib.parallel_config` says otherwise (Dask, Ray).
 
     Raises:
+        FileNotFoundError: There are no such labels.
         ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
@@ -195,6 +196,9 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
             yield _refusal(row.key, f"{source} row {number}", *_TOO_LARGE)
         else:
             opened = partial(read_cif, row.cif)
+            if isinstance(row.cif, str) and "\n" not in row.cif and without_suffix(row.cif) != row.cif:
+                reason = f"its `cif` is the name of a file, {row.cif!r}, not CIF text"
+                opened = partial(_refuse, reason, "give the files, and this table as labels (--labels)")
             yield _Piece(row.key, f"{source} row {number}", opened, row.targets, len(row.cif))
 
 
@@ -269,8 +273,9 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
     """
     used: dict[str, tuple[str, list[str]]] = {}
     for record in records:
-        file = record.key.partition(":")[0]
-        names = [record.key, file, file.rpartition("/")[2]]
+        key = composed(record.key)
+        file = key.partition(":")[0]
+        names = [key, file, file.rpartition("/")[2]]
         name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), None)
         if name is not None:
             source = _ROW.sub("", record.source)

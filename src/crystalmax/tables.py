@@ -2,7 +2,9 @@
 
 import logging
 import math
+import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -43,22 +45,29 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
     """The numeric columns of a table by the structures that its identifier column, or else its first column, names.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: The table cannot be read, or names a structure twice.
     """
     labels: dict[str, Mapping[str, float]] = {}
+    where = "a data frame" if isinstance(table, Table) else table
+    if not isinstance(table, Table) and not os.path.isfile(table):
+        found = "this is a folder" if os.path.isdir(table) else "there is no such file"
+        raise FileNotFoundError(f"{where}: {found}; give a table of labels")
     try:
         batches = list(_batches(table))
     except _UNREADABLE as error:
-        name, reason = "a data frame" if isinstance(table, Table) else table, " ".join(str(error).split())
-        raise ValueError(f"the labels in {name} cannot be read ({reason}); save them as CSV in UTF-8") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the labels in {where} cannot be read ({reason}); save them as CSV in UTF-8") from None
     for batch in batches:
         identifier = identifier_of(batch.schema.names) or batch.schema.names[0]
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):
             if name is None:  # spreadsheets often end in empty rows
                 continue
-            key = without_suffix(str(name).strip())
+            key = without_suffix(composed(str(name).strip()))
             if key in labels:
-                raise ValueError(f"the labels name {key!r} twice; keep one row for each structure.")
+                column = next((column for column in targets if targets[column] != labels[key][column]), None)
+                values = f", with {column!r} of {labels[key][column]:g} and {targets[column]:g}" if column else ""
+                raise ValueError(f"the labels in {where} name {key!r} twice{values}; keep one row for each structure")
             labels[key] = targets
     return labels
 
@@ -98,6 +107,11 @@ def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
 def without_suffix(name: str) -> str:
     """The name of a file of structures without its ending, if it has one of theirs."""
     return _SUFFIX.sub("", name)
+
+
+def composed(name: str) -> str:
+    """The name with accents as part of letters, which macOS takes apart in names of files."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
