@@ -150,7 +150,7 @@ def write_table(data: Path, properties: Sequence[tuple[str, str, str]], most: in
 
 def numbers_of(table: pd.DataFrame, keys: Sequence[str]) -> np.ndarray:
     """Rows of these crystals; one that was refused has the median of the others."""
-    columns = table.drop(columns="refusal").loc[list(keys)]
+    columns = table.select_dtypes("number").loc[list(keys)]
     return columns.fillna(columns.median()).to_numpy()
 
 

@@ -160,7 +160,7 @@ def test_vectors_are_those_of_the_estimator(home, tmp_path):
     assert table.key.tolist() == [file.stem for file in files]
     assert (table.refusal == "").all()
     direct = CrystalFeaturizer.from_pretrained(home.path / "run").transform(files)
-    np.testing.assert_allclose(table.iloc[:, 1:-1].to_numpy(), direct, atol=1e-5)
+    np.testing.assert_allclose(table.iloc[:, 1:-2].to_numpy(), direct, atol=1e-5)
     assert np.ptp(direct, axis=0).max() > 0
 
 
@@ -204,6 +204,35 @@ def test_damaged_files_are_listed_and_the_good_ones_come_out(good_and_broken, tm
     skipped = pd.read_csv(tmp_path / "data" / "skipped.csv")
     assert set(skipped.key) == set(BROKEN)
     assert skipped[["source", "reason", "remedy"]].notna().all(axis=None)
+
+
+def noted(home, folder, name="NaCl-rocksalt"):
+    """One of the files, whose space group nobody knows, so that it is read as P1."""
+    folder.mkdir()
+    text = (home.cifs / f"{name}.cif").read_text(encoding="utf-8")
+    (folder / f"{name}.cif").write_text(text.replace("F m -3 m", "F m -3 q"), encoding="utf-8")
+    return folder / f"{name}.cif", "space group 'F m -3 q' is not known: read as P1"
+
+
+def test_what_was_reinterpreted_stands_beside_each_result(home, tmp_path):
+    file, note = noted(home, tmp_path / "cifs")
+    for command, model in (("represent", "run"), ("predict", "model")):
+        out = tmp_path / f"{command}.csv"
+        options = ("--model", home.path / model, "--out", out, "--jobs", 1)
+        assert "; 1 read with a note" in crystalmax(command, file, home.cifs / "MgO-rocksalt.cif", *options).out
+        assert pd.read_csv(out, keep_default_na=False).note.tolist() == [note, ""]
+
+
+@pytest.mark.parametrize("command", ["fit", "finetune", "evaluate"])
+def test_what_was_reinterpreted_of_labelled_crystals_is_counted_and_listed(home, quick, tmp_path, command):
+    file, note = noted(home, tmp_path / "cifs")
+    others = [each for each in sorted(home.cifs.iterdir()) if each.name != file.name]
+    options = ("--target", "band_gap", "--model", home.path / "run", "--out", tmp_path / "out")
+    options += ("--epochs", 1) if command == "finetune" else ()
+    done = crystalmax(command, file, *others, *home.labelled[1:], *options)
+    assert f"; 1 read with a note, see {tmp_path / 'out' / 'notes.csv'}" in done.out
+    (row,) = pd.read_csv(tmp_path / "out" / "notes.csv").itertuples(index=False)
+    assert row == (file.stem, str(file), note)
 
 
 @pytest.fixture

@@ -259,7 +259,7 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
 
 
 def test_a_table_of_results_appears_at_once_or_not_at_all(tmp_path):
-    table = pd.DataFrame({"id": ["a"] * 300, "prediction": 1.0, "refusal": ""})
+    table = pd.DataFrame({"id": ["a"] * 300, "prediction": 1.0, "refusal": "", "note": ""})
     for name in ("x.csv", "x.parquet"):
         write(table, tmp_path / name)
         before = (tmp_path / name).read_bytes()

@@ -218,6 +218,8 @@ def test_vectors_from_elsewhere_are_matched_by_name_whatever_their_order(study, 
     assert read_vectors([path], study.material("others").keys) is None
     assert read_vectors([path, vectors_of(study.material("others"), tmp_path, "b.parquet")], salts.keys).shape[1] == 2
     assert read_vectors([], salts.keys) is None
+    pd.read_parquet(path).assign(note="").to_csv(tmp_path / "ours.csv", index=False)
+    np.testing.assert_array_equal(read_vectors([tmp_path / "ours.csv"], salts.keys), values)
 
 
 def test_vectors_from_elsewhere_stand_beside_their_twin(study, salts, tmp_path):

@@ -98,7 +98,7 @@ def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None,
 
 
 def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
-    """A row a record: `key`, `prediction`, `low` and `high` of its interval, and `refusal` where there is none."""
+    """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`."""
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
         numbers = fitted.featurizer.numbers(data).astype(np.float64)

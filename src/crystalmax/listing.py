@@ -56,10 +56,14 @@ def write_skipped(path: str | PathLike[str], records: Iterable[Record]) -> int:
 
 
 def list_left_out(read: Labelled, folder: Path) -> str:
-    """Write `skipped.csv` to a folder; returns in words how much of what was read has no part in what is there."""
+    """Write `skipped.csv` and `notes.csv` to a folder; returns in words what has no part in it or was reinterpreted."""
     n_skipped = write_skipped(folder / "skipped.csv", read.refused)
+    with notes(folder / "notes.csv") as listing:
+        for record in read.noted:
+            listing.add(record)
+    noted = f"; {len(read.noted):,} read with a note, see {folder / 'notes.csv'}"
     without = f"; {len(read.without):,} crystals have no value of the property" if read.without else ""
-    return f"{n_skipped:,} refused, see {folder / 'skipped.csv'}{without}"
+    return f"{n_skipped:,} refused, see {folder / 'skipped.csv'}{noted}{without}"
 
 
 def _refusals(record: Record) -> Iterable[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from crystalmax.writing import at_once, check_free
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
-    """A row a record: `key`, its numbers, and in `refusal` the reason where there are none."""
+    """A row a record: `key`, its numbers, in `refusal` the reason where there are none, and its notes in `note`."""
     names = [str(name) for name in featurizer.get_feature_names_out()]
     return table_of(records, names, featurizer.numbers)
 
@@ -53,7 +53,7 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
 
 
 def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
-    """A row a record: `key`, `prediction`, and in `refusal` the reason where there is none.
+    """A row a record: `key`, `prediction`, in `refusal` the reason where there is none, and its notes in `note`.
 
     Raises:
         ValueError: The model was not fine-tuned.
@@ -81,6 +81,7 @@ def write(table: pd.DataFrame, out: Path) -> str:
         raise ValueError(f"there is no result, see {out}: {refusals['refusal'].iloc[0]}")
     return (
         f"{len(table) - len(refusals):,} rows in {out}; {len(refusals):,} more without a result, the reason beside them"
+        f"; {(table['note'] != '').sum():,} read with a note"
     )
 
 
@@ -89,7 +90,7 @@ def table_of(
     columns: Sequence[str],
     compute: Callable[[CrystalDataset], Float[np.ndarray, "crystals columns"]],
 ) -> pd.DataFrame:
-    """A row a record: `key`, what is computed for its crystal, and in `refusal` the reason where there is none."""
+    """A row a record: `key`, what is computed for its crystal, why there is nothing, and what was reinterpreted."""
     everything = list(records)
     crystals = {row: record.crystal for row, record in enumerate(everything) if record.crystal is not None}
     values = np.full((len(everything), len(columns)), np.nan)
@@ -97,4 +98,5 @@ def table_of(
         values[list(crystals)] = compute(CrystalDataset.from_crystals(list(crystals.values())))
     keys = pd.DataFrame({"key": [record.key for record in everything]})
     reasons = ["" if record.refusal is None else str(record.refusal) for record in everything]
-    return pd.concat([keys, pd.DataFrame(values, columns=list(columns))], axis=1).assign(refusal=reasons)
+    notes = ["; ".join(record.notes) for record in everything]
+    return pd.concat([keys, pd.DataFrame(values, columns=list(columns))], axis=1).assign(refusal=reasons, note=notes)

@@ -36,11 +36,12 @@ class Record:
 
 
 class Labelled(NamedTuple):
-    """Crystals that have a finite value of a property, what was refused, and keys of crystals that have none."""
+    """Crystals that have a finite value of a property, what was refused, keys of crystals that have none, and notes."""
 
     crystals: list[Crystal]
     refused: list[Record]
     without: list[str]
+    noted: list[Record]
 
 
 def labelled(records: Iterable[Record], target: str) -> Labelled:
@@ -51,7 +52,7 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
             refused first; or a value is absurd.
     """
     known: set[str] = set()
-    found = Labelled([], [], [])
+    found = Labelled([], [], [], [])
     for record in records:
         known.update(record.targets)
         if record.crystal is None:
@@ -62,6 +63,8 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
             raise ValueError(f"{target!r} of {record.key!r} is {value:g}; correct it, or leave its cell empty")
         else:
             found.crystals.append(record.crystal)
+            if record.notes:
+                found.noted.append(record)
     if len(found.crystals) < 2:
         who = f"two crystals are needed, and only {found.crystals[0].key!r}" if found.crystals else "no crystal"
         hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"

@@ -16,8 +16,8 @@ LEAST_COVERED = 0.5
 class Vectors(NamedTuple):
     """Vectors from elsewhere by a name, and those of untrained twins of the same network, if there are any.
 
-    The tables have a column `key`, columns of numbers, and perhaps `refusal`. Of several trained ones, each is of
-    another data set; of a data set there can be several untrained ones, each with weights of its own.
+    The tables have a column `key`, columns of numbers, and perhaps `refusal` and `note`. Of several trained ones, each
+    is of another data set; of a data set there can be several untrained ones, each with weights of its own.
     """
 
     name: str
@@ -52,6 +52,7 @@ def _of_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} has no column 'key' that names the crystals; write it as `crystalmax represent` does")
     if table.key.duplicated().any():
         raise ValueError(f"{path} names {table.key[table.key.duplicated()].iloc[0]!r} twice; keep one row a crystal")
+    table = table.drop(columns=["refusal", "note"], errors="ignore")  # from CSV, where they are empty, they are numbers
     return table.assign(key=table.key.astype(str)).set_index("key").select_dtypes("number")
 
 
