@@ -17,7 +17,7 @@ from crystalmax.objectives import Regression
 from crystalmax.records import Record
 from crystalmax.records import labelled as gathered
 from crystalmax.structures import Refused
-from crystalmax.writing import check_free
+from crystalmax.writing import check_free, hash_of
 from crystals import perovskite, pure, rock_salt
 
 
@@ -96,9 +96,11 @@ def test_one_formula_alone_is_left_out_crystal_by_crystal():
     assert np.isfinite(fit(salts, "edge").regressor.error_)
 
 
-def changed(folder, **entries):
+def changed(folder, *, hashed=True, **entries):
+    """By somebody who knows how to compute a hash, or does not."""
     path = folder / "fit.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    *others, (_, old) = {**json.loads(path.read_text()), **entries}.items()
+    path.write_text(json.dumps({**dict(others), "content_hash": hash_of(dict(others)) if hashed else old}))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,9 @@ def changed(folder, **entries):
         (lambda folder: changed(folder, format=7), "has format 7"),
         (lambda folder: changed(folder, target=None), "does not describe a fitted model"),
         (lambda folder: changed(folder, columns=["another"]), "columns that this version does not make"),
+        (lambda folder: changed(folder, hashed=False, target="another"), "fit.json is not as it was saved"),
         (lambda folder: (folder / "labels.safetensors").write_bytes(b"else"), "is not as it was saved"),
+        (lambda folder: (folder / "labels.safetensors").unlink(), "labels.safetensors is missing; fit it again"),
     ],
 )
 def test_what_was_changed_is_refused(tmp_path, break_it, message):
@@ -130,6 +134,23 @@ def test_damage_is_found(tmp_path, model):
     assert "labels.safetensors is damaged" in verify(tmp_path / "fit").faults[0]
     changed(tmp_path / "fit", target=None)
     assert "does not describe a fitted model" in verify(tmp_path / "fit").faults[0]
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder/spec.json", "encoder/weights.safetensors"])
+def test_a_fit_without_its_encoder_is_not_sound(tmp_path, name):
+    save(fit(labelled(), "edge", model=network()), tmp_path / "fit")
+    (tmp_path / "fit" / name).rename(tmp_path / "elsewhere")
+    (fault,) = verify(tmp_path / "fit").faults
+    assert fault == f"{tmp_path / 'fit' / name} is missing; make it again, or get another copy."
+
+
+def test_a_fit_of_before_there_were_hashes_is_read(tmp_path):
+    save(fit(labelled(), "edge"), tmp_path / "fit")
+    path = tmp_path / "fit" / "fit.json"
+    *others, (name, _) = json.loads(path.read_text()).items()
+    assert name == "content_hash"
+    path.write_text(json.dumps(dict(others)))
+    assert load(tmp_path / "fit").target == "edge"
 
 
 def test_nothing_is_overwritten(tmp_path):

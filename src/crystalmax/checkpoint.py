@@ -35,7 +35,7 @@ from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe
-from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_listing, read_json
+from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
@@ -143,11 +143,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
             f"the model in {folder} was trained with another element table ({spec['element_table']}) than this "
             f"version has ({elements.features_hash()}); install crystalmax {spec['crystalmax']} or train it again"
         )
-    # Models from before there were checksums have none.
-    if (
-        "content_hash" in spec
-        and hash_of({name: spec[name] for name in spec if name != "content_hash"}) != spec["content_hash"]
-    ):
+    if is_changed(spec):
         raise ValueError(f"{path} is not as it was saved; {_AGAIN}")
     return spec
 

@@ -2,7 +2,7 @@
 
 A folder holds
 
-    fit.json              the property, the columns, settings, and a checksum of the numbers
+    fit.json              the property, the columns, settings, a checksum of the numbers and a hash of itself
     labels.safetensors    numbers, value and group of each labelled crystal
     encoder/              a model folder, if vectors are among the columns
 """
@@ -30,7 +30,16 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.writing import check_free, checksum_of, folder_at_once, is_listing, read_json, write_json
+from crystalmax.writing import (
+    check_free,
+    checksum_of,
+    folder_at_once,
+    hash_of,
+    is_changed,
+    is_listing,
+    read_json,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +147,7 @@ def save(fitted: Fitted, folder: Path) -> float:
         if fitted.model is not None:
             checkpoint.save(fitted.model, partial / ENCODER)
         (partial / NUMBERS).write_bytes(content)
-        write_json(partial / SPEC, spec)
+        write_json(partial / SPEC, {**spec, "content_hash": hash_of(spec)})
     return error
 
 
@@ -149,6 +158,8 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
         ValueError: The folder holds no such model, a damaged one, or one whose columns this version does not make.
     """
     spec = read_spec(folder)
+    if not (folder / NUMBERS).is_file():
+        raise ValueError(f"{folder / NUMBERS} is missing; {_AGAIN}")
     content = (folder / NUMBERS).read_bytes()
     if hashlib.sha256(content).hexdigest() != spec["files"][NUMBERS]["sha256"]:
         raise ValueError(f"{folder / NUMBERS} is not as it was saved; {_AGAIN}")
@@ -188,4 +199,6 @@ def read_spec(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not describe a fitted model; {_AGAIN}")
     if spec["format"] != FORMAT:
         raise ValueError(f"{path} has format {spec['format']}, but this version of crystalmax reads format {FORMAT}")
+    if is_changed(spec):
+        raise ValueError(f"{path} is not as it was saved; {_AGAIN}")
     return spec

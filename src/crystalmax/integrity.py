@@ -131,7 +131,13 @@ def _of_fit(path: Path) -> Verified:
         spec = fitted.read_spec(path)
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
-    return _together([_compared(path, spec["files"]), *([_of_run(path / fitted.ENCODER)] if spec["encoder"] else [])])
+    numbers, encoder = _compared(path, spec["files"]), path / fitted.ENCODER
+    if not spec["encoder"]:
+        return numbers
+    if not (encoder / SPEC).is_file():  # it was trained before it came here
+        missing = encoder / SPEC if encoder.exists() else encoder
+        return _together([numbers, Verified(faults=(f"{missing} is missing; {_AGAIN}.",))])
+    return _together([numbers, _of_run(encoder)])
 
 
 def _of_study(path: Path) -> Verified:

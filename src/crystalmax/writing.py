@@ -145,6 +145,12 @@ def hash_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def is_changed(content: Mapping[str, Any]) -> bool:
+    """Whether plain data differ from what their `content_hash` was made of; old ones have none."""
+    plain = {name: content[name] for name in content if name != "content_hash"}
+    return "content_hash" in content and hash_of(plain) != content["content_hash"]
+
+
 def is_listing(listed: object) -> bool:
     """Whether this is what `checksums` makes, of names that stay in their folder on every system."""
     return isinstance(listed, dict) and all(
