@@ -332,16 +332,19 @@ def test_a_source_that_is_named_and_missing_is_a_failure(home, tmp_path):
 def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmax.ingest.records_of_files", lambda *_, **__: pytest.fail("it was read"))
     (tmp_path / "file").write_text("mine")
-    assert "file" in refusal("represent", home.cifs, "--out", tmp_path / "file" / "v.csv")
-    options = ("--target", "band_gap", "--out", home.path / "model")
-    assert "model exists already" in refusal("fit", *home.labelled, *options)
-
-
-def test_a_folder_that_cannot_be_is_named_before_anything_is_computed(home, tmp_path):
-    (tmp_path / "file").write_text("")
-    with mock.patch("crystalmax.assessment.feature_sets") as features:
-        assert "file" in refusal("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "file")
-    features.assert_not_called()
+    (tmp_path / "folder.csv").mkdir()
+    said = f"cannot be written: '{tmp_path / 'file'}' is no folder; choose another place"
+    for command, *model in (("represent",), ("predict", "--model", home.path / "model")):
+        assert said in refusal(command, home.cifs, *model, "--out", tmp_path / "file" / "deeper" / "v.csv")
+        assert "folder.csv is a folder" in refusal(command, home.cifs, *model, "--out", tmp_path / "folder.csv")
+    for command in ("fit", "finetune"):
+        options = ("--target", "band_gap", "--out")
+        assert "model exists already" in refusal(command, *home.labelled, *options, home.path / "model")
+        assert said in refusal(command, *home.labelled, *options, tmp_path / "file" / "model")
+    assert said in refusal("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "file")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    options = ("--target", "band_gap", "--out", tmp_path / "model")
+    assert f"model cannot be written: '{tmp_path}' may not be" in refusal("finetune", *home.labelled, *options)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "finetune"])

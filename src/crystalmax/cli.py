@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from crystalmax import __version__
 from crystalmax.shipped import SHIPPED
+from crystalmax.writing import check_file, check_free
 
 if TYPE_CHECKING:
     from crystalmax.records import Record
@@ -23,18 +24,14 @@ app = App(
 )
 
 
-def _check_ending(_: type, out: Path) -> None:
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise ValueError(f"it has the ending {out.suffix!r}; expected .csv or .parquet")
-    out.parent.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
-
-
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[
     Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")
 ]
-TableFile = Annotated[Path, Parameter(help="A .parquet or .csv file.", validator=_check_ending)]
+TableFile = Annotated[
+    Path, Parameter(help="A .parquet or .csv file.", validator=lambda _, out: check_file(out, ".csv", ".parquet"))
+]
 
 
 @Parameter(name="*")
@@ -187,10 +184,10 @@ def evaluate(
     from crystalmax.records import labelled
     from crystalmax.seen import seen_before
 
+    check_file(out / "report.html")
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
     read = labelled(_read(sources, options, labels=options.labels), target)
     crystals = read.crystals
-    out.mkdir(parents=True, exist_ok=True)  # it may not be possible, and to know that after minutes is too late
     sets = feature_sets(crystals, featurizer)
     plan = plan_for(len(crystals), seed=seed)
     found = assess(
@@ -227,6 +224,7 @@ def finetune(
     from crystalmax.records import labelled
     from crystalmax.regressor import CrystalRegressor
 
+    check_free(out)
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, epochs=epochs, seed=seed)
     read = labelled(_read(sources, options, labels=options.labels), target)
     error, trivial = run(read.crystals, target, regressor, out)
@@ -256,7 +254,6 @@ def fit(
     from crystalmax import checkpoint, fitted
     from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
-    from crystalmax.writing import check_free
 
     check_free(out)
     read = labelled(_read(sources, options, labels=options.labels), target)

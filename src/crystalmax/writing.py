@@ -35,9 +35,32 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse, by FileExistsError, to write a model where something is."""
+    """Refuse, by an OSError and before the work, to write a model where something is or where that cannot be."""
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
+    _check_parents(folder)
+
+
+def check_file(file: Path, *endings: str) -> None:
+    """Refuse, before the work, a file that has none of these endings, is a folder or cannot be written.
+
+    Raises:
+        ValueError: It has another ending.
+        OSError: It cannot be written.
+    """
+    if endings and file.suffix.lower() not in endings:
+        raise ValueError(f"it has the ending {file.suffix!r}; expected {' or '.join(endings)}")
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; choose another name for the file")
+    _check_parents(file)
+
+
+def _check_parents(path: Path) -> None:
+    parent = next(filter(os.path.exists, path.parents), path.parent)
+    if not parent.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {str(parent)!r} is no folder; choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path} cannot be written: {str(parent)!r} may not be written to; choose another place")
 
 
 @contextmanager
