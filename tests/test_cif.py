@@ -173,6 +173,10 @@ def test_what_pymatgen_writes_is_read_back(seed):
         (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 .")), ""),
         (cif((f"type_symbol {XYZ} occupancy", "Cs 0 0 0 1", "I .5 0 0 0.0")), "I of occupancy 0 was left out"),
         (cif(CSCL, symmetry="_symmetry_Int_Tables_number 2"), "space group number 2"),
+        (cif(CSCL, symmetry=named("P m -3 m"), cell=(4, 5, 4, 90, 90, 90)), "does not have the symmetry of"),
+        (cif(CSCL, symmetry=named("P m -3 m"), cell=(5, 5, 5, 90, 91, 90)), "does not have the symmetry of"),
+        (cif(CSCL, symmetry=named("P m -3 m"), cell=(5, 5.02, 5, 90, 90.2, 90)), ""),
+        (cif(CSCL, symmetry=named("P 6/m m m"), cell=(5, 5, 9, 90, 90, 120)), ""),
     ],
 )  # fmt: skip
 def test_every_reinterpretation_is_noted(text, said):

@@ -31,7 +31,7 @@ from crystalmax.limits import (
     refuse_far,
 )
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
-from crystalmax.symmetry import operations_of, orbits
+from crystalmax.symmetry import keep_cell, operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _AXES = ("fract_x", "fract_y", "fract_z")
@@ -97,6 +97,8 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
         refuse_above(n_images, MAX_IMAGES, "atoms by symmetry", key, _LESS)
+        if not keep_cell(operations, crystal.lattice):
+            notes.append("the cell does not have the symmetry of its operations: read as given")
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
         crystal = replace(crystal, positions=positions, species=crystal.species[atoms])
     refuse_crowds(crystal.positions @ crystal.lattice, key, max_sites)

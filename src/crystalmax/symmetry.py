@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 SPECIAL_POSITION = 0.05
 """Distance in angstrom below which an atom and its image are one atom on a special position."""
+CELL_SLACK = 0.01
+"""Part by which products of two cell vectors may change under an operation; lengths, by half of it."""
 _GRID = 10**4
 
 _TRIPLETS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
@@ -48,6 +50,14 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     stated = symbol or hall
     note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
     return _parsed(("x,y,z",)), note
+
+
+def keep_cell(operations: Operations, lattice: Float[np.ndarray, "3 3"]) -> bool:
+    """Whether these operations leave lengths and angles of a cell as they are."""
+    metric = lattice @ lattice.T
+    moved = operations.rotations.transpose(0, 2, 1) @ metric @ operations.rotations
+    lengths = np.sqrt(metric.diagonal())
+    return bool((np.abs(moved - metric) <= CELL_SLACK * np.outer(lengths, lengths)).all())
 
 
 def orbits(
