@@ -197,6 +197,27 @@ def test_a_recipe_of_ones_own_stands_beside_those_that_ship(given, tmp_path, mon
         begin(given, tmp_path / "out")
 
 
+def test_a_study_does_not_go_on_with_other_code_of_its_parts(given, tmp_path, monkeypatch):
+    shutil.copy(EXAMPLES / "my_lab.py", tmp_path / "their_lab.py")
+    mine = (EXAMPLES / "my_recipe.toml").read_text(encoding="utf-8").replace("my_lab", "their_lab")
+    (tmp_path / "mine.toml").write_text(mine, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = {"recipes": {"mine": [tmp_path / "mine.toml"]}, "trusted": ("their_lab",)}
+    begin(given, tmp_path / "out", **options)
+    begin(given, tmp_path / "out", **options)
+    with (tmp_path / "their_lab.py").open("a", encoding="utf-8") as file:
+        file.write("# better\n")
+    with pytest.raises(ValueError, match=r"another code .*their_lab\.PlainMeans"):
+        begin(given, tmp_path / "out", **options)
+
+
+def test_a_mistake_in_how_a_recipe_trains_is_found_before_anything_is_trained(given, tmp_path):
+    objective = '[objective]\nuse = "DeepInfoMax"\nencoder.use = "SiteNet"\n'
+    (tmp_path / "mine.toml").write_text(f"{objective}[training]\nepoch = 1", encoding="utf-8")
+    with pytest.raises(ValueError, match="no argument 'epoch'; did you mean 'epochs'"):
+        begin(given, tmp_path / "out", recipes={"mine": [tmp_path / "mine.toml"]})
+
+
 def test_recipes_need_names_of_their_own(given, tmp_path):
     recipe = EXAMPLES / "my_recipe.toml"
     for name in ("paper", "with, a comma", "a/path", ""):
@@ -213,7 +234,7 @@ def test_a_study_of_before_there_were_recipes_goes_on(given, done, tmp_path):
     shutil.copytree(done.out, tmp_path / "out")
     path = tmp_path / "out" / "study.json"
     begun = json.loads(path.read_text(encoding="utf-8"))
-    del begun["recipes"]
+    del begun["recipes"], begun["code"]
     path.write_text(json.dumps(begun), encoding="utf-8")
     assert begin(given, tmp_path / "out").recipes == {}
 

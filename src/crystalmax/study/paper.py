@@ -1,7 +1,9 @@
 """`crystalmax study`: settings in, a folder with every cell, one table and one report out."""
 
 import hashlib
+import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from crystalmax.pretraining import parts_of
+from crystalmax.spec import build
 from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell
 from crystalmax.study.material import SplitBy
@@ -83,6 +86,7 @@ def begin(
         "seed": seed,
         "vectors": {"trained": _hashes(vectors or {}), "untrained": _hashes(untrained or {})},
         "recipes": contents,
+        "code": _code(contents, trusted),
     }
     path = out / "study.json"
     begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -146,14 +150,26 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
             )
         if len(paths) > 1:
             raise ValueError(f"two recipes are called {name!r}; give each a name of its own")
-        found[name] = parts_of(paths[0])
-        networks.untrained(found[name], 0, trusted)  # refuses what could not be trained
+        found[name] = parts = parts_of(paths[0])
+        networks.untrained(parts, 0, trusted)  # this and the next refuse what could not be trained
+        build({"use": "crystalmax.training.Training", **parts["training"]})
     return found
 
 
+def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, str]:
+    """A hash of the file that defines each part from elsewhere; what these import themselves is not looked at."""
+    names = re.findall(r'"use": "([\w.]+)\.(\w+)"', json.dumps(recipes))
+    parts = {
+        f"{module}.{name}": inspect.getfile(getattr(import_module(module), name))
+        for module, name in names
+        if any(f"{module}.".startswith(f"{package}.") for package in trusted)
+    }
+    return {name: hashlib.sha256(Path(parts[name]).read_bytes()).hexdigest() for name in sorted(parts)}
+
+
 def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:
-    # Studies knew no recipes but those that ship once.
-    begun = {"recipes": {}, **begun}
+    # Studies knew no recipes but those that ship once, and then not what code they were of.
+    begun = {"recipes": {}, "code": asked["code"], **begun}
     other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun[name]]
     if other:
         found, given = (json.dumps(each[other[0]])[:100] for each in (begun, asked))
