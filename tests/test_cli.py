@@ -347,6 +347,13 @@ def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path,
     assert f"model cannot be written: '{tmp_path}' may not be" in refusal("finetune", *home.labelled, *options)
 
 
+def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("crystalmax.assessment.feature_sets", mock.Mock(side_effect=KeyboardInterrupt))
+    done = crystalmax("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "out")
+    assert (done.code, done.err) == (130, "crystalmax: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["evaluate", "finetune"])
 def test_a_misspelt_target_is_answered_with_the_known_ones(home, command, tmp_path):
     options = ("--target", "band_gip", "--model", home.path / "run", "--out", tmp_path / "out")

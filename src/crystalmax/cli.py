@@ -21,6 +21,7 @@ app = App(
     name="crystalmax",
     version=__version__,
     help="Vectors for crystals, learnt from structures alone, with an honest answer to whether that helped.",
+    suppress_keyboard_interrupt=False,  # it would end without a word
 )
 
 
@@ -376,7 +377,7 @@ def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: A
 
 
 def main() -> None:
-    """Entry point: exit code 0, or 1 with one clear line, or 2 for wrong usage."""
+    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -385,7 +386,8 @@ def main() -> None:
     try:
         app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
-        sys.exit("crystalmax: interrupted")
+        print("crystalmax: interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
             # A process that another one started does not fail: the first, which may still be saving, would be killed.
