@@ -83,6 +83,7 @@ def test_rows_stand_where_their_crystals_stood_and_failures_are_named(written):
 
 def test_the_layout_is_that_of_represent(written, table):
     ours = represent(canonical_records(table), CrystalFeaturizer(SiteNet(crystal_width=2), statistics=False))
+    ours = ours.drop(columns="note")  # canonical crystals have none
     assert [name.replace("toy", "crystalmax") for name in written] == list(ours)
     assert list(written.dtypes) == list(ours.dtypes)
 
