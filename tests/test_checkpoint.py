@@ -175,7 +175,10 @@ DAMAGES = {
     "a bottomless spec": (lambda folder: change(folder, objective=nested(400)), "nested too deeply|no trained model"),
     "a network of 10^18 weights": (lambda folder: ask_for_much(folder, hidden=10**9), r"more than 100,000,000 in"),
     "a size beyond integers": (lambda folder: ask_for_much(folder, hidden=10**30), "cannot be made with these"),
-    "a size that is none": (lambda folder: ask_for_much(folder, hidden="wide"), "cannot be made with these"),
+    "a size that is none": (
+        lambda folder: ask_for_much(folder, hidden="wide"),
+        "hidden of SiteNet is 'wide'; give int",
+    ),
     "a missing weight": (drop_a_weight, "cannot be loaded: .*Missing key.*encoder.to_site.weight"),
     "a weight of another shape": (reshape_a_weight, "cannot be loaded: .*size mismatch.*encoder.to_site.bias"),
     "parts that are no objective": (

@@ -212,3 +212,7 @@ def test_it_is_a_geometry_and_refuses_room_for_one_site():
     assert isinstance(AllPairs(), Geometry)
     with pytest.raises(ValueError, match="max_sites is 1; a site needs room for a neighbor"):
         AllPairs(1)
+    geometry = AllPairs()
+    object.__setattr__(geometry, "max_sites", 50.0)  # the types are checked where tests make one
+    with pytest.raises(ValueError, match=r"max_sites is 50\.0; .* give a whole number"):
+        geometry.__post_init__()

@@ -30,6 +30,14 @@ class Part:
     options: dict = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Loose:
+    """Of types that are not there when it is run."""
+
+    names: "Sequence[str]"  # noqa: F821
+    scale: "Number"  # noqa: F821
+
+
 class Net(nn.Module):
     def __init__(self, width: int, *, part: object = None, late: object = None):
         super().__init__()
@@ -130,6 +138,49 @@ def test_a_mapping_without_use_stays_a_mapping():
 def test_mistakes_are_answered_in_a_sentence(plain, message):
     with pytest.raises(ValueError, match=message):
         build(plain, trusted=HERE)
+
+
+ESTIMATOR = r"of DeepInfoMax is {}; give Estimator \| None$"
+SITENET = {"use": "SiteNet", "site_width": 4, "crystal_width": 4, "hidden": 16}
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"use": "AllPairs", "max_sites": 50.0}, r"^max_sites of AllPairs is 50\.0; give int$"),
+        ({"use": "AllPairs", "max_sites": True}, "^max_sites of AllPairs is True; give int$"),
+        ({"use": "AllPairs", "merge": 1}, "^merge of AllPairs is 1; give bool$"),
+        ({"use": "Neighbors", "max_neighbors": 1.5}, r"^max_neighbors of Neighbors is 1\.5; give int \| None$"),
+        ({"use": "Strain", "largest": "0.1"}, "^largest of Strain is '0.1'; give float$"),
+        ({"use": "ALIGNN", "convolutions": [1, 2.5]}, r"^convolutions of ALIGNN is \(1, 2\.5\); give list\[int\]$"),
+        (
+            {"use": "Corrupted", "later": True, "levels": "crystal"},
+            r"^levels of Corrupted is 'crystal'; give list\[str\]$",
+        ),
+        ({"use": "Corrupted", "transform": {"use": "Strain"}}, r"^transform of Corrupted is Strain\(.*give Transform$"),
+        ({"use": "Statistics", "weights": {"charges": "x"}}, r"^weights of .* give Mapping\[str, float\]$"),
+        ({"use": "DeepInfoMax", "later": True, "critic": "ProjectedDot"}, r"give Callable\[\[Widths\], Module\]$"),
+        ({"use": "DeepInfoMax", "later": True, "estimator": "InfoNCE"}, ESTIMATOR.format("'InfoNCE'")),
+        ({"use": "DeepInfoMax", "later": True, "estimator": {"use": "AllPairs"}}, ESTIMATOR.format("AllPairs.*")),
+        (
+            {"use": "DeepInfoMax", "later": True, "estimator": {"use": "Smile", "later": True}},
+            ESTIMATOR.format("<class.*"),
+        ),
+        (
+            {"use": "DeepInfoMax", "encoder": SITENET, "negatives": [{"use": "FalseComposition"}]},
+            r"^negatives of DeepInfoMax is \(FalseComposition\(\),\); give list\[NegativeSampler\]$",
+        ),
+        ([{"use": "DeepInfoMax", "encoder": {"use": "OtherCrystals"}}], r"^at \[0\]: encoder of .* give Encoder$"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_with_their_names(plain, message):
+    with pytest.raises(ValueError, match=message):
+        build(plain)
+
+
+def test_a_whole_number_is_a_number_and_a_type_that_is_not_known_takes_anything():
+    assert build({"use": "Neighbors", "cutoff": 6, "max_neighbors": None}).cutoff == 6
+    assert build({"use": f"{__name__}.Loose", "names": 3, "scale": "x"}, trusted=HERE) == Loose(3, "x")
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ class AllPairs:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_sites < 2:
-            raise ValueError(f"max_sites is {self.max_sites}; a site needs room for a neighbor, so give at least 2")
+        if not isinstance(self.max_sites, int) or self.max_sites < 2:  # the loop in C takes no other numbers
+            what = f"max_sites is {self.max_sites!r}; a site needs room for a neighbor"
+            raise ValueError(f"{what}, so give a whole number, at least 2")
 
     def __call__(self, batch: CrystalBatch) -> CrystalBatch:
         """The same batch with all pairs."""

@@ -7,12 +7,16 @@ spec may come from a stranger. The one rule for a component: `__init__` stores e
 
 import functools
 import inspect
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import repeat
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import nn
@@ -66,7 +70,7 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
     Raises:
         ValueError: The spec names a part that there is not or that may not be used, gives it arguments that it does not
-            take, nests parts too deeply, or asks for more weights than `MAX_WEIGHTS`.
+            take or of another type than it says, nests parts too deeply, or asks for more weights than `MAX_WEIGHTS`.
     """
     packages = (*_TRUSTED, *trusted)
     try:
@@ -207,13 +211,45 @@ def _find(name: str, trusted: tuple[str, ...]) -> type:
 
 def _check_arguments(component: type, arguments: Mapping[str, object], *, later: bool) -> None:
     parameters = _parameters(component)
-    for name in arguments:
+    for name, value in arguments.items():
         if name not in parameters:
             raise ValueError(f"{component.__name__} has no argument {name!r}{_did_you_mean(name, parameters)}")
+        if not _fits(value, asked := parameters[name].annotation):
+            found = " ".join(f"{value!r:.80}".split())
+            raise ValueError(f"{name} of {component.__name__} is {found}; give {_in_words(asked)}")
     required = (name for name, parameter in parameters.items() if parameter.default is parameter.empty)
     if not later and (missing := ", ".join(repr(name) for name in required if name not in arguments)):
         help_ = "give it, or write later = true if it is known only later"
         raise ValueError(f"{component.__name__} needs {missing}; {help_}")
+
+
+def _fits(value: object, asked: Any) -> bool:  # noqa: ANN401
+    """Whether a value is of a type; of types that no recipe can tell apart, such as arrays, every value is."""
+    origin, inside = get_origin(asked), get_args(asked)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inside)
+    if origin is Literal:
+        return value in inside
+    if origin is Callable:
+        return callable(value)
+    if origin in (tuple, list, Sequence) and inside:
+        each = repeat(inside[0]) if inside[1:] in ((), (...,)) else inside
+        return isinstance(value, list | tuple) and all(map(_fits, value, each))
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(each, inside[1]) for each in value.values())
+    if asked in (int, float):  # a whole number is a number too, but true is none
+        return isinstance(value, (int, asked)) and not isinstance(value, bool)
+    if asked in (bool, str, NoneType):
+        return isinstance(value, asked)
+    if not isinstance(asked, type) or not _inside(asked.__module__, ("crystalmax",)):
+        return True
+    return isinstance(value, asked) and not isinstance(value, type | functools.partial)  # built later, it is none yet
+
+
+def _in_words(asked: object) -> str:
+    """A type without the modules that it comes from; what is a tuple in Python is a list in a recipe."""
+    short = re.sub(r"\w+\.(?!\.)|, \.\.\.", "", inspect.formatannotation(asked))
+    return re.sub("tuple|Sequence", "list", short)
 
 
 @functools.cache
@@ -233,6 +269,8 @@ def _parameters(component: type) -> Mapping[str, inspect.Parameter]:
         parameters = inspect.signature(component).parameters
     except ValueError as error:
         raise TypeError(f"{component} does not say which arguments it takes, so it is not a component") from error
+    with suppress(Exception):  # names that only type checkers know; such types stay text, and are not compared
+        parameters = inspect.signature(component, eval_str=True).parameters
     return {name: each for name, each in parameters.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
