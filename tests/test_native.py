@@ -221,6 +221,12 @@ def test_the_loops_can_be_turned_off():
     assert done.stdout.strip() == "False"
 
 
+def test_indices_of_32_bits_are_refused_before_a_loop_reads_beyond_them():
+    row = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"shape \(4,\) is of torch.int32; rows, owners and sites take torch.int64"):
+        paired_dot(random(2, 3), random(2, 3), row, row.int())
+
+
 def test_arrays_that_the_loops_do_not_take_are_named_so():
     assert native.usable(torch.zeros(2, 3))
     assert not native.usable(torch.zeros(2, 3, dtype=torch.float64))

@@ -113,6 +113,10 @@ class Toy(nn.Module):
             members = Constituents(seen, members.row[kept], members.owner[kept], members.weight[kept])
         if self.fault == "groups":
             members = replace(members, row=members.row.flip(0), owner=members.owner.flip(0))
+        if self.fault == "32 bits":
+            members = replace(members, owner=members.owner.int())
+        if self.fault == "row":
+            members = replace(members, row=members.row + 10**7)
         whole = Constituents(parts, torch.arange(batch.n_sites), batch.crystal_of_site, torch.ones(batch.n_sites))
         levels = (
             Level("site", members, sites, batch.crystal_of_site),
@@ -135,6 +139,11 @@ def test_a_sound_encoder_passes():
         ("constituents", "leaks gradient through the cut, from the constituents of level 'crystal' .* detach what"),
         ("width", "level 'site' of Toy promises summaries of width 9, but theirs is 8"),
         ("groups", "constituents of level 'site' of Toy are not grouped by owner; sort them"),
+        (
+            "32 bits",
+            r"`owner` of constituents of level 'site' of Toy is of torch.int32; make it torch.int64, by `.long",
+        ),
+        ("row", r"`row` of constituents of level 'site' of Toy leaves 0 to \d+; number over the whole batch, from 0"),
         ("empty", "1 of 23 sets of level 'site' of Toy have no constituents; every set needs at least one"),
         ("in place", "Toy changed `pairs` of its input in place; work on new tensors"),
         ("scale", "level 'site' of Toy have root-mean-square .* at initialisation; normalise them"),
@@ -290,6 +299,8 @@ class Pairing:
             return replace(found, positions=batch.positions + 1)
         if self.fault == "strangers":
             return replace(batch, pairs=replace(pairs, neighbor=pairs.neighbor.flip(0)))
+        if self.fault == "32 bits":
+            return replace(batch, pairs=replace(pairs, neighbor=pairs.neighbor.int()))
         if self.fault == "direction":
             return replace(batch, pairs=replace(pairs, displacement=-pairs.displacement))
         if self.fault == "axis":
@@ -305,6 +316,7 @@ class Pairing:
         ("lonely", "leaves 1 of 23 sites without a pair; give each at least its nearest"),
         ("sites", "changed `positions`; a geometry adds pairs and nothing else"),
         ("strangers", "pairs sites of different crystals; look for neighbors within each crystal"),
+        ("32 bits", "`neighbor` of pairs from Pairing is of torch.int32; make it torch.int64"),
         ("direction", "displacements that do not lead from the center to an image of the neighbor"),
         ("axis", "gives other distances after a rotation; make pairs from distances alone"),
         ("none at all", "returned a batch without pairs"),

@@ -17,6 +17,8 @@ MOST_WIDTH = 1024
 LANES = 16
 """Columns of a product that are computed side by side; a matrix is taken if it has a multiple of them."""
 
+_KNOWN = (torch.float32, torch.float64, torch.int64)
+
 
 def _load() -> ctypes.CDLL | None:
     found = find_spec("crystalmax._native")
@@ -49,4 +51,7 @@ def _in_c(argument: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64 |
         return ctypes.c_int64(argument)
     if isinstance(argument, float):
         return ctypes.c_double(argument)
+    if argument is not None and argument.dtype not in _KNOWN:  # it would be read beyond its end
+        shape = tuple(argument.shape)
+        raise TypeError(f"an array of shape {shape} is of {argument.dtype}; rows, owners and sites take torch.int64")
     return ctypes.c_void_p(None if argument is None else argument.data_ptr())

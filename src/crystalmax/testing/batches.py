@@ -13,6 +13,7 @@ from crystalmax.testing.claims import (
     check_description,
     demand,
     demand_close,
+    demand_index,
     left_alone,
     name_of,
     own_chance,
@@ -99,9 +100,8 @@ def _check_pairs(batch: CrystalBatch, name: str) -> None:
         bool((pairs.center.diff() >= 0).all()),
         f"pairs from {name} are not grouped by center; sort them by `center`, as loops over sites rely on it",
     )
-    for index in (pairs.center, pairs.neighbor):
-        inside = bool(((index >= 0) & (index < batch.n_sites)).all())
-        demand(inside, f"{name} has pairs with sites that do not exist; number sites over the whole batch, from 0")
+    for what in ("center", "neighbor"):
+        demand_index(getattr(pairs, what), batch.n_sites, f"`{what}` of pairs from {name}")
     within = torch.equal(gather(owner, pairs.center), gather(owner, pairs.neighbor))
     demand(within, f"{name} pairs sites of different crystals; look for neighbors within each crystal")
     lonely = batch.n_sites - len(torch.unique(pairs.center))

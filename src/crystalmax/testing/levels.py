@@ -14,6 +14,7 @@ from crystalmax.testing.claims import (
     check_description,
     demand,
     demand_close,
+    demand_index,
     left_alone,
     name_of,
     own_chance,
@@ -105,6 +106,7 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
         empty = n_sets - len(torch.unique(level.constituents.owner))
         demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents; every set needs at least one")
+        demand_index(level.crystal, batch.n_crystals, f"`crystal` of {where}")
         demand(
             level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
             f"{where} must say in `crystal`, ascending, which crystal each of its {n_sets} sets belongs to",
@@ -121,8 +123,7 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
         f"{where} have {len(parts.row)} rows, {len(parts.owner)} owners and {len(parts.weight)} weights; give one each",
     )
     for index, bound, what in ((parts.row, len(parts.values), "row"), (parts.owner, n_sets, "owner")):
-        inside = len(index) == 0 or 0 <= int(index.min()) <= int(index.max()) < bound
-        demand(inside, f"`{what}` of {where} leaves 0 to {bound - 1}")
+        demand_index(index, bound, f"`{what}` of {where}")
     demand(
         bool((parts.owner.diff() >= 0).all()),
         f"{where} are not grouped by owner; sort them by `owner`, as loops over sets rely on it",
