@@ -1,6 +1,7 @@
 """The contract kit: what ships passes it, and planted faults are caught with a message that says what to do."""
 
 import math
+import sys
 from dataclasses import dataclass, is_dataclass, replace
 from typing import ClassVar
 
@@ -338,3 +339,11 @@ def test_toy_crystals_are_of_all_sorts():
     crystals = toy_crystals()
     assert [crystal.n_sites for crystal in crystals] == [1, 4, 7, 3, 6, 2]
     assert {crystal.is_ordered for crystal in crystals} == {True, False}
+
+
+def test_frozen_parts_satisfy_their_protocols_for_type_checkers_too():
+    """A plain annotation asks for an attribute that can be set, which that of a frozen dataclass cannot."""
+    modules = [sys.modules[name] for name in spec.PUBLIC_MODULES]
+    found = {each for module in modules for each in vars(module).values() if getattr(each, "_is_protocol", False)}
+    assert Estimator in found
+    assert {role.__name__: role.__annotations__ for role in found if role.__annotations__} == {}

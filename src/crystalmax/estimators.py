@@ -33,13 +33,14 @@ class Scores(NamedTuple):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """The loss of each set: lower where true constituents are told from false ones.
+    """The loss of each set: lower where true constituents are told from false ones."""
 
-    `mean_over_false` says whether false constituents enter by a mean, so that a few drawn by weight give the same loss
-    in expectation; true ones always do.
-    """
+    @property
+    def mean_over_false(self) -> bool:
+        """Whether false constituents enter by a mean, so that a few drawn by weight give the same loss in expectation.
 
-    mean_over_false: bool
+        True ones always do.
+        """
 
     @property
     def chance(self) -> float | None:
