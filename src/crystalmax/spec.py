@@ -197,7 +197,7 @@ def _find(name: str, trusted: tuple[str, ...]) -> type:
     if not _inside(module, trusted) or any(part.startswith("_") for part in name.split(".")):
         raise ValueError(
             f"refusing to import {name!r}: parts may come from {', '.join(trusted)}, and from packages that you trust "
-            "by name, by their public names only"
+            "by name (`--trust NAME`, or `trusted=` in Python), by their public names only"
         )
     try:
         found = vars(import_module(module)).get(attribute)
