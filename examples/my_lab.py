@@ -16,6 +16,8 @@ class SwapTwo:
     """Two species of the batch change places, everywhere."""
 
     def __call__(self, batch, rng):
+        if len(batch.kinds) < 2:  # such as carbon
+            return batch
         one, other = torch.randperm(len(batch.kinds), generator=rng)[:2].tolist()
         places = torch.arange(len(batch.kinds), device=batch.device)
         places[one], places[other] = other, one

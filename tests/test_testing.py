@@ -1,8 +1,13 @@
 """The contract kit: what ships passes it, and planted faults are caught with a message that says what to do."""
 
+import ast
+import importlib
 import math
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -54,9 +59,10 @@ def test_geometries_that_ship_keep_the_contract(geometry):
     check_geometry(geometry)
 
 
+ALTERATIONS = shipped(Alteration, "augmentations", "corruptions")
 TRANSFORMS = [
     *shipped(Transform, "transforms", "corruptions"),
-    *(Rebuilt((part,), Neighbors(4.0)) for part in shipped(Alteration, "augmentations", "corruptions")),
+    *(Rebuilt((part,), Neighbors(4.0)) for part in ALTERATIONS),
 ]
 
 
@@ -96,6 +102,10 @@ class Toy(nn.Module):
 
     def forward(self, batch, *, greedy=False):
         pairs = batch.pairs
+        if self.fault == "tensor":
+            return pairs.displacement
+        if self.fault == "raises":
+            raise KeyError("oops")
         seen = self.basis(pairs.displacement[:, 0].abs() if self.fault == "rotation" else pairs.distance)
         if self.fault == "in place":
             pairs.count.mul_(2)
@@ -108,6 +118,7 @@ class Toy(nn.Module):
             place = torch.arange(batch.n_sites, dtype=torch.float32)
             weighed = weighed * (1 + 0.01 * place[:, None])
         crystals = self.crystal(pool(weighed, batch.crystal_of_site, batch.n_crystals))
+        crystals = crystals * (math.nan if self.fault == "nan" else 1)
         members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
         if self.fault == "empty":
             kept = slice(int(pairs.center.eq(0).sum()), None)
@@ -145,6 +156,9 @@ def test_a_sound_encoder_passes():
             r"`owner` of constituents of level 'site' of Toy is of torch.int32; make it torch.int64, by `.long",
         ),
         ("row", r"`row` of constituents of level 'site' of Toy leaves 0 to \d+; number over the whole batch, from 0"),
+        ("tensor", "^Toy returned Tensor; return Encoding$"),
+        ("raises", "^KeyError on small crystals: 'oops'; mend what raised it$"),
+        ("nan", "level 'crystal' of Toy has summaries that are not finite; look for divisions by 0"),
         ("empty", "1 of 23 sets of level 'site' of Toy have no constituents; every set needs at least one"),
         ("in place", "Toy changed `pairs` of its input in place; work on new tensors"),
         ("scale", "level 'site' of Toy have root-mean-square .* at initialisation; normalise them"),
@@ -168,10 +182,14 @@ def test_a_class_that_no_recipe_could_name_is_no_part():
 class Corruption:
     """Another species for each site, with a fault."""
 
-    fault: str = "none"
+    fault: str = "without"
 
     def __call__(self, batch, rng):
         drawn = torch.randint(len(batch.kinds), (batch.n_sites,), generator=None if self.fault == "chance" else rng)
+        if self.fault == "alone":
+            drawn = (batch.species + 1) % torch.arange(len(batch.kinds))[1]
+        if self.fault == "none":
+            return None
         if self.fault == "in place":
             batch.species.copy_(drawn)
             return batch
@@ -190,6 +208,8 @@ class Corruption:
         ("crystals", "made 5 crystals of 6; keep them all"),
         ("species", "has species that are no row of `kinds`; append new species"),
         ("nothing", "changed nothing in 5 draws; a corruption must differ"),
+        ("none", "^Corruption returned NoneType; return CrystalBatch$"),
+        ("alone", r"^Corruption fails on crystals of one element \(index 1 is out .*; return the batch as it is"),
     ],
 )
 def test_faults_of_transforms_are_caught(fault, message):
@@ -327,6 +347,47 @@ def test_faults_of_geometries_are_caught(fault, message):
     check_geometry(Pairing())
     with pytest.raises(AssertionError, match=message):
         check_geometry(Pairing(fault))
+
+
+class Bare(nn.Module):
+    """It has nothing that a role asks for."""
+
+
+def complaints():
+    """What each check says of it."""
+    found = {}
+    for check in (check_encoder, check_estimator, check_geometry, check_sampler, check_transform):
+        try:
+            check(Bare if check is check_geometry else Bare())
+        except AssertionError as error:
+            found[check.__name__] = str(error)
+    return found
+
+
+def test_parts_that_lack_what_their_role_asks_for_are_told_what():
+    """In a process of its own, where the types that these tests check at every call do not answer first."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = f"import {__name__} as tests; print(tests.complaints())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    said = ast.literal_eval(done.stdout)
+    assert said["check_encoder"] == "Bare has no widths; write it as crystalmax.encoding.Encoder says"
+    needed = "chance, loss, mean_over_false"
+    assert said["check_estimator"] == f"Bare has no {needed}; write it as crystalmax.estimators.Estimator says"
+    assert said["check_sampler"] == "Bare has no draw; write it as crystalmax.negatives.NegativeSampler says"
+    assert said["check_geometry"].endswith("Bare'> is a class; give one that is made of it")
+    assert said["check_transform"].startswith("NotImplementedError on small crystals: Module [Bare] is missing")
+
+
+def test_the_example_that_the_page_prints_keeps_the_contract(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    my_lab = importlib.import_module("my_lab")
+    check_encoder(my_lab.PlainMeans())
+    check_transform(my_lab.SwapTwo())
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS, ids=str)
+def test_alterations_that_ship_keep_the_contract_as_they_are(alteration):
+    check_transform(alteration, Neighbors(4.0))
 
 
 def test_all_that_ships_was_looked_at():

@@ -1,19 +1,23 @@
 """Contracts of parts that take and return batches: geometries and transforms."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from crystalmax.crystal import CrystalBatch, pairs_of
+from crystalmax.alterations import Alteration, Rebuilt
+from crystalmax.crystal import CrystalBatch, Occupant, pairs_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.testing.claims import (
     check_description,
+    contract,
     demand,
     demand_close,
     demand_index,
+    demand_role,
+    demand_type,
     left_alone,
     name_of,
     own_chance,
@@ -26,14 +30,17 @@ from crystalmax.transforms import Transform
 _DRAWS = 5
 
 
+@contract
 def check_geometry(geometry: Geometry) -> None:
     """Raise if a geometry makes pairs that encoders could not work with, or that depend on how a crystal is written."""
     name = name_of(geometry)
+    demand_role(geometry, Geometry)
     check_description(geometry)
     crystals = toy_crystals()
     batch = CrystalBatch.collate(crystals)
     with left_alone(batch, name, "return a new batch with dataclasses.replace(batch, pairs=...)"):
         found = geometry(batch)
+    demand_type(found, CrystalBatch, name)
     _check_pairs(found, name)
     for field in fields(CrystalBatch):
         kept = field.name == "pairs" or same(getattr(found, field.name), getattr(batch, field.name))
@@ -61,21 +68,25 @@ def _check_displacements(batch: CrystalBatch, name: str) -> None:
     )
 
 
-def check_transform(transform: Transform, geometry: Geometry | None = None) -> None:
+@contract
+def check_transform(transform: Transform | Alteration, geometry: Geometry | None = None) -> None:
     """Raise if a transform changes its input, uses chance of its own, or returns a batch that no encoder can read.
 
     Args:
-        transform: Of a batch with pairs.
+        transform: Of a batch with pairs; or an alteration, whose pairs are made anew.
         geometry: What makes these; `AllPairs(max_sites=20)` unless given.
     """
     name, geometry = name_of(transform), AllPairs(max_sites=20) if geometry is None else geometry
+    demand_role(transform, Alteration if hasattr(transform, "altered") else Transform)
     check_description(transform)
+    transform = Rebuilt((transform,), geometry) if isinstance(transform, Alteration) else transform
     batch = geometry(CrystalBatch.collate(toy_crystals()))
     advice = "make new tensors, and return dataclasses.replace(batch, ...)"
     changed = False
     for seed in range(_DRAWS):
         with left_alone(batch, name, advice), own_chance(name):
             found = transform(batch, Generator().manual_seed(seed))
+        demand_type(found, CrystalBatch, name)
         demand(
             found.n_crystals == batch.n_crystals,
             f"{name} made {found.n_crystals} crystals of {batch.n_crystals}; keep them all, in their order, since each "
@@ -86,6 +97,13 @@ def check_transform(transform: Transform, geometry: Geometry | None = None) -> N
         demand(same(found, again), f"{name} gives other results for the same generator; draw all numbers from `rng`")
         changed = changed or not same(found, batch)
     demand(changed, f"{name} changed nothing in {_DRAWS} draws; a corruption must differ from the truth, and so a view")
+    carbon = [replace(each, species=0 * each.species, kinds=((Occupant(6, 1.0),),)) for each in toy_crystals()]
+    try:
+        found = transform(geometry(CrystalBatch.collate(carbon)), Generator().manual_seed(0))
+    except Exception as error:
+        what = f"{name} fails on crystals of one element ({error}); return the batch as it is where nothing can change"
+        raise AssertionError(what) from error
+    _check_pairs(found, name)
 
 
 def _check_pairs(batch: CrystalBatch, name: str) -> None:

@@ -1,9 +1,10 @@
 """What checks of parts share: crystals to try them on, and claims that raise a sentence where they do not hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -14,6 +15,22 @@ from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Pairs
 from crystalmax.spec import build, describe
 
 _CLOSE = 1e-4
+Arguments = ParamSpec("Arguments")
+
+
+def contract(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """A check that raises AssertionErrors only: whatever a part raises when it is tried is a fault of it, too."""
+
+    @wraps(check)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            check(*args, **kwargs)
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(f"{type(error).__name__} on small crystals: {error}; mend what raised it") from error
+
+    return checked
 
 
 def toy_crystals(number: int = 6, *, seed: int = 0) -> list[Crystal]:
@@ -121,6 +138,19 @@ def demand(claim: bool, otherwise: str) -> None:
     """
     if not claim:
         raise AssertionError(otherwise)
+
+
+def demand_role(part: object, role: type) -> None:
+    """Raise an AssertionError unless a part has all that a protocol asks for."""
+    name, where = name_of(part), f"{role.__module__}.{role.__name__}"
+    demand(not isinstance(part, type), f"{part} is a class; give one that is made of it")
+    lacking = [each for each in dir(role) if not each.startswith("_") and not hasattr(part, each)]
+    demand(isinstance(part, role), f"{name} has no {', '.join(lacking) or '__call__'}; write it as {where} says")
+
+
+def demand_type(value: object, kind: type, name: str) -> None:
+    """Raise an AssertionError unless what a part returned is of this type."""
+    demand(isinstance(value, kind), f"{name} returned {type(value).__name__}; return {kind.__name__}")
 
 
 def demand_close(one: Shaped[Tensor, "*some"], other: Shaped[Tensor, "*others"], otherwise: str) -> None:

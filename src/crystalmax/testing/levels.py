@@ -1,5 +1,7 @@
 """Contracts of encoders, and of what draws false constituents for their levels."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -12,9 +14,12 @@ from crystalmax.negatives import NegativeSampler
 from crystalmax.segments import gather, segment_mean
 from crystalmax.testing.claims import (
     check_description,
+    contract,
     demand,
     demand_close,
     demand_index,
+    demand_role,
+    demand_type,
     left_alone,
     name_of,
     own_chance,
@@ -24,6 +29,7 @@ from crystalmax.testing.claims import (
 )
 
 
+@contract
 def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
     """Raise if an encoder breaks a promise: its levels, its invariances, the cut between levels, the scale of vectors.
 
@@ -33,11 +39,13 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
     """
     name, geometry = name_of(encoder), AllPairs(max_sites=20) if geometry is None else geometry
     demand(isinstance(encoder, nn.Module), f"{name} is no torch.nn.Module, so it cannot be trained; derive it from one")
+    demand_role(encoder, Encoder)
     check_description(encoder)
     crystals = toy_crystals()
     batch = geometry(CrystalBatch.collate(crystals))
     with left_alone(batch, name, "work on new tensors, not in place"):
         encoding = encoder(batch)
+    demand_type(encoding, Encoding, name)
     _check_levels(encoder, encoding, batch)
     with torch.no_grad():
         for how, others, _ in rewritten(crystals):
@@ -57,6 +65,7 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
         )
 
 
+@contract
 def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geometry: Geometry | None = None) -> None:
     """Raise if false constituents are none of the encoder's levels, have no owner, or are the true ones.
 
@@ -66,6 +75,7 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
         geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
     """
     name, geometry = name_of(sampler), AllPairs(max_sites=20) if geometry is None else geometry
+    demand_role(sampler, NegativeSampler)
     check_description(sampler)
     net: Encoder = SiteNet(site_width=8, crystal_width=8, hidden=16) if encoder is None else encoder
     batch = geometry(CrystalBatch.collate(toy_crystals()))
@@ -79,11 +89,13 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
             drawn = sampler.draw(truth, batch, encode, Generator().manual_seed(1))
         again = sampler.draw(truth, batch, encode, Generator().manual_seed(1))
     known = {level.name: level for level in truth.levels}
+    demand_type(drawn, Mapping, name)
     demand(bool(drawn), f"{name} drew nothing for any level; return a mapping from names of levels to constituents")
     for level, false in drawn.items():
         there = ", ".join(known)
         demand(level in known, f"{name} draws for a level {level!r}, but there are {there}; name one of these")
         where = f"false constituents of level {level!r} from {name}"
+        demand_type(false, Constituents, f"`draw` of {name}, for level {level!r},")
         n_sets = len(known[level].summaries)
         _check_constituents(false, n_sets, net.widths[level].constituent, where)
         demand(len(false.owner) > 0, f"there are no {where}; draw some for at least one set")
@@ -103,6 +115,8 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         widths = encoder.widths[level.name]
         n_sets, width = level.summaries.shape
         demand(width == widths.summary, f"{where} promises summaries of width {widths.summary}, but theirs is {width}")
+        finite = bool(level.summaries.isfinite().all())
+        demand(finite, f"{where} has summaries that are not finite; look for divisions by 0 and logarithms of it")
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
         empty = n_sets - len(torch.unique(level.constituents.owner))
         demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents; every set needs at least one")

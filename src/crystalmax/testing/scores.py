@@ -7,11 +7,21 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from crystalmax.estimators import Estimator, Scores
-from crystalmax.testing.claims import check_description, demand, demand_close, name_of
+from crystalmax.testing.claims import (
+    check_description,
+    contract,
+    demand,
+    demand_close,
+    demand_role,
+    demand_type,
+    name_of,
+)
 
 
+@contract
 def check_estimator(estimator: Estimator) -> None:
     """Raise if a loss does not fall where true constituents score higher, mixes sets, or is not what it claims."""
+    demand_role(estimator, Estimator)
     check_description(estimator)
     rng = Generator().manual_seed(0)
     true, false = (torch.randn(6, generator=rng) for _ in range(2))
@@ -43,6 +53,7 @@ class _Trial:
     def of_scores(self, true: Scores, false: Scores) -> Float[Tensor, " wholes"]:
         n_sets = int(self.owner.max()) + 1
         found = self.estimator.loss(true, false, n_sets)
+        demand_type(found, Tensor, f"`loss` of {self.name}")
         shape = tuple(found.shape)
         demand(shape == (n_sets,), f"{self.name} gives a loss of shape {shape} for {n_sets} sets; give one a set")
         finite = bool(found.isfinite().all())
