@@ -245,6 +245,41 @@ def test_a_level_without_false_samples_is_named():
         dim(double_batch(), rng())
 
 
+class Column(ProjectedDot):
+    def forward(self, summaries, constituents):
+        return super().forward(summaries, constituents)[:, None]
+
+
+class Total:
+    chance, mean_over_false = None, True
+
+    def __init__(self, each):
+        self.each = each
+
+    def loss(self, true, false, wholes):
+        return true.values if self.each else JensenShannon().loss(true, false, wholes).mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"critic": Column},
+            r"^Column gives scores of shape \((\d+), 1\) for \1 constituents; give \(\1,\), one each$",
+        ),
+        (
+            {"estimator": Total(each=False)},
+            r"^Total gives losses of shape \(\) for (\d+) sets; give \(\1,\), one each$",
+        ),
+        ({"estimator": Total(each=True)}, r"^Total gives losses of shape \(\d+,\) for (\d+) sets; give"),
+    ],
+)
+def test_scores_and_losses_that_would_be_spread_over_others_are_refused(options, message):
+    made = DeepInfoMax(SiteNet(site_width=4, crystal_width=6, hidden=8), **options)
+    with pytest.raises(ValueError, match=message):
+        made(AllPairs(8)(CrystalBatch.collate(some_crystals())), rng())
+
+
 def test_one_crystal_alone_has_nothing_to_be_told_from():
     batch = in_double(AllPairs(max_sites=8)(CrystalBatch.collate(some_crystals()[:1])))
     with pytest.raises(ValueError, match="need another crystal"):

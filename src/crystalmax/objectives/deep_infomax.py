@@ -116,13 +116,24 @@ class DeepInfoMax(Objective):
             n_drawn = len(groups) if self.estimator.mean_over_false else 1
             groups[:n_drawn] = [drawn(group, self.constituents, len(noised), rng) for group in groups[:n_drawn]]
         together = joined(groups)
-        scores = self.critics[level.name](noised, together)
+        critic = self.critics[level.name]
+        scores = critic(noised, together)
+        _demand_one_each(critic, "scores", scores, len(together.owner), "constituents")
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # sums in bfloat16 would lose the loss
         sizes = [len(group.owner) for group in groups]
         columns = (torch.split(column, sizes) for column in (scores, together.owner, together.weight))
         true, *others = (Scores(*part) for part in zip(*columns, strict=True))
         losses = [self.estimator.loss(true, other, len(level.summaries)) for other in others]
+        for loss in losses:
+            _demand_one_each(self.estimator, "losses", loss, len(level.summaries), "sets")
         return torch.stack(losses).mean(0), penalty
+
+
+def _demand_one_each(part: object, what: str, found: Tensor, number: int, of: str) -> None:
+    """Refuse what would be spread over others without a word, such as one number for all."""
+    if found.shape != (number,):
+        name, shape = type(part).__name__, tuple(found.shape)
+        raise ValueError(f"{name} gives {what} of shape {shape} for {number} {of}; give ({number},), one each")
 
 
 def joined(families: Sequence[Constituents]) -> Constituents:
