@@ -239,3 +239,9 @@ def test_a_sampler_without_collisions_has_the_tolerance_it_was_given(rng):
         sampler = WithoutCollisions(Corrupted(FalsePolymorph()), tolerance=tolerance)
         sampler.draw(truth, batch, lambda other: net(other, greedy=True), rng)
         assert sampler.rates["crystal"] == rate
+
+
+def test_a_level_that_there_is_not_cannot_be_corrupted(rng):
+    batch, net = AllPairs(max_sites=6)(CrystalBatch.collate([quartz(), metal(*pure("Fe"))])), network()
+    with pytest.raises(ValueError, match="the encoder has no level 'atom' to corrupt; it has site, crystal"):
+        Corrupted(FalsePolymorph(), levels=("atom",)).draw(net(batch), batch, net, rng)

@@ -253,6 +253,12 @@ def test_statistics_that_were_not_prepared_are_refused():
         Reconstruction(encoder(), intrinsics=[Statistics()])(some_batch(), rng())
 
 
+def test_a_property_that_there_is_not_is_no_target_of_regression():
+    batch = AllPairs(max_sites=6)(CrystalBatch.collate(some_crystals()[:2]))
+    with pytest.raises(ValueError, match="the data set has no property 'nope' to learn; its properties: none"):
+        Regression(SiteNet(), target="nope")(batch, torch.Generator())
+
+
 def test_without_a_hidden_layer_a_property_is_a_linear_map_of_the_vector():
     with seeded_weights(4):
         objective = Reconstruction(encoder(), intrinsics=[Coordination()], hidden=0)

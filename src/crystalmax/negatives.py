@@ -59,6 +59,9 @@ class Corrupted:
     levels: tuple[str, ...] = ("site", "crystal")
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
+        known = [level.name for level in truth.levels]
+        if unknown := [name for name in self.levels if name not in known]:
+            raise ValueError(f"the encoder has no level {unknown[0]!r} to corrupt; it has {', '.join(known)}")
         if isinstance(self.transform, Rebuilt):
             corrupted, origin = self.transform.traced(batch, rng)
             false = encode(corrupted)

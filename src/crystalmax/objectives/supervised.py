@@ -40,6 +40,9 @@ class Regression(Objective):
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """One term, `error`."""
+        if self.target not in batch.targets:
+            names = ", ".join(batch.targets) or "none"
+            raise ValueError(f"the data set has no property {self.target!r} to learn; its properties: {names}")
         truth = (batch.targets[self.target].to(torch.float32) - self.mean) / self.deviation
         known = ~truth.isnan()
         error = torch.where(known, self._scaled(batch) - truth.nan_to_num(), 0.0)
