@@ -193,7 +193,8 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     if not isinstance(getattr(objective, "encoder", None), nn.Module):
         raise ValueError(f"{type(objective).__name__} has no module as its `encoder`; let its __init__ keep it as that")
     try:
-        describe(objective), describe(geometry)  # or they could not be saved in the end
+        for part in (objective, geometry):
+            describe(part)  # or they could not be saved in the end
     except TypeError as error:
         raise ValueError(str(error)) from None
     return objective, geometry
