@@ -13,15 +13,15 @@ def count(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) 
         sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
 
 
-_BESIDE = ("epoch", "split", "crystals_per_second")
-"""What a row of the history says that is no loss."""
+BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
+"""What is counted or said beside losses, under names that no term of a loss can have."""
 
 
 def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
     shown = [
-        [f"{name} {value:.3f}" for name, value in row.items() if name not in _BESIDE and not name.endswith("_penalty")]
+        [f"{name} {value:.3f}" for name, value in row.items() if name not in BESIDE and not name.endswith("_penalty")]
         for row in last
     ]
     parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]

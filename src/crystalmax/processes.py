@@ -75,7 +75,7 @@ class Processes:
         """Whether this is the process that writes files.
 
         Raises:
-            ValueError: Another number of processes was started.
+            ValueError: Another number of processes was started, or there are no such devices.
         """
         started = int(os.environ.get("WORLD_SIZE", self.number))
         if started != self.number:
@@ -83,19 +83,18 @@ class Processes:
                 f"{started} processes were started, but {self.devices} devices on each of {self.nodes} nodes are "
                 f"{self.number}; say by --devices and --nodes what you started"
             )
-        if self.number == 1:
+        if self.number == 1 and self.accelerator == "cpu":
             return True
-        # Lightning knows who may have started it, and where each of these says which process this is.
-        return self._trainer().is_global_zero
+        # Lightning knows which devices there are, who may have started it, and where each says which process this is.
+        with quiet():
+            return self.trainer(logger=False, enable_checkpointing=False).is_global_zero
 
     def lost(self, error: RuntimeError) -> bool:
         """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
         return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
     def check(self, objective: object, batches_per_step: int) -> None:
-        """Refuse what they cannot share, and devices that there are not."""
-        if self.accelerator != "cpu":
-            self._trainer()
+        """Refuse what they cannot share."""
         if batches_per_step % self.number:
             raise ValueError(
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
@@ -109,10 +108,14 @@ class Processes:
                     f"{self.number} processes; train in one, or take a layer without them, such as LayerNorm"
                 )
 
-    def _trainer(self) -> pl.Trainer:
+    def trainer(self, **options: Any) -> pl.Trainer:  # noqa: ANN401  # as Lightning has them
+        """Lightning's trainer for them.
+
+        Raises:
+            ValueError: There are no such devices.
+        """
         try:
-            with quiet():
-                return pl.Trainer(**self.settings(), logger=False, enable_checkpointing=False)
+            return pl.Trainer(**self.settings(), **options)
         except MisconfigurationException as error:
             raise ValueError(
                 f"{self.devices} devices of accelerator {self.accelerator!r} cannot be used: {error}"

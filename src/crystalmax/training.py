@@ -193,8 +193,7 @@ def train(
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), signals_as_before():
-        trainer = pl.Trainer(
-            **processes.settings(),
+        trainer = processes.trainer(
             precision=cast(Precision, how.precision),
             max_epochs=how.epochs,
             reload_dataloaders_every_n_epochs=1,

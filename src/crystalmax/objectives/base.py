@@ -9,9 +9,7 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
-
-KEPT = ("epoch", "split", "crystals", "crystals_per_second")
-"""Names that a term of a loss cannot have, since the history has other things under them."""
+from crystalmax.history import BESIDE
 
 
 class Objective(nn.Module, ABC):
@@ -41,7 +39,7 @@ class Objective(nn.Module, ABC):
         if not isinstance(terms, Mapping) or not terms:
             raise ValueError(f"{name} gave {type(terms).__name__} {terms!r:.40}; give a mapping with a term at least")
         for term, value in terms.items():
-            if term in KEPT:
+            if term in BESIDE:
                 raise ValueError(f"{name} gave a term called {term!r}, which the history needs; give it another name")
             if not (isinstance(value, Tensor) and value.shape == () and value.is_floating_point()):
                 found = f"a tensor of shape {[*value.shape]}" if isinstance(value, Tensor) else f"{value!r:.40}"
