@@ -181,6 +181,18 @@ class CrystalBatch:
         return replace(self, **moved, targets={name: values.to(device) for name, values in self.targets.items()})
 
 
+def property_of(batch: CrystalBatch, name: str, use: str) -> Float[Tensor, " crystals"]:
+    """A property of the crystals of a batch, NaN where it is unknown.
+
+    Raises:
+        ValueError: The data set has no such property; the message says for what `use` it was wanted.
+    """
+    if name not in batch.targets:
+        known = ", ".join(batch.targets) or "none"
+        raise ValueError(f"the data set has no property {name!r} to {use}; its properties: {known}")
+    return batch.targets[name]
+
+
 def pairs_of(batch: CrystalBatch) -> Pairs:
     """The pairs of a batch that has some."""
     if batch.pairs is None:

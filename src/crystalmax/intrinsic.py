@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from crystalmax import baselines, elements
 from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE
 from crystalmax.columns import standardised
-from crystalmax.crystal import Crystal, CrystalBatch, pairs_of
+from crystalmax.crystal import Crystal, CrystalBatch, pairs_of, property_of
 from crystalmax.dataset import Dataset
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
@@ -231,10 +231,7 @@ class SpaceGroup:
     target: str = "spacegroup_number"
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
-        if self.target not in batch.targets:
-            known = ", ".join(batch.targets) or "none"
-            raise ValueError(f"the data set has no property {self.target!r} to reconstruct; its properties: {known}")
-        return batch.targets[self.target][:, None].to(batch.kinds)
+        return property_of(batch, self.target, "reconstruct")[:, None].to(batch.kinds)
 
     def loss(
         self, predicted: Float[Tensor, "crystals groups"], truth: Float[Tensor, "crystals 1"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from crystalmax.crystal import CrystalBatch
+from crystalmax.crystal import CrystalBatch, property_of
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.objectives.base import Objective
 
@@ -40,10 +40,7 @@ class Regression(Objective):
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """One term, `error`."""
-        if self.target not in batch.targets:
-            names = ", ".join(batch.targets) or "none"
-            raise ValueError(f"the data set has no property {self.target!r} to learn; its properties: {names}")
-        truth = (batch.targets[self.target].to(torch.float32) - self.mean) / self.deviation
+        truth = (property_of(batch, self.target, "learn").to(torch.float32) - self.mean) / self.deviation
         known = ~truth.isnan()
         error = torch.where(known, self._scaled(batch) - truth.nan_to_num(), 0.0)
         return {"error": error.abs().sum() / known.sum().clamp_min(1)}
