@@ -6,6 +6,7 @@ import pickle
 import sys
 import unicodedata
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,11 @@ def test_tables_give_keys_and_targets(form, tmp_path):
     assert third.refusal is not None
     assert third.targets["gap"] == 1.0
     assert third.source.endswith("row 2")
+
+
+def test_decimals_of_databases_are_numbers():
+    (record,) = read(pd.DataFrame({"id": ["a"], "cif": [SALT], "gap": [Decimal("8.50")]}))
+    assert record.targets == {"gap": 8.5}
 
 
 def test_rows_without_identifier_are_numbered(tmp_path):

@@ -177,7 +177,7 @@ def identifier_of(columns: list[str]) -> str | None:
 
 
 def _targets(batch: pa.RecordBatch, leave_out: set[str | None]) -> list[dict[str, float]]:
-    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
+    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_boolean)
     numeric = [field.name for field in batch.schema if any(test(field.type) for test in tests)]
     rows = batch.select([name for name in numeric if name not in leave_out]).to_pylist()
     return [{name: math.nan if value is None else float(value) for name, value in row.items()} for row in rows]
