@@ -199,7 +199,7 @@ def few_labels() -> str:
         ours, statistics = (
             [row["ours"][each]["mae"] for row in budgets.values()] for each in ("default", "statistics")
         )
-        plain, frozen = _best_rivals(budgets, of_potentials=False), _best_rivals(budgets, of_potentials=True)
+        plain, frozen = best_rivals(budgets, of_potentials=False), best_rivals(budgets, of_potentials=True)
         fair = name.partition(", ")[2] not in THEIRS
         rows.append(
             (
@@ -224,7 +224,7 @@ def blind(file: str) -> str:
     rows = []
     for name, budgets in found["properties"].items():
         ours, statistics = ([row["ours"][each] for row in budgets.values()] for each in ("default", "statistics"))
-        plain, frozen = _best_rivals(budgets, of_potentials=False), _best_rivals(budgets, of_potentials=True)
+        plain, frozen = best_rivals(budgets, of_potentials=False), best_rivals(budgets, of_potentials=True)
         errors = [row["mae"] for row in ours]
         rows.append(
             (
@@ -242,7 +242,7 @@ def blind(file: str) -> str:
     return table((*head, *ratios, "held by intervals of 90 %"), rows)
 
 
-def _best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
+def best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
     """The least error that any rival of a kind makes with any model, for each number of labels; none without rivals."""
     found = [
         [min(errors.values()) for name, errors in row["rivals"].items() if (name in POTENTIALS) == of_potentials]

@@ -4,9 +4,11 @@ import importlib.util
 import json
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "table.py"
+CONSTRAINTS = (SCRIPT.parent.parent / "constraints.txt").read_text(encoding="utf-8").split()
 NAMES = {
     *(
         "claims",
@@ -65,6 +67,14 @@ def test_pages_say_what_the_results_say(table):
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert table.refreshed(text) == text, f"{page.name} is out of date: run `python benchmarks/table.py`"
+
+
+@pytest.mark.skipif(f"matplotlib=={matplotlib.__version__}" not in CONSTRAINTS, reason="another one draws otherwise")
+def test_the_picture_of_few_labels_shows_what_the_results_say(table):
+    picture = importlib.import_module("few_labels_picture")
+    kept = SCRIPT.parent.parent / "docs" / "images" / "few_labels.svg"
+    drawn = picture.svg(picture.draw(), "few labels")
+    assert kept.read_text(encoding="utf-8") == drawn, "run `python benchmarks/few_labels_picture.py` with this file"
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
