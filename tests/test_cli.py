@@ -420,6 +420,8 @@ def test_the_walk_through_works_from_top_to_bottom(home, quick, tmp_path, monkey
     assert [arguments[0] for arguments in called].count("predict") == 2
     assert names["tuned"].objective_.labels == 20
     assert len(names["found"].scores.tested) == 26
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert crystalmax("verify", "data", "run").out == page.split("$ crystalmax verify data run\n")[1].split("```")[0]
 
 
 def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
