@@ -100,7 +100,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
 
         Raises:
             Refused: A structure cannot be read.
-            ValueError: Lengths differ, a value is not finite, or there are fewer labels than folds.
+            ValueError: Lengths differ, a value is not finite, or there are fewer than two labels a fold.
         """
         values = np.asarray(y, dtype=np.float64)
         if values.shape != (len(X),):
