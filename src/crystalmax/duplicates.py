@@ -38,7 +38,7 @@ def without_duplicates(records: Iterable[Record]) -> Iterator[Record]:
     """The records, where a crystal with the structure of an earlier one is refused; the reason names that one.
 
     Two crystals have one structure if their fingerprints agree (see `fingerprint`), which are the marks of the records
-    where `read` was given `fingerprint_of`, or else made here. What is kept of each structure, about half a kilobyte,
+    where `read` was given `fingerprint_of`, or else made here. What is kept of each structure, about a kilobyte,
     stays in memory.
     """
     known: dict[tuple[str, int], _Alike] = {}
