@@ -398,6 +398,19 @@ def test_resampling_takes_test_rows_as_well_as_draws():
     assert row.ratio_high - row.ratio_low == pytest.approx(2 * 1.96 * ours.std() / 20, rel=0.1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_twins_that_err_on_one_row_alone_leave_ratios_finite():
+    """As of the gaps of a few metals: most resamples do not hold that row."""
+    features = {"vectors": ("pretrained", 0.5), "twin": ("untrained", 1.0)}
+    same = {"model": "m", "labels": 10, "pool": 80, "mae": 0.0}
+    table = pd.DataFrame(
+        [{"features": name, "kind": kind, "draw": d, **same} for name, (kind, _) in features.items() for d in range(3)]
+    )
+    errors = np.array([[error, *[0.0] * 9] for _, error in features.values() for _ in range(3)])
+    row = compare(Scores(table, errors, np.arange(10), np.zeros(10)), "vectors").iloc[0]
+    assert (row.ratio_low, row.ratio_high) == (0.5, 1.0)
+
+
 def test_the_best_method_is_the_one_of_lowest_geometric_mean():
     errors = {"a": (10.0, 1.0), "b": (4.0, 4.0)}
     rows = [

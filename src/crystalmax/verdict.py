@@ -170,7 +170,7 @@ def _resampled(relative: Float[np.ndarray, "contenders draws groups"]) -> tuple[
     rng = np.random.default_rng(0)
     draws, tested = (rng.multinomial(n, np.full(n, 1 / n), _RESAMPLES) for n in relative.shape[1:])
     ours, theirs = (((draws @ errors) * tested).sum(axis=1) for errors in (relative[0], relative[1:].mean(axis=0)))
-    low, high = np.quantile(ours / theirs, [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = np.quantile(np.maximum(ours, TIE) / np.maximum(theirs, TIE), [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 
