@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from crystalmax.quantile_models import (
+    Blocks,
     Columns,
     Forest,
     Hurdle,
@@ -86,18 +87,18 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             ValueError: There are fewer than two labels or groups, values that are not finite, labels without a group,
                 or blocks that do not cover the columns.
         """
-        found = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        if self.blocks and sum(self.blocks) != found[0].shape[1]:
+        columns, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        blocks = tuple(self.blocks) or (columns.shape[1],)
+        if min(blocks) < 1 or sum(blocks) != columns.shape[1]:
             raise ValueError(
-                f"blocks of {' + '.join(map(str, self.blocks))} columns were announced, but there are "
-                f"{found[0].shape[1]} columns; give the widths of what stands side by side, or none"
+                f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
+                "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
-        return self._fit(found[0], found[1].astype(np.float64), _numbers(groups, len(found[1])))
+        return self._fit(columns, labels.astype(np.float64), _numbers(groups, len(labels)), blocks)
 
-    def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"]) -> "SmallDataRegressor":
+    def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
         parts = _parts(groups, seed)
-        blocks = tuple(self.blocks) or (X.shape[1],)
         value = value_of_many(y, parts)
         forests = [partial(Forest.fit, seed=seed, powers=powers) for powers in (False, True)]
         searches = [partial(Process.fit, blocks=blocks, powers=powers, seed=seed) for powers in (False, True)]
