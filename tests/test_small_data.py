@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -433,6 +434,9 @@ def test_what_it_cannot_learn_from_is_refused():
     for blocks, said in (((2, 3), r"2 \+ 3"), ((0, 4), r"0 \+ 4"), ((-1, 5), r"-1 \+ 5")):
         with pytest.raises(ValueError, match=f"blocks of {said} columns were announced, but there are 4 columns"):
             SmallDataRegressor(blocks=blocks).fit(X, y)
+    for ask in (SmallDataRegressor().predict_interval, SmallDataRegressor().predict_with_interval):
+        with pytest.raises(NotFittedError):
+            ask(X)
     with pytest.raises(ValueError, match="features"):
         SmallDataRegressor(5).fit(X, y).predict(X[:, :2])
 

@@ -149,6 +149,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         Raises:
             ValueError: The coverage is not between 0 and 1.
         """
+        check_is_fitted(self)
         if not 0 < coverage < 1:
             raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
         ends = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
