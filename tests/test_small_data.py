@@ -441,6 +441,14 @@ def test_what_it_cannot_learn_from_is_refused():
         SmallDataRegressor(5).fit(X, y).predict(X[:, :2])
 
 
+def test_quantiles_are_asked_for_by_probabilities():
+    X, y = smooth(10)
+    regressor = SmallDataRegressor(5).fit(X, y)
+    for level in (-0.1, 1.1, 90, np.nan):
+        with pytest.raises(ValueError, match=f"quantiles at {level} were asked for; give probabilities between 0 and"):
+            regressor.predict_quantiles(X, [0.5, level])
+
+
 def test_labels_that_decide_hyperparameters_are_drawn_anew_with_another_seed(monkeypatch):
     monkeypatch.setattr("crystalmax.quantile_models.FEW", 20)
     X, y = smooth(60)

@@ -123,8 +123,14 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return median
 
     def predict_quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
-        """Quantiles of the mixture at these probabilities, as they are; NaN where `predict` is."""
+        """Quantiles of the mixture at these probabilities, as they are; NaN where `predict` is.
+
+        Raises:
+            ValueError: A probability is not between 0 and 1.
+        """
         check_is_fitted(self)
+        if wrong := [level for level in levels if not 0 <= level <= 1]:
+            raise ValueError(f"quantiles at {wrong[0]} were asked for; give probabilities between 0 and 1, such as 0.9")
         columns: Columns = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
         known = ~np.isnan(columns).any(axis=1)
         told = np.full((len(columns), len(levels)), np.nan)
