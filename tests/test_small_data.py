@@ -20,7 +20,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from crystalmax import SmallDataRegressor
 from crystalmax.kernels import PRIORS
 from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
-from crystalmax.small_data import ANEW, MASSES, SHARPNESS, STEPS, _ends, _parts, weighed_shares
+from crystalmax.small_data import ANEW, MASSES, PLACES, SHARPNESS, STEPS, _between, _ends, _parts, weighed_shares
 
 MIDDLE = len(LEVELS) // 2
 
@@ -439,6 +439,11 @@ def test_what_it_cannot_learn_from_is_refused():
             ask(X)
     with pytest.raises(ValueError, match="features"):
         SmallDataRegressor(5).fit(X, y).predict(X[:, :2])
+
+
+def test_an_interval_between_equal_quantiles_ends_at_their_value():
+    for value in (0.1, 3.3, -2.7):
+        assert (_between(np.full((1, len(MASSES)), value), PLACES) == value).all()
 
 
 def test_quantiles_are_asked_for_by_probabilities():

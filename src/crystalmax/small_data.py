@@ -211,7 +211,8 @@ def _between(
     """Ends of intervals at these places, counted from the first of the ends that are given."""
     first = np.minimum(places.astype(int), ends.shape[1] - 2)
     share = places - first
-    found: Float[np.ndarray, "rows places"] = ends[:, first] * (1 - share) + ends[:, first + 1] * share
+    # In this form an end between two that are equal is equal to them, as is the value of many labels.
+    found: Float[np.ndarray, "rows places"] = ends[:, first] + (ends[:, first + 1] - ends[:, first]) * share
     return found
 
 
