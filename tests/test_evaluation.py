@@ -318,6 +318,9 @@ def test_refusals_say_what_to_do():
     holey[7, 1] = np.nan
     with pytest.raises(ValueError, match="missing or infinite values in 1 rows, first in row 7"):
         evaluate({"holey": FeatureSet(holey, "baseline")}, y)
+    for groups, said in ((["a"] * 9, "200 labels but 9 groups"), ([None, *"ab" * 100][:200], "label 0 has no group")):
+        with pytest.raises(ValueError, match=said):
+            evaluate(features, y, groups=groups)
     with pytest.raises(ValueError, match="give another name"):
         evaluate({TRIVIAL: features["vectors"]}, y)
     with pytest.raises(ValueError, match="24 labels remain beside the test split"):

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax.ridge import PowerRidge
+from crystalmax.small_data import numbers_of
 from crystalmax.spread import in_order
 from crystalmax.terminal import counted
 
@@ -202,7 +203,7 @@ def evaluate(
         for model, estimator in {**common, **each.models}.items()
     ]
     plan = plan_for(len(y)) if plan is None else plan
-    numbers = np.unique(range(len(y)) if groups is None else list(groups), return_inverse=True)[1]
+    numbers = numbers_of(groups, len(y))
     draws = plan.draws(numbers)
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
     scored = in_order(partial(_predict, methods=methods, y=y), reversed(draws), n_jobs)

@@ -94,7 +94,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
                 "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
-        return self._fit(columns, labels.astype(np.float64), _numbers(groups, len(labels)), blocks)
+        return self._fit(columns, labels.astype(np.float64), numbers_of(groups, len(labels)), blocks)
 
     def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
@@ -183,7 +183,7 @@ def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) ->
     return tuple((weights @ np.array(shares) / weights.sum()).tolist())
 
 
-def _numbers(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " labels"]:
+def numbers_of(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " labels"]:
     """A number for each group, in the order of their names; every label is a group of its own unless they are given."""
     if groups is None:
         return np.arange(n_labels)
