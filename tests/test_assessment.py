@@ -115,6 +115,12 @@ def test_crystals_of_one_formula_stay_together(quick):
     assert len(set(apart.tolist())) == 11
 
 
+def test_equal_labels_are_refused():
+    equal = [replace(crystal, targets={"hue": 2.5}) for crystal in CRYSTALS]
+    with pytest.raises(ValueError, match=r"all 12 values of 'hue' are 2\.5; give some that differ"):
+        assess(equal, "hue", {}, plan=RepeatedFolds(2, n_draws=2))
+
+
 def test_one_sentence_answers_for_all_properties(quick):
     found = assess(CRYSTALS, "band_gap", features(), plan=RepeatedFolds(2, n_draws=2))
 

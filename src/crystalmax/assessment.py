@@ -102,10 +102,12 @@ def assess(
         progress: Whether a terminal shows how many draws are done.
 
     Raises:
-        ValueError: Labels or formulas are too few for the plan, or a feature set has gaps or another number of rows.
+        ValueError: Labels or formulas are too few, all labels are equal, or a feature set has gaps or other rows.
     """
     values = np.array([crystal.targets.get(target, np.nan) for crystal in crystals])
     known = np.flatnonzero(np.isfinite(values)).tolist()
+    if len(set(values[known])) == 1:
+        raise ValueError(f"all {len(known)} values of {target!r} are {values[known[0]]:g}; give some that differ")
     labelled = {name: replace(each, values=each.values[known]) for name, each in features.items()}
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
