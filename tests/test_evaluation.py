@@ -325,6 +325,8 @@ def test_refusals_say_what_to_do():
         evaluate({TRIVIAL: features["vectors"]}, y)
     with pytest.raises(ValueError, match="24 labels remain beside the test split"):
         LabelBudgets().draws(np.arange(30))
+    with pytest.raises(ValueError, match="5 distinct rows or groups leave no two to test"):
+        LabelBudgets().draws(np.arange(200) % 5)
     with pytest.raises(ValueError, match="use fewer folds"):
         RepeatedFolds().draws(np.repeat([0, 1], 15))
     lone = evaluate({"vectors": features["vectors"]}, y, models=RIDGE, plan=BUDGETS)

@@ -57,11 +57,9 @@ def without_duplicates(records: Iterable[Record]) -> Iterator[Record]:
             alike.distances += distances.tobytes()
             yield record
         else:
-            differences = _differences(record.targets, alike.targets[first])
-            reason = f"it is a duplicate of {alike.keys[first]!r}{differences}"
-            refusal = Refused(record.key, reason, _REMEDY)
+            reason = f"it is a duplicate of {alike.keys[first]!r}{_differences(record.targets, alike.targets[first])}"
             n_duplicates += 1
-            yield replace(record, crystal=None, refusal=refusal)
+            yield replace(record, crystal=None, refusal=Refused(record.key, reason, _REMEDY))
     log.info("%d duplicates were left out", n_duplicates)
 
 

@@ -86,8 +86,12 @@ class LabelBudgets:
         """Every budget that the rows outside the test split can supply, times `n_draws`.
 
         Raises:
-            ValueError: They cannot supply the smallest.
+            ValueError: They cannot supply the smallest, or there are no two groups to test.
         """
+        if (n_groups := int(groups.max()) + 1) * self.test_fraction <= 1:
+            raise ValueError(
+                f"{n_groups} distinct rows or groups leave no two to test; give more formulas, or split by row"
+            )
         split = GroupShuffleSplit(1, test_size=self.test_fraction, random_state=self.seed)
         pool, test = next(split.split(groups, groups=groups))
         budgets = [budget for budget in self.budgets if budget < len(pool)]
@@ -127,15 +131,14 @@ class RepeatedFolds:
         n_rows, n_groups = len(groups), int(groups.max()) + 1
         if n_groups < self.n_folds:
             raise ValueError(
-                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, or give "
-                "more labels, of other formulas"
+                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, give "
+                "more labels, of other formulas, or split by row"
             )
-        draws = []
-        for number in range(self.n_draws):
-            fold = np.random.default_rng([self.seed, number]).permutation(n_groups)[groups] % self.n_folds
-            parts = tuple((np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(self.n_folds))
-            draws.append(Draw(n_rows - n_rows // self.n_folds, number, self.seed, n_rows, parts))
-        return tuple(draws)
+        shuffled = [np.random.default_rng([self.seed, number]).permutation(n_groups) for number in range(self.n_draws)]
+        outside = [[order[groups] % self.n_folds == fold for fold in range(self.n_folds)] for order in shuffled]
+        cuts = [tuple((np.flatnonzero(~held), np.flatnonzero(held)) for held in folds) for folds in outside]
+        n_labels = n_rows - n_rows // self.n_folds
+        return tuple(Draw(n_labels, number, self.seed, n_rows, parts) for number, parts in enumerate(cuts))
 
 
 def plan_for(n_labels: int, *, seed: int = 0) -> Plan:
@@ -218,16 +221,14 @@ def evaluate(
 
 
 def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) -> None:
-    n_unknown = int((~np.isfinite(y)).sum())
-    if n_unknown:
+    if n_unknown := int((~np.isfinite(y)).sum()):
         raise ValueError(f"{n_unknown} of {len(y)} labels are missing or infinite; leave their rows out first")
     if TRIVIAL in features:
         raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
     for name, values in ((name, each.values) for name, each in features.items()):
         if len(values) != len(y):
             raise ValueError(f"feature set {name!r} has {len(values)} rows for {len(y)} labels; give one row a label")
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(bad):
+        if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
             raise ValueError(
                 f"feature set {name!r} has missing or infinite values in {len(bad)} rows, first in row {bad[0]}; "
                 "leave these rows out of every feature set"

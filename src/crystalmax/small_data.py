@@ -135,8 +135,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         known = ~np.isnan(columns).any(axis=1)
         told = np.full((len(columns), len(levels)), np.nan)
         if known.any():
-            columns = columns[known]
-            told[known] = mixture([member.quantiles(columns) for member in self.members_], self.shares_, levels)
+            told[known] = mixture([each.quantiles(columns[known]) for each in self.members_], self.shares_, levels)
         return told
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
