@@ -177,6 +177,13 @@ def test_a_description_comes_last(tmp_path, monkeypatch):
     assert isinstance(fit(labelled(), "edge"), Fitted)
 
 
+def test_a_coverage_in_percent_is_refused_before_anything_is_read():
+    unread = iter(records())
+    with pytest.raises(ValueError, match="a coverage of 90 was asked for"):
+        predict(unread, fit(labelled(), "edge"), coverage=90)
+    assert len(list(unread)) == len(records())
+
+
 def test_a_fit_has_the_seed_the_blocks_the_formulas_and_the_coverage_that_were_asked_for():
     found, featurizer = fit(labelled(), "edge", seed=3), CrystalFeaturizer(None)
     direct = SmallDataRegressor(blocks=featurizer.blocks, random_state=3)

@@ -29,7 +29,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.small_data import SmallDataRegressor, check_coverage
 from crystalmax.writing import (
     check_free,
     checksum_of,
@@ -108,6 +108,7 @@ def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None,
 
 def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
     """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`."""
+    check_coverage(coverage)  # before anything is read
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
         numbers = fitted.featurizer.numbers(data).astype(np.float64)

@@ -155,8 +155,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             ValueError: The coverage is not between 0 and 1.
         """
         check_is_fitted(self)
-        if not 0 < coverage < 1:
-            raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
+        check_coverage(coverage)
         ends = np.split(mixture(self.left_out_, self.shares_, _ends(MASSES)), 2, axis=1)
         low, high = (_between(end, PLACES) for end in ends)
         inside = (low <= self.labels_[:, None]) & (self.labels_[:, None] <= high)
@@ -170,6 +169,12 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         told = self.predict_quantiles(X, [0.5, *_ends(MASSES[first : first + 2])])
         low, high = (_between(end, place[None] - first) for end in np.split(told[:, 1:], 2, axis=1))
         return np.concatenate([told[:, :1], low - margin, high + margin], axis=1)
+
+
+def check_coverage(coverage: float) -> None:
+    """Refuse what is no probability."""
+    if not 0 < coverage < 1:
+        raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
 
 
 def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
