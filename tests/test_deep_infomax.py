@@ -304,6 +304,32 @@ def test_families_that_share_values_go_on_sharing_them_when_joined():
         assert torch.equal(apart.values[apart.row], expected)
 
 
+class Beyond(SiteNet):
+    shifted = ""
+
+    def forward(self, batch, *, greedy=False):
+        return replace(encoded := super().forward(batch, greedy=greedy), levels=tuple(map(self.beyond, encoded.levels)))
+
+    def beyond(self, level):
+        if self.shifted == "crystal":
+            return replace(level, crystal=level.crystal + 10**9)
+        return replace(level, constituents=replace(level.constituents, row=level.constituents.row - 10**9))
+
+
+@pytest.mark.parametrize(
+    ("shifted", "message"),
+    [
+        ("row", r"^`row` of constituents has -1000000000 to -\d+, not 0 to \d+; number over the whole batch, from 0"),
+        ("crystal", r"^`crystal` of level 'site' has 1000000000 to 100000000\d, not 0 to \d+; number over"),
+    ],
+)
+def test_rows_that_there_are_not_are_refused_before_a_loop_reads_them(shifted, message):
+    net = Beyond(site_width=4, crystal_width=6, hidden=8)
+    net.shifted = shifted
+    with pytest.raises(ValueError, match=message):
+        DeepInfoMax(net)(AllPairs(8)(CrystalBatch.collate(some_crystals())), rng())
+
+
 def test_it_keeps_the_protocols_and_survives_a_description():
     with seeded_weights(0):
         dim = DeepInfoMax(SiteNet(site_width=4, crystal_width=6, hidden=8), regularizer=NoRegularizer, beta=0.2)

@@ -15,7 +15,7 @@ from crystalmax.estimators import Estimator, JensenShannon, Scores
 from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import GaussianNoise
-from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 
 PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
@@ -138,6 +138,8 @@ def _demand_one_each(part: object, what: str, found: Tensor, number: int, of: st
 
 def joined(families: Sequence[Constituents]) -> Constituents:
     """Several families as one, so that a critic runs once; families that share their values go on sharing them."""
+    for family in families:
+        demand_rows(family.row, len(family.values), "`row` of constituents")
     tables = {id(family.values): family.values for family in families}
     first_row = dict(zip(tables, accumulate(map(len, tables.values()), initial=0), strict=False))
     return Constituents(
