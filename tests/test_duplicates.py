@@ -2,7 +2,9 @@
 
 import csv
 import logging
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -72,6 +74,24 @@ def test_hundredths_tell_what_distances_tell():
         apart = np.abs(first.distances - other.distances).max()
         if abs(apart - 0.06) > 0.011:  # rounding to hundredths decides nearer to the tolerance
             assert are_close(first.hundredths[None], other.hundredths).item() == first.equals(other) == (apart < 0.06)
+
+
+def test_of_many_structures_few_are_compared_in_all_numbers():
+    def seconds(compare):
+        began = time.thread_time()
+        for _ in range(5):
+            compare()
+        return time.thread_time() - began
+
+    these = np.random.default_rng(0).integers(50, 251, (20_000, 72), dtype=np.uint8)
+    other = these[7] + np.uint8(3)
+    assert np.flatnonzero(are_close(these, other)).tolist() == [7]
+
+    def all_numbers():
+        return np.abs(these.astype(np.int16) - other.astype(np.int16)).max(axis=1)
+
+    few, all_of_them = (min(seconds(way) for _ in range(5)) for way in (partial(are_close, these, other), all_numbers))
+    assert few < all_of_them / 2
 
 
 def test_ingest_leaves_duplicates_out_if_asked_to_and_lists_them(tmp_path):
