@@ -20,7 +20,7 @@ def full_disk(nth):
             disk.writes += 1
             if disk.writes >= nth:
                 disk.full = True
-                raise OSError(errno.ENOSPC, "No space left on device", self.name)
+                raise OSError(errno.ENOSPC, "No space left on device")  # as the system says it, without a name
             return super().write(content)
 
     def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):

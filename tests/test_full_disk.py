@@ -1,5 +1,7 @@
 """A disk that becomes full at any write: nothing half-written is taken for whole, and nothing finished is lost."""
 
+import errno
+import os
 from functools import partial
 
 import numpy as np
@@ -20,6 +22,7 @@ from crystalmax.study.cell import Cell, Result
 from crystalmax.study.preparation import Source, prepare
 from crystalmax.study.settings import BUDGETS
 from crystalmax.training import seeded_weights
+from crystalmax.writing import alone
 from crystals import rock_salt, some_crystals
 from disks import full_disk
 from labelled import table_of
@@ -39,7 +42,7 @@ def test_ingest(fraction, tmp_path):
         return ingest(canonical_records([*some_crystals(), "absent.cif"]), tmp_path / name, made_from=["hand"])
 
     nth = 1 + int(fraction * writes_of(partial(work, "whole")))
-    with full_disk(nth) as disk, pytest.raises(OSError, match="No space left"):
+    with full_disk(nth) as disk, pytest.raises(OSError, match=r"No space left on device: '.*cut"):
         work("cut")
     assert disk.full
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
@@ -70,7 +73,7 @@ def test_fine_tuning(nth, tmp_path):
         for copy in range(2)
         for one in some_crystals()
     ]
-    with full_disk(nth) as disk, pytest.raises(OSError, match="No space left"):
+    with full_disk(nth) as disk, pytest.raises(OSError, match=r"No space left on device: '.*model"):
         finetune(crystals, "size", regressor, tmp_path / "model")
     assert disk.full
     assert list(tmp_path.iterdir()) == []
@@ -95,13 +98,20 @@ def test_a_cell_of_a_study(nth, tmp_path):
     assert len(runner.rows_of(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(("number", "named"), [(errno.ENOSPC, True), (errno.EFBIG, True), (errno.EIO, False)])
+def test_what_was_being_written_is_named_where_the_system_names_nothing(number, named, tmp_path):
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, alone(tmp_path / "run", tmp_path / "lock"):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.filename == (str(tmp_path / "run") if named else None)
+
+
 def test_what_a_study_prepares(tmp_path):
     salts = [rock_salt(edge, key=f"salt {edge}") for edge in (5.0, 5.5, 6.0)]
     (tmp_path / "tables").mkdir()
     table_of(salts, edge=[5.0, 5.5, 6.0]).to_parquet(tmp_path / "tables" / "salts.parquet")
     sources = [Source("salts", properties={"edge": "A"})]
     for nth in (1, 4, 9):
-        with full_disk(nth) as disk, pytest.raises(OSError, match="No space left"):
+        with full_disk(nth) as disk, pytest.raises(OSError, match=r"No space left on device: '.*salts"):
             prepare(sources, str(tmp_path / "tables"), tmp_path / "data", BUDGETS["tiny"])
         assert disk.full
         assert list((tmp_path / "data").iterdir()) == []

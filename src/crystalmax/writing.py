@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and checksums that tell whether they are still what was written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,18 @@ from filelock import FileLock, Timeout
 
 PARTIAL = ".partial"
 """How the name of a file ends until it is whole."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Where a disk is full, which the system says without a name, say what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -22,7 +35,7 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f"{path.name}{PARTIAL}")
     partial.unlink(missing_ok=True)  # never through a link that a stranger left there
     try:
-        with partial.open("xb") as file:
+        with _named(path), partial.open("xb") as file:
             yield file
             file.flush()
             # Else a crash of the machine could keep the new name and lose what it stands for.
@@ -95,7 +108,7 @@ def alone(path: Path, lock: Path) -> Iterator[None]:
         BlockingIOError: Another process does.
     """
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=0), _named(path):
             try:
                 yield
             finally:
