@@ -1,5 +1,7 @@
 """Numbers of every crystal that are made once and kept on disk."""
 
+import json
+
 import numpy as np
 import pytest
 from joblib import parallel_config
@@ -7,6 +9,7 @@ from joblib import parallel_config
 from crystalmax import columns
 from crystalmax.columns import standardised
 from crystalmax.dataset import CrystalDataset
+from crystalmax.writing import checksum
 from crystals import rock_salt
 
 
@@ -31,7 +34,7 @@ def test_numbers_are_those_of_the_crystals_in_deviations_of_a_sample(n_jobs, tmp
     sample = exact[np.sort(np.random.default_rng(0).choice(20, 8, replace=False))]
     np.testing.assert_allclose(found[rows, 0], (exact[:, 0] - sample[:, 0].mean()) / sample[:, 0].std(), rtol=1e-6)
     assert not found[rows, 1:].any()  # the same for all
-    assert {path.name for path in tmp_path.iterdir()} <= {"made.f4", "made.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"made.f4", "made.json", "made.lock"}
 
 
 def test_numbers_that_are_there_are_not_made_again(tmp_path):
@@ -44,6 +47,21 @@ def test_numbers_that_are_there_are_not_made_again(tmp_path):
     path.write_bytes(b"cut off")
     with pytest.raises(ValueError, match="has 7 bytes where 60 are expected; remove it, and it is made anew"):
         standardised(data, np.arange(5), fails, 3, path)
+
+
+def test_what_was_kept_meanwhile_goes_also_after_a_kill_at_the_end(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    data, path = many(5), tmp_path / "made.f4"
+    with monkeypatch.context() as patch:
+        patch.setattr(columns, "checksum", killed)
+        with pytest.raises(KeyboardInterrupt):
+            standardised(data, np.arange(5), numbers, 3, path)
+    assert path.with_suffix(".f8").exists()
+    standardised(data, np.arange(5), numbers, 3, path)
+    assert json.loads(path.with_suffix(".json").read_bytes()) == checksum(path)
+    assert not path.with_suffix(".f8").exists()
 
 
 @pytest.mark.parametrize("n_kept", [0, 6, 8])

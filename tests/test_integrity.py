@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from crystalmax.checkpoint import Model, save
+from crystalmax.columns import standardised
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
@@ -120,6 +121,26 @@ def test_one_bit_is_enough(kind, name, copies):
     file.write_bytes(content)
     (fault,) = verify(copies / kind).faults
     assert fault == f"{file} is damaged: its bytes are not those that were written; make it again, or get another copy."
+
+
+def test_one_bit_is_enough_in_numbers_that_were_made_for_training(copies):
+    def volumes(crystals):
+        return np.array([[crystal.volume] for crystal in crystals])
+
+    file = copies / "run" / "statistics-1.f4"
+    standardised(CrystalDataset.open(copies / "data"), np.arange(6), volumes, 1, file)
+    assert verify(copies / "run").faults == ()
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    (fault,) = verify(copies / "run").faults
+    assert fault.startswith(f"{file} is damaged (its bytes are not those of which statistics-1.json has the checksum)")
+
+
+def test_a_plan_that_was_changed_by_hand_is_named(copies):
+    file = copies / "run" / "run.json"
+    write_json(file, {"seed": 1, "content_hash": hash_of({"seed": 0})})
+    assert verify(copies / "run").faults == (
+        f"{file} is damaged (it is not as it was written); make it again, or get another copy.",
+    )
 
 
 def test_the_model_that_a_run_started_from_is_looked_at(copies):

@@ -13,7 +13,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import Dataset
 from crystalmax.disk import DiskArray
 from crystalmax.spread import in_order
-from crystalmax.writing import at_once, settle
+from crystalmax.writing import at_once, checksum, settle, write_json
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ Make = Callable[[list[Crystal]], Float[np.ndarray, "crystals columns"]]
 def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, width: int, path: Path) -> DiskArray:
     """Numbers with mean 0 and deviation 1 in these rows, NaN in others, float32 on disk; a file that is there counts.
 
-    Until all are made, they are kept beside it, and what was interrupted goes on from there.
+    Until all are made, they are kept beside it, and what was interrupted goes on from there. Its checksum is beside it,
+    too, for `integrity.verify`: to read all whenever a run goes on would take long.
 
     Args:
         data: The crystals.
@@ -40,10 +41,12 @@ def standardised(data: Dataset, rows: Int[np.ndarray, " rows"], make: Make, widt
         path: The file, which ends in `.f4`.
     """
     with FileLock(path.with_suffix(".lock")):  # several processes may train together
+        raw = path.with_suffix(".f8")
         if not path.exists():
-            raw = path.with_suffix(".f8")
             _make(data, rows, make, width, raw)
             _standardise(raw, rows, (len(data), width), path)
+        if raw.exists():  # or a process that was killed here would have left it for good
+            write_json(path.with_suffix(".json"), checksum(path))
             raw.unlink()
     return DiskArray(path, (len(data), width), "remove it, and it is made anew")
 
@@ -83,7 +86,8 @@ def _whole(raw: Path, width: int, most: int) -> int:
 def _standardise(raw: Path, rows: Int[np.ndarray, " rows"], shape: tuple[int, int], path: Path) -> None:
     """Write the numbers to the scale of a sample of them."""
     exact = DiskArray(raw, (len(rows), shape[1]), "remove it, and it is made anew")
-    looked_at = exact[_sample(len(rows))]
+    drawn = np.random.default_rng(0).choice(len(rows), min(len(rows), SAMPLE), replace=False)
+    looked_at = exact[np.sort(drawn)]
     mean, deviation = looked_at.mean(axis=0), looked_at.std(axis=0)
     scale = np.where(deviation > 0, deviation, 1.0)
     with at_once(path) as file:
@@ -92,9 +96,3 @@ def _standardise(raw: Path, rows: Int[np.ndarray, " rows"], shape: tuple[int, in
             block = np.full((min(_BLOCK, shape[0] - begin), shape[1]), np.nan, dtype="<f4")
             block[rows[first:last] - begin] = (exact[first:last] - mean) / scale
             file.write(block.tobytes())
-
-
-def _sample(n_rows: int) -> Int[np.ndarray, " drawn"]:
-    if n_rows <= SAMPLE:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng(0).choice(n_rows, SAMPLE, replace=False))

@@ -19,7 +19,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, read_manifest
-from crystalmax.writing import PARTIAL, checksum, read_packed
+from crystalmax.writing import PARTIAL, checksum, is_changed, read_packed
 
 _CHUNK = 2**20  # numbers of an array that are looked at together
 _AGAIN = "make it again, or get another copy"
@@ -185,6 +185,18 @@ def _together(parts: Iterable[Verified]) -> Verified:
     return Verified(sum(n_compared), sum(n_read), sum(faults, ()), sum(notes, ()))
 
 
+def _read_json(file: Path) -> Any:  # noqa: ANN401  # whatever it says
+    if isinstance(content := json.loads(file.read_bytes()), dict) and is_changed(content):
+        raise ValueError("it is not as it was written")
+    return content
+
+
+def _read_columns(file: Path) -> None:
+    written = file.with_suffix(".json")
+    if written.exists() and _read_json(written) != checksum(file):
+        raise ValueError(f"its bytes are not those of which {written.name} has the checksum")
+
+
 def _read_table(file: Path) -> None:
     with pq.ParquetFile(file) as table:
         for _ in table.iter_batches():
@@ -199,7 +211,8 @@ _KINDS: dict[str, Callable[[Path], Verified]] = {
     "run.json": _of_run,
 }
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".json": lambda file: json.loads(file.read_bytes()),
+    ".json": _read_json,
+    ".f4": _read_columns,
     ".jsonl": lambda file: [json.loads(line) for line in file.read_bytes().splitlines()],
     ".npy": lambda file: np.load(file, mmap_mode="r", allow_pickle=False),
     ".npz": read_packed,

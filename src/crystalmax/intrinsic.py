@@ -183,8 +183,7 @@ class Statistics:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
         names = hash_of({"columns": [*self._columns]})
         path = folder / f"statistics-{names[:8]}.f4"  # others have files of their own
-        values = standardised(data, rows, self._statistics, self.width, path)
-        return data.with_targets(tuple(self._columns), values)
+        return data.with_targets(tuple(self._columns), standardised(data, rows, self._statistics, self.width, path))
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:
         """The columns that `prepared` made."""

@@ -31,7 +31,7 @@ from crystalmax.saving import Interrupted, stopped_by_signals
 from crystalmax.spec import build, describe, read_recipe
 from crystalmax.training import Rows, Split, Training, seeded_weights, train
 from crystalmax.vectors import encode
-from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, write_json
+from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, hash_of, is_changed, write_json
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,9 @@ def pretrain(
         if first:
             if start is not None and not resume:
                 _keep(start, run / START)
-            write_json(run / "run.json", plan)  # not before the recipe has proved sound
+            write_json(
+                run / "run.json", {**plan, "content_hash": hash_of(plan)}
+            )  # not before the recipe has proved sound
         prepared = data
         with stopped_by_signals():  # in training, it stops between two steps
             for part in objective.modules():
@@ -336,8 +338,10 @@ def _resumed(
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
     parts = {"recipe", "data", "objective", "geometry", "training"}
-    if not (isinstance(plan, dict) and plan.keys() >= parts and isinstance(plan["training"], dict)):
+    sound = isinstance(plan, dict) and plan.keys() >= parts and isinstance(plan["training"], dict)
+    if not sound or is_changed(plan):
         raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
+    plan.pop("content_hash", None)  # runs of before this was kept have none
     if plan["data"] != data.content_hash:
         raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
     if plan.get("element_table", elements.features_hash()) != elements.features_hash():
