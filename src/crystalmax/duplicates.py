@@ -27,9 +27,7 @@ class _Alike:
 
     def find(self, distances: UInt[np.ndarray, " numbers"]) -> int | None:
         """Which of them has these distances, the first if several have."""
-        if not self.keys:
-            return None
-        known = np.frombuffer(self.distances, dtype=np.uint8).reshape(len(self.keys), -1)
+        known = np.frombuffer(self.distances, dtype=np.uint8).reshape(-1, len(distances))
         close = are_close(known, distances)
         return int(close.argmax()) if close.any() else None
 

@@ -99,13 +99,15 @@ class Seen:
         found = [Fingerprint.of(crystal) for crystal in crystals]
         same_formula = [rows.get(_hash(each.formula), []) for each in found]
         pairs = zip(found, same_formula, strict=True)
-        same_structure = [any(self._is(row, each.hundredths) for row in known) for each, known in pairs]
+        same_structure = [self._have(known, each.hundredths) for each, known in pairs]
         return np.array(same_structure, dtype=bool), np.array([bool(known) for known in same_formula], dtype=bool)
 
-    def _is(self, row: int, distances: UInt[np.ndarray, " distances"]) -> bool:
-        begin = self.end[row - 1] if row else 0
-        own = self.distance[begin : self.end[row]]
-        return len(own) == len(distances) and bool(are_close(own[None], distances).all())
+    def _have(self, known: list[int], distances: UInt[np.ndarray, " distances"]) -> bool:
+        """Whether one of these rows has these distances."""
+        rows = np.array(known, dtype=np.int64)
+        begins = np.where(rows > 0, self.end[rows - 1], 0)
+        begins = begins[self.end[rows] - begins == len(distances)]
+        return bool(are_close(self.distance[begins[:, None] + np.arange(len(distances))], distances).any())
 
 
 def seen_before(folder: Path, crystals: Sequence[Crystal]) -> str:
