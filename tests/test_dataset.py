@@ -180,8 +180,10 @@ def test_a_killed_write_is_cleared_away_by_the_next(tmp_path):
 
 def test_nothing_is_written_over(tmp_path):
     write_dataset(tmp_path / "data", labelled(), provenance={})
-    with pytest.raises(FileExistsError, match="exists already; remove it or choose another name"):
-        write_dataset(tmp_path / "data", labelled(), provenance={})
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("data", "link"):
+        with pytest.raises(FileExistsError, match=f"{name} exists already; remove it or choose another name"):
+            write_dataset(tmp_path / name, labelled(), provenance={})
 
 
 def truncate(folder):

@@ -13,6 +13,7 @@ sizes and hashes; opening compares sizes and counts, `integrity.verify` every by
     key_end.i8    where each name ends
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -82,9 +83,9 @@ class CrystalDataset:
     position: Float[np.ndarray, "sites 3"] | DiskArray
     species: Int[np.ndarray, " sites"] | DiskArray
     target: Float[np.ndarray, "crystals targets"] | DiskArray
-    target_names: tuple[str, ...]
     key: UInt8[np.ndarray, " letters"] | DiskArray
     key_end: Int[np.ndarray, " crystals"] | DiskArray
+    target_names: tuple[str, ...]
     kinds: tuple[Species, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
@@ -97,10 +98,10 @@ class CrystalDataset:
         names: dict[str, int] = {}
         flat = _arrays(crystals, kinds, names)
         shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
-        arrays = {name: array.reshape(shapes[name]) for name, array in flat.items()}
+        arrays: dict[str, Any] = {name: array.reshape(shapes[name]) for name, array in flat.items()}
         sums = {name: checksum_of(array.tobytes()) for name, array in flat.items()}
         content_hash = hash_of(_content(names, kinds, sums))
-        return cls._of(arrays, tuple(kinds), tuple(names), {}, content_hash)
+        return cls(*[*arrays.values(), tuple(names), tuple(kinds), {}, content_hash])
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -113,24 +114,13 @@ class CrystalDataset:
         manifest = read_manifest(path)
         names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
         shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
-        arrays = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
+        arrays: dict[str, Any] = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
         for name, total in (("site_end.i8", n_sites), ("key_end.i8", n_letters)):
             for last in arrays[name][-1:].tolist():
                 if last != total:
                     raise ValueError(f"{path / name} ends with {last}, not with {total}; {AGAIN}")
         kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
-        return cls._of(arrays, kinds, names, manifest["provenance"], manifest["content_hash"])
-
-    @classmethod
-    def _of(
-        cls,
-        arrays: Mapping[str, np.ndarray | DiskArray],
-        kinds: tuple[Species, ...],
-        names: tuple[str, ...],
-        *origin: Any,  # noqa: ANN401  # provenance and hash
-    ) -> "CrystalDataset":
-        lattice, site_end, position, species, target, key, key_end = (arrays[name] for name in ARRAYS)
-        return cls(lattice, site_end, position, species, target, names, key, key_end, kinds, *origin)
+        return cls(*[*arrays.values(), names, kinds, manifest["provenance"], manifest["content_hash"]])
 
     def __len__(self) -> int:
         return len(self.site_end)
@@ -238,11 +228,8 @@ def _stretches(
 
 def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> dict[str, tuple[int, ...]]:
     """Of the arrays, in their order."""
-    shapes: tuple[tuple[int, ...], ...] = (
-        *((n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)),
-        *((n_crystals, n_targets), (n_letters,), (n_crystals,)),
-    )
-    return dict(zip(ARRAYS, shapes, strict=True))
+    structures = (n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)
+    return dict(zip(ARRAYS, (*structures, (n_crystals, n_targets), (n_letters,), (n_crystals,)), strict=True))
 
 
 def batches_of_sites(
@@ -275,7 +262,7 @@ class DatasetWriter:
     """
 
     def __init__(self, path: Path, *, provenance: Mapping[str, Any]) -> None:
-        if path.exists():
+        if os.path.lexists(path):  # also a link that leads nowhere
             raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
         self.path, self.provenance = path, provenance
         self.folder = path
