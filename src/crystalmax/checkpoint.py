@@ -21,6 +21,7 @@ whose element table is not the installed one is refused, since its numbers would
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,6 @@ class Model:
 
 def save(model: Model, folder: Path) -> None:
     """Write a model to a folder, which appears at once; one that is there already gets the weights before the spec."""
-    if not folder.exists():
-        with folder_at_once(folder) as partial:
-            _save_into(model, partial)
-    else:
-        _save_into(model, folder)
-
-
-def _save_into(model: Model, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.objective.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     spec = {
@@ -86,10 +79,10 @@ def _save_into(model: Model, folder: Path) -> None:
         "extra": dict(model.extra),
         "files": {WEIGHTS: checksum_of(weights)},
     }
-    with at_once(folder / SPEC) as file:
+    with nullcontext(folder) if folder.exists() else folder_at_once(folder) as into, at_once(into / SPEC) as file:
         file.write((json.dumps({**spec, "content_hash": hash_of(spec)}, indent=1) + "\n").encode())
         file.flush()  # a disk that is full says so before the weights are replaced
-        with at_once(folder / WEIGHTS) as file_of_weights:
+        with at_once(into / WEIGHTS) as file_of_weights:
             file_of_weights.write(weights)
 
 

@@ -20,8 +20,6 @@ from jaxtyping import Int, Shaped
 
 SMALL = 2**24
 """An array of so many bytes at most is read whole when rows of it are asked for: from memory they come sooner."""
-
-
 SPARE = 32
 """Files that a process may still open for other work when it is near the limit."""
 

@@ -59,18 +59,6 @@ class Processes:
         """Of all processes."""
         return self.devices * self.nodes
 
-    def settings(self) -> dict[str, Any]:
-        """What a Lightning trainer has to know."""
-        # A step may leave weights out, for example the critic of a family that was not drawn. Buffers are constants.
-        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if self.number > 1 else "auto"
-        return {
-            "accelerator": self.accelerator,
-            "devices": self.devices,
-            "num_nodes": self.nodes,
-            "strategy": several,
-            "use_distributed_sampler": False,
-        }
-
     def is_first(self) -> bool:
         """Whether this is the process that writes files.
 
@@ -114,8 +102,11 @@ class Processes:
         Raises:
             ValueError: There are no such devices.
         """
+        # A step may leave weights out, for example the critic of a family that was not drawn. Buffers are constants.
+        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if self.number > 1 else "auto"
+        options |= {"accelerator": self.accelerator, "devices": self.devices, "num_nodes": self.nodes}
         try:
-            return pl.Trainer(**self.settings(), **options)
+            return pl.Trainer(strategy=several, use_distributed_sampler=False, **options)
         except MisconfigurationException as error:
             raise ValueError(
                 f"{self.devices} devices of accelerator {self.accelerator!r} cannot be used: {error}"
