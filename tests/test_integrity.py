@@ -216,6 +216,7 @@ def rewrite(folder, name, array):
     ("name", "row", "value", "said"),
     [
         ("site_end.i8", 1, -4, "does not rise from crystal to crystal"),
+        ("site_end.i8", 1, 2, "does not rise from crystal to crystal"),
         ("site_end.i8", 1, 2**50, "does not rise from crystal to crystal"),
         ("key_end.i8", 2, 0, "does not rise from crystal to crystal"),
         ("species.i4", 3, 99, "names species beyond the 12 of the manifest"),

@@ -198,6 +198,8 @@ class CrystalDataset:
     def _read(self, rows: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, ...]:
         """Lattice and number of sites of these crystals; position of each site, and its row of the species table."""
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
+        if not sizes.all():  # supercells of nothing would be made forever
+            raise ValueError(f"site_end.i8 gives a crystal no sites; {AGAIN}")
         return self.lattice[rows], sizes, self.position[sites], self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:

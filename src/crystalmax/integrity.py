@@ -88,8 +88,8 @@ def _misfits(path: Path) -> Iterator[str]:
     except ValueError as error:
         yield f"{error}."
         return
-    for name, ends in (("site_end.i8", data.site_end), ("key_end.i8", data.key_end)):
-        if not all(chunk[0] >= 0 and np.all(np.diff(chunk) >= 0) for chunk in _chunks(ends)):
+    for name, ends, least in (("site_end.i8", data.site_end, 1), ("key_end.i8", data.key_end, 0)):
+        if not all(chunk[0] >= least and np.all(np.diff(chunk) >= least) for chunk in _chunks(ends)):
             yield f"{path / name} does not rise from crystal to crystal; {_AGAIN}."
     if not all(0 <= chunk.min() <= chunk.max() < len(data.kinds) for chunk in _chunks(data.species)):
         yield f"{path / 'species.i4'} names species beyond the {len(data.kinds)} of the manifest; {_AGAIN}."
