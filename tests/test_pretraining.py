@@ -165,6 +165,7 @@ def test_a_run_that_started_from_a_model_needs_it_no_more(known, others, tmp_pat
     assert same(load(run).objective.state_dict(), weights)
     for path in [path for path in run.iterdir() if path.name != "start"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (run / ".start.lock").touch()  # as it is while the start is copied
     pretrain(others, run, epochs=2, start=known)
     assert same(load(run).objective.state_dict(), weights)
 

@@ -289,7 +289,7 @@ def _begun(
 ) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
     there = run.iterdir() if first and run.exists() else ()
-    if any(path.suffix != PARTIAL and path.name not in (START, _LOCK) for path in there):
+    if any(path.suffix not in (PARTIAL, ".lock") and path.name != START for path in there):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
     recipe = "default" if recipe is None else recipe
     parts = parts_of(recipe)
