@@ -250,7 +250,7 @@ def test_the_command_starts_its_processes_itself(tmp_path):
     assert done.stdout.count("trained encoder in") == 1
     assert len(done.stderr.splitlines()) == 1 + 2  # how many crystals, and a line an epoch
     data = JoinedDataset(tuple(CrystalDataset.open(tmp_path / name) for name in "ab"))
-    pretrain(data, one, recipe=recipe, batches_per_step=2, weights=[2, 1])
+    pretrain(data, one, recipe=recipe, batches_per_step=2, weights=[2.0, 1.0])
     found, expected = (load(folder).objective.state_dict() for folder in (two, one))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=0)
