@@ -27,6 +27,7 @@ from jaxtyping import Float, Int, UInt8
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
 from crystalmax.disk import DiskArray
+from crystalmax.limits import MAX_LENGTH
 from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
@@ -200,7 +201,10 @@ class CrystalDataset:
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
         if not sizes.all():  # supercells of nothing would be made forever
             raise ValueError(f"site_end.i8 gives a crystal no sites; {AGAIN}")
-        return self.lattice[rows], sizes, self.position[sites], self.species[sites]
+        position = self.position[sites]
+        if np.abs(position).max(initial=0.0) > MAX_LENGTH:  # their neighbors would be looked for all the way
+            raise ValueError(f"position.f4 has a site more than {MAX_LENGTH:g} cells away; {AGAIN}")
+        return self.lattice[rows], sizes, position, self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
         """These rows, sorted, of the species table."""

@@ -19,7 +19,6 @@ from crystalmax.writing import PARTIAL, at_once, read_packed, settle
 
 log = logging.getLogger(__name__)
 
-History = Sequence[Mapping[str, Any]]
 _SECONDS_BETWEEN_SAVES = 60.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -73,7 +72,7 @@ class Saver(Checkpoint):
     trained for trained.
     """
 
-    def __init__(self, path: Path | None, history: Callable[[], History]) -> None:
+    def __init__(self, path: Path | None, history: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         self.path, self.history = path, history
         self.saved = time.perf_counter()
         self.asked_to_stop = False
