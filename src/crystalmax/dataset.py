@@ -101,8 +101,7 @@ class CrystalDataset:
         shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
         arrays: dict[str, Any] = {name: array.reshape(shapes[name]) for name, array in flat.items()}
         sums = {name: checksum_of(array.tobytes()) for name, array in flat.items()}
-        content_hash = hash_of(_content(names, kinds, sums))
-        return cls(*[*arrays.values(), tuple(names), tuple(kinds), {}, content_hash])
+        return cls(*[*arrays.values(), tuple(names), tuple(kinds), {}, hash_of(_content(names, kinds, sums))])
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -270,8 +269,7 @@ class DatasetWriter:
     def __init__(self, path: Path, *, provenance: Mapping[str, Any]) -> None:
         if os.path.lexists(path):  # also a link that leads nowhere
             raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
-        self.path, self.provenance = path, provenance
-        self.folder = path
+        self.path, self.folder, self.provenance = path, path, provenance
         self.n_crystals = 0
         self._ends = {"site_end.i8": 0, "key_end.i8": 0}
         self._kinds: dict[Species, int] = {}
@@ -328,8 +326,7 @@ class DatasetWriter:
         arrays = checksums(self.folder / name for name in ARRAYS)
         content = _content(self._targets, self._kinds, arrays)
         beside = checksums(path for path in self.folder.iterdir() if path.name not in ARRAYS)
-        provenance = dict(self.provenance)
-        return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": provenance}
+        return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": dict(self.provenance)}
 
 
 def _content(

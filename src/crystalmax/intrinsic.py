@@ -181,8 +181,7 @@ class Statistics:
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        names = hash_of({"columns": [*self._columns]})
-        path = folder / f"statistics-{names[:8]}.f4"  # others have files of their own
+        path = folder / f"statistics-{hash_of({'columns': [*self._columns]})[:8]}.f4"  # others have files of their own
         return data.with_targets(tuple(self._columns), standardised(data, rows, self._statistics, self.width, path))
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:

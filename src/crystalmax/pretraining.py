@@ -133,9 +133,7 @@ def pretrain(
         if first:
             if start is not None and not resume:
                 _keep(start, run / START)
-            write_json(
-                run / "run.json", {**plan, "content_hash": hash_of(plan)}
-            )  # not before the recipe has proved sound
+            write_json(run / "run.json", {**plan, "content_hash": hash_of(plan)})  # once the recipe has proved sound
         prepared = data
         with stopped_by_signals():  # in training, it stops between two steps
             for part in objective.modules():
