@@ -99,9 +99,10 @@ class CrystalDataset:
         names: dict[str, int] = {}
         flat = _arrays(crystals, kinds, names)
         shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
-        arrays: dict[str, Any] = {name: array.reshape(shapes[name]) for name, array in flat.items()}
+        arrays = {name: array.reshape(shapes[name]) for name, array in flat.items()}
         sums = {name: checksum_of(array.tobytes()) for name, array in flat.items()}
-        return cls(*[*arrays.values(), tuple(names), tuple(kinds), {}, hash_of(_content(names, kinds, sums))])
+        content_hash = hash_of(_content(names, kinds, sums))
+        return cls(**_by_field(arrays), target_names=tuple(names), kinds=tuple(kinds), content_hash=content_hash)
 
     @classmethod
     def open(cls, path: Path) -> "CrystalDataset":
@@ -114,13 +115,14 @@ class CrystalDataset:
         manifest = read_manifest(path)
         names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
         shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
-        arrays: dict[str, Any] = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
+        arrays = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
         for name, total in (("site_end.i8", n_sites), ("key_end.i8", n_letters)):
             for last in arrays[name][-1:].tolist():
                 if last != total:
                     raise ValueError(f"{path / name} ends with {last}, not with {total}; {AGAIN}")
         kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
-        return cls(*[*arrays.values(), names, kinds, manifest["provenance"], manifest["content_hash"]])
+        origin = {name: manifest[name] for name in ("provenance", "content_hash")}
+        return cls(**_by_field(arrays), target_names=names, kinds=kinds, **origin)
 
     def __len__(self) -> int:
         return len(self.site_end)
@@ -229,6 +231,11 @@ def _stretches(
     if np.any((begin < 0) | (begin > end) | (end > total)):
         raise ValueError(f"{names[0]} points outside the {total} {names[1]} of the data set; {AGAIN}")
     return end - begin, ranges(torch.from_numpy(begin), torch.from_numpy(end - begin)).numpy()
+
+
+def _by_field(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays by the names of the fields that hold them: those of their files without the ending."""
+    return {name.partition(".")[0]: array for name, array in arrays.items()}
 
 
 def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> dict[str, tuple[int, ...]]:
