@@ -176,10 +176,17 @@ class CrystalDataset:
         return np.diff(self.site_end[:], prepend=0)
 
     def keys(self, rows: Int[np.ndarray, " rows"]) -> tuple[str, ...]:
-        """Names of these crystals."""
+        """Names of these crystals.
+
+        Raises:
+            ValueError: They are damaged.
+        """
         sizes, letters = _stretches(self.key_end, rows, len(self.key), ("key_end.i8", "letters"))
         text, ends = self.key[letters].tobytes(), np.cumsum(sizes).tolist()
-        return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
+        try:
+            return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
+        except UnicodeDecodeError:
+            raise ValueError(f"key.u1 has names that are no text; {AGAIN}") from None
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
         """A property of all crystals, NaN where unknown.
