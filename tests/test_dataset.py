@@ -268,7 +268,7 @@ def spoil_an_array(folder, name, value, row=1):
         ("key_end.i8", 2**60, r"key_end.i8 points outside the \d+ letters"),
         ("key_end.i8", -5, r"key_end.i8 points outside the \d+ letters"),
         ("key.u1", 0xFF, r"key.u1 has names that are no text; ingest the source again"),
-        ("position.f4", 1e6, r"position.f4 has a site more than 1000 cells away; ingest the source again"),
+        *(("position.f4", place, r"position.f4 has a site that is not within 1000 cells") for place in (1e6, np.nan)),
         ("species.i4", 10**6, r"species.i4 points outside the 12 species"),
         ("species.i4", -1, r"species.i4 points outside the 12 species"),
     ],

@@ -210,8 +210,8 @@ class CrystalDataset:
         if not sizes.all():  # supercells of nothing would be made forever
             raise ValueError(f"site_end.i8 gives a crystal no sites; {AGAIN}")
         position = self.position[sites]
-        if np.abs(position).max(initial=0.0) > MAX_LENGTH:  # their neighbors would be looked for all the way
-            raise ValueError(f"position.f4 has a site more than {MAX_LENGTH:g} cells away; {AGAIN}")
+        if not (np.abs(position) <= MAX_LENGTH).all():  # neighbors would be looked for all the way; nor is NaN a place
+            raise ValueError(f"position.f4 has a site that is not within {MAX_LENGTH:g} cells; {AGAIN}")
         return self.lattice[rows], sizes, position, self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
