@@ -99,31 +99,18 @@ def pretrain(
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
     plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
-    for name, given in (("batches_per_step", batches_per_step), ("weights", [*weights] or None), ("seed", seed)):
-        _set(plan["training"], name, given, run if resume else None)
-    if epochs is not None:
-        if resume and epochs < (behind := _epochs_in(run)):
-            raise ValueError(f"the run in {run} has {behind} epochs behind it, more than {epochs}; give no fewer")
-        plan["training"]["epochs"] = epochs
-    how = build({"use": "crystalmax.training.Training", **plan["training"]})
-    assert isinstance(how, Training)  # the spec says so
+    given = {"batches_per_step": batches_per_step, "weights": [*weights] or None, "seed": seed, "epochs": epochs}
+    how = _training(plan["training"], given, run if resume else None)
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
     if plan.get("start"):  # runs of before there were starts have none
         _start_from(objective, run / START if resume or start is None else start, trusted)
-    limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
-    rows = np.flatnonzero(data.n_sites <= limit)
-    log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
-    if split is None:
-        split = Split.random(rows, VALID_FRACTION, how.seed)
-    else:
-        split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
+    split = _split(data, geometry, split, how.seed)
     cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
     if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
         raise ValueError(f"the run in {run} began with another split of the crystals; give it the same one")
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
     processes.check(objective, how.batches_per_step)
-    split.check()
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
         run.mkdir(parents=True, exist_ok=True)
@@ -262,16 +249,37 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
 
 
-def _set(training: dict[str, Any], name: str, given: object, resumed: Path | None) -> None:
-    """Take what was given, unless a run goes on that began otherwise."""
-    if given is None:
-        return
-    began = training.get(name, getattr(Training(), name))
-    if resumed is not None and began != given:
-        raise ValueError(
-            f"the run in {resumed} began with {name} = {began}, not {given}; leave it out to go on with that"
-        )
-    training[name] = given
+def _training(planned: dict[str, Any], given: Mapping[str, object], resumed: Path | None) -> Training:
+    """How to train: as planned, but for what was given, which the plan then holds, too.
+
+    A run that goes on does so as it began, but for more epochs.
+    """
+    for name, value in given.items():
+        began = planned.get(name, getattr(Training(), name))
+        if resumed is not None and name != "epochs" and value not in (None, began):
+            raise ValueError(
+                f"the run in {resumed} began with {name} = {began}, not {value}; leave it out to go on with that"
+            )
+    epochs = given["epochs"]
+    if resumed is not None and isinstance(epochs, int) and epochs < (behind := _epochs_in(resumed)):
+        raise ValueError(f"the run in {resumed} has {behind} epochs behind it, more than {epochs}; give no fewer")
+    planned |= {name: value for name, value in given.items() if value is not None}
+    how = build({"use": "crystalmax.training.Training", **planned})
+    assert isinstance(how, Training)  # the spec says so
+    return how
+
+
+def _split(data: Dataset, geometry: Geometry, split: Split | None, seed: int) -> Split:
+    """Crystals that the geometry takes, cut in two as given or else at random."""
+    limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
+    rows = np.flatnonzero(data.n_sites <= limit)
+    log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
+    if split is None:
+        split = Split.random(rows, VALID_FRACTION, seed)
+    else:
+        split = Split(np.intersect1d(split.train, rows), np.intersect1d(split.valid, rows))
+    split.check()
+    return split
 
 
 def _await(path: Path) -> None:
