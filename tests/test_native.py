@@ -227,6 +227,21 @@ def test_indices_of_32_bits_are_refused_before_a_loop_reads_beyond_them():
         paired_dot(random(2, 3), random(2, 3), row, row.int())
 
 
+@pytest.mark.parametrize("wrong", [-1, 4, 2**60])
+def test_rows_and_sets_that_there_are_not_are_refused_by_the_loops_themselves(wrong):
+    values, row, owner, weight = random(4, 6), torch.arange(4), torch.arange(4), torch.ones(4)
+    spoilt = torch.tensor([0, 1, wrong, 3])
+    calls = {
+        "attention": lambda row, owner: attention(weight, values, row, owner, weight, 4),
+        "sums": lambda row, owner: weighted_sum(values, row, weight, owner, 4),
+        "dots": lambda row, owner: paired_dot(values, values, row, owner),
+    }
+    for call in calls.values():
+        for rows, owners in ((spoilt, owner), (row, spoilt)):
+            with pytest.raises(ValueError, match="part 2 has a row or a set that there is not"):
+                call(rows, owners)
+
+
 def test_arrays_that_the_loops_do_not_take_are_named_so():
     assert native.usable(torch.zeros(2, 3))
     assert not native.usable(torch.zeros(2, 3, dtype=torch.float64))

@@ -136,7 +136,8 @@ def _chunks(row: Tensor, width: int) -> list[slice]:
 def _dots(left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> Tensor:
     out = left.new_empty(len(left_row))
     if native.usable(left, right):
-        native.run("paired_dot", *_contiguous(left, right, left_row, right_row), out, len(left_row), left.shape[1])
+        arrays = _contiguous(left, right, left_row, right_row)
+        _run_within("paired_dot", *arrays, out, len(left_row), left.shape[1], len(left), len(right))
         return out
     for part in _chunks(left_row, left.shape[1]):
         product = left.index_select(0, left_row[part]).mul_(right.index_select(0, right_row[part]))
@@ -147,7 +148,8 @@ def _dots(left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> T
 def _sums(values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments: int) -> Tensor:
     out = values.new_zeros(n_segments, values.shape[1])
     if native.usable(values, weight):
-        native.run("weighted_sum", *_contiguous(values, row, weight, owner), out, len(row), values.shape[1])
+        arrays = _contiguous(values, row, weight, owner)
+        _run_within("weighted_sum", *arrays, out, len(row), values.shape[1], len(values), n_segments)
         return out
     for part in _chunks(row, values.shape[1]):
         out.index_add_(0, owner[part], values.index_select(0, row[part]).mul_(weight[part, None]))
@@ -159,6 +161,12 @@ def demand_rows(index: Index, n_rows: int, what: str) -> None:
     low, high = torch.aminmax(index) if index.is_cpu and len(index) else (0, -1)
     if low < 0 or high >= n_rows:
         raise ValueError(f"{what} has {low} to {high}, not 0 to {n_rows - 1}; number over the whole batch, from 0")
+
+
+def _run_within(loop: str, *arguments: Tensor | float) -> None:
+    """Run a loop in C that ends where a part names a row, or a set, that there is not."""
+    if (part := native.run(loop, *arguments)) >= 0:
+        raise ValueError(f"part {part} has a row or a set that there is not; number over the whole batch, from 0")
 
 
 def _contiguous(*tensors: Tensor) -> list[Tensor]:
@@ -209,7 +217,8 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         logits, values, row, owner, count = _contiguous(logits, values, row, owner, count)
         share, out = torch.empty_like(count), values.new_zeros(n_segments, values.shape[1])
-        native.run("attention_forward", logits, values, row, owner, count, share, out, len(row), values.shape[1])
+        sizes = (len(row), values.shape[1], len(values), n_segments)
+        _run_within("attention_forward", logits, values, row, owner, count, share, out, *sizes)
         ctx.save_for_backward(share, values, row, owner)
         return out
 

@@ -1,6 +1,7 @@
 /* The networks' inner loops on CPU. `native.py` calls them; the same in torch stands beside each call.
  *
- * Arrays are contiguous, reals are float, indices are int64. Nothing here allocates, fails or keeps state.
+ * Arrays are contiguous, reals are float, indices are int64. Nothing here allocates or keeps state. Loops over parts, whose
+ * rows may come from anyone's encoder, end where one names a row that there is not, and give that part, else -1.
  */
 
 #include "portable.h"
@@ -277,13 +278,19 @@ HOT void triples_backward(const float *center, const int64_t *of_center, const f
 
 /* Softmax of the logits of each site's pairs, where a pair counts `count` times, and with it the mean of their values.
  * Pairs are grouped by center; sites without pairs keep zeros. */
-HOT void attention_forward(const float *logit, const float *values, const int64_t *row, const int64_t *center,
-                           const float *count, float *share, float *out, int64_t pairs, int64_t width)
+INLINE int is_outside(int64_t row, int64_t rows) { return (uint64_t)row >= (uint64_t)rows; }
+
+HOT int64_t attention_forward(const float *logit, const float *values, const int64_t *row, const int64_t *center,
+                              const float *count, float *share, float *out, int64_t pairs, int64_t width, int64_t rows,
+                              int64_t centers)
 {
     for (int64_t begin = 0, end; begin < pairs; begin = end) {
+        if (is_outside(center[begin], centers)) return begin;
         float top = -INFINITY, total = 0.0f, *sum = out + center[begin] * width;
-        for (end = begin; end < pairs && center[end] == center[begin]; end++)
+        for (end = begin; end < pairs && center[end] == center[begin]; end++) {
+            if (is_outside(row[end], rows)) return end;
             top = logit[row[end]] > top ? logit[row[end]] : top;
+        }
         for (int64_t p = begin; p < end; p++) share[p] = logit[row[p]] - top;
         SIMD_SUM(total) for (int64_t p = begin; p < end; p++) {
             share[p] = count[p] * exponential(share[p]);
@@ -295,6 +302,7 @@ HOT void attention_forward(const float *logit, const float *values, const int64_
             SIMD for (int64_t k = 0; k < width; k++) sum[k] += share[p] * value[k];
         }
     }
+    return -1;
 }
 
 HOT void attention_backward(const float *share, const float *values, const int64_t *row, const int64_t *center,
@@ -323,22 +331,25 @@ INLINE void fetch(const float *table, const int64_t *row, int64_t at, int64_t n,
     for (int64_t k = 0; k < width; k += 16) __builtin_prefetch(next + k);
 }
 
-HOT void weighted_sum(const float *values, const int64_t *row, const float *weight, const int64_t *owner, float *out,
-                      int64_t parts, int64_t width)
+HOT int64_t weighted_sum(const float *values, const int64_t *row, const float *weight, const int64_t *owner, float *out,
+                         int64_t parts, int64_t width, int64_t rows, int64_t owners)
 {
     for (int64_t p = 0; p < parts; p++) {
+        if (is_outside(row[p], rows) || is_outside(owner[p], owners)) return p;
         const float *value = values + row[p] * width;
         float *sum = out + owner[p] * width, w = weight[p];
         fetch(values, row, p, parts, width);
         fetch(out, owner, p, parts, width);
         SIMD for (int64_t k = 0; k < width; k++) sum[k] += w * value[k];
     }
+    return -1;
 }
 
-HOT void paired_dot(const float *left, const float *right, const int64_t *left_row, const int64_t *right_row,
-                    float *out, int64_t parts, int64_t width)
+HOT int64_t paired_dot(const float *left, const float *right, const int64_t *left_row, const int64_t *right_row,
+                       float *out, int64_t parts, int64_t width, int64_t lefts, int64_t rights)
 {
     for (int64_t p = 0; p < parts; p++) {
+        if (is_outside(left_row[p], lefts) || is_outside(right_row[p], rights)) return p;
         const float *a = left + left_row[p] * width, *b = right + right_row[p] * width;
         float dot = 0.0f;
         fetch(left, left_row, p, parts, width);
@@ -346,4 +357,5 @@ HOT void paired_dot(const float *left, const float *right, const int64_t *left_r
         SIMD_SUM(dot) for (int64_t k = 0; k < width; k++) dot += a[k] * b[k];
         out[p] = dot;
     }
+    return -1;
 }
