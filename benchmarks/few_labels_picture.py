@@ -47,7 +47,8 @@ def draw() -> Figure:
         labels = [int(number) for number in budgets]
         for method, errors in curves.items():
             panel.plot(labels[: len(errors)], errors, marker="o", markersize=3.5, label=method, **LOOKS[method])
-        middle = (max(map(max, filter(None, curves.values()))) * min(map(min, filter(None, curves.values())))) ** 0.5
+        every = [error for errors in curves.values() for error in errors]
+        middle = (max(every) * min(every)) ** 0.5
         panel.set(title=WORDS[target], xscale="log", yscale="log", ylim=(middle / 3, middle * 3))
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:,.3g}")

@@ -134,11 +134,12 @@ class RepeatedFolds:
                 f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, give "
                 "more labels, of other formulas, or split by row"
             )
-        shuffled = [np.random.default_rng([self.seed, number]).permutation(n_groups) for number in range(self.n_draws)]
-        outside = [[order[groups] % self.n_folds == fold for fold in range(self.n_folds)] for order in shuffled]
-        cuts = [tuple((np.flatnonzero(~held), np.flatnonzero(held)) for held in folds) for folds in outside]
-        n_labels = n_rows - n_rows // self.n_folds
-        return tuple(Draw(n_labels, number, self.seed, n_rows, parts) for number, parts in enumerate(cuts))
+        draws = []
+        for number in range(self.n_draws):
+            fold = np.random.default_rng([self.seed, number]).permutation(n_groups)[groups] % self.n_folds
+            parts = tuple((np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(self.n_folds))
+            draws.append(Draw(n_rows - n_rows // self.n_folds, number, self.seed, n_rows, parts))
+        return tuple(draws)
 
 
 def plan_for(n_labels: int, *, seed: int = 0) -> Plan:

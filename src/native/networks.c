@@ -1,7 +1,7 @@
 /* The networks' inner loops on CPU. `native.py` calls them; the same in torch stands beside each call.
  *
- * Arrays are contiguous, reals are float, indices are int64. Nothing here allocates or keeps state. Loops over parts, whose
- * rows may come from anyone's encoder, end where one names a row that there is not, and give that part, else -1.
+ * Arrays are contiguous, reals are float, indices are int64. Nothing here allocates or keeps state. Loops over parts,
+ * whose rows may come from anyone's encoder, end where one names a row that there is not, and give that part, else -1.
  */
 
 #include "portable.h"
@@ -276,10 +276,10 @@ HOT void triples_backward(const float *center, const int64_t *of_center, const f
     }
 }
 
-/* Softmax of the logits of each site's pairs, where a pair counts `count` times, and with it the mean of their values.
- * Pairs are grouped by center; sites without pairs keep zeros. */
 INLINE int is_outside(int64_t row, int64_t rows) { return (uint64_t)row >= (uint64_t)rows; }
 
+/* Softmax of the logits of each site's pairs, where a pair counts `count` times, and with it the mean of their values.
+ * Pairs are grouped by center; sites without pairs keep zeros. */
 HOT int64_t attention_forward(const float *logit, const float *values, const int64_t *row, const int64_t *center,
                               const float *count, float *share, float *out, int64_t pairs, int64_t width, int64_t rows,
                               int64_t centers)
