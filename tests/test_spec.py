@@ -1,6 +1,7 @@
 """Specs: the round trip, the answers to typos, and the doors that stay shut to a stranger's recipe."""
 
 import functools
+import inspect
 import json
 import sys
 from dataclasses import dataclass, field
@@ -221,6 +222,11 @@ def test_a_strangers_recipe_cannot_reach_outside(name):
 def test_trust_is_given_by_name():
     with pytest.raises(ValueError, match=r"refusing to import.* by name .`--trust NAME`, or `trusted=` in Python.,"):
         build({"use": f"{__name__}.Part"})
+
+
+def test_one_trusted_name_is_not_read_as_its_letters():
+    with pytest.raises(TypeError, match=r"trusted is 'lab'; give a tuple of names, \('lab',\)"):
+        inspect.unwrap(build)({"use": "lab.Part"}, trusted="lab")  # beartype would refuse it first
 
 
 @pytest.mark.parametrize(

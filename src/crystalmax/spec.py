@@ -71,7 +71,10 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     Raises:
         ValueError: The spec names a part that there is not or that may not be used, gives it arguments that it does not
             take or of another type than it says, nests parts too deeply, or asks for more weights than `MAX_WEIGHTS`.
+        TypeError: `trusted` is one name, which would be read as its letters.
     """
+    if isinstance(trusted, str):
+        raise TypeError(f"trusted is {trusted!r}; give a tuple of names, ({trusted!r},)")
     packages = (*_TRUSTED, *trusted)
     try:
         # Once without memory, to see how much it would take; some parts can only be made in earnest.
