@@ -47,11 +47,20 @@ def test_other_crystals_have_other_fingerprints(one, other):
     assert not Fingerprint.of(one).equals(Fingerprint.of(other))
 
 
-def test_an_element_may_stand_with_and_without_a_charge():
-    plain, charged, fluoride = ((Occupant(*one),) for one in ((26, 1.0, None), (26, 1.0, 3.0), (9, 1.0, None)))
-    cells = (np.diag([4.0, 4.0, 8.0]), [[0, 0, 0], [0, 0, 0.5], [0.5, 0.5, 0.25]], [0, 1, 2])
-    one, other = (crystal("x", *cells, kinds) for kinds in ((plain, charged, fluoride), (charged, plain, fluoride)))
-    assert Fingerprint.of(one).equals(Fingerprint.of(other))
+@pytest.mark.parametrize(
+    "states", [(2.0, 3.0), (3.0, 2.0), (3.0, None), (3.0, 3.0)], ids=["mixed", "exchanged", "in part", "alike"]
+)
+def test_charges_that_only_some_sources_give_change_nothing(states):
+    fluoride = (Occupant(9, 1.0, None),)
+    cells = (np.diag([4.0, 4.0, 8.0]), [[0, 0, 0], [0, 0, 0.5], [0.5, 0.5, 0.25]])
+    charged = crystal("x", *cells, [0, 1, 2], (*((Occupant(26, 1.0, state),) for state in states), fluoride))
+    assert Fingerprint.of(charged).equals(Fingerprint.of(crystal("y", *cells, [0, 0, 1], pure("Fe", "F"))))
+
+
+def test_an_element_that_shares_a_site_with_itself_is_one_species():
+    shared = tuple(Occupant(26, amount, state) for amount, state in ((0.7, 2.0), (0.2, 3.0), (0.1, 4.0)))
+    one = replace(rock_salt(), kinds=(shared, *pure("O")))
+    assert Fingerprint.of(one).equals(Fingerprint.of(rock_salt(kinds=("Fe", "O"))))
 
 
 def test_the_tolerance_is_in_the_middle_between_relaxations_and_other_structures():
