@@ -6,11 +6,12 @@ On crystals with at most 50 sites whose formulas the weights that ship have not 
 formulas is tested; paired draws of 50 / 100 / 250 / 1,000 labels from the rest. Rivals are ridge regression and extra
 trees, of labels as they are and on a scale where these are closest to normal, on plain numbers, by themselves and
 together, and on vectors from elsewhere, made by the scripts in `peers/` from the table that `--table` writes; a
-property whose crystals a file does not hold goes without it. What `--measure` and `--models` do not name, and rivals
-that are not given, stay as they are in the file. The regressor was made on other splits of the rows that are not tested
-here, but an earlier version of it was judged on these, so these are development data; `--targets` takes properties of
-`BLIND` too, on which nothing was chosen. With `--anew` each draw tests another fifth, since a few hundred crystals with
-some extreme values decide much. Half an hour on two cores for ours, and two for all others.
+property whose crystals a file does not hold goes without it. The columns of the default featuriser have these four
+models, too, which tells what the columns are worth and what the regressor. What `--measure` and `--models` do not name,
+and rivals that are not given, stay as they are in the file. The regressor was made on other splits of the rows that are
+not tested here, but an earlier version of it was judged on these, so these are development data; `--targets` takes
+properties of `BLIND` too, on which nothing was chosen. With `--anew` each draw tests another fifth, since a few hundred
+crystals with some extreme values decide much. Half an hour on two cores for ours, and two for all others.
 """
 
 import logging
@@ -49,7 +50,9 @@ POTENTIALS = ("chgnet", "sevennet")
 """Frozen networks among the rivals; the others are plain numbers."""
 THEIRS = ("formation_energy_eV_per_atom",)
 """Properties that these were trained on, and are no fair rivals for."""
-PARTS = ("ours", "rivals", "intervals of others")
+DEFAULT = "default"
+"""The name of what `CrystalFeaturizer()` gives."""
+PARTS = ("ours", "columns", "rivals", "intervals of others")
 """What is measured unless `--measure` says otherwise."""
 
 
@@ -113,10 +116,13 @@ def main() -> None:
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
         rivals = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
         rivals |= plain(crystals) if "rivals" in options.measure else {}
-        measured = {}
-        if rivals:
-            models = {name: MODELS[name] for name in options.models}
-            measured["rivals"] = errors_of_rivals(rivals, models, y, plans, groups, options.jobs)
+        columns = {DEFAULT: numbers_of_ours(crystals)[0]} if "columns" in options.measure else {}
+        models = {name: MODELS[name] for name in options.models}
+        measured = {
+            part: errors_with(models, features, y, plans, groups, options.jobs)
+            for part, features in (("rivals", rivals), ("columns", columns))
+            if features
+        }
         for part, measure in (("ours", ours), ("intervals of others", others)):
             if part in options.measure:
                 measured[part] = summary(measure(crystals, y, draws, options.jobs))
@@ -165,26 +171,30 @@ def plain(crystals: Sequence[Crystal]) -> dict[str, np.ndarray]:
     }
 
 
-def errors_of_rivals(
-    rivals: Mapping[str, np.ndarray],
+def errors_with(
     models: Mapping[str, BaseEstimator],
+    features: Mapping[str, np.ndarray],
     y: np.ndarray,
     plans: Sequence[Plan],
     groups: Sequence[str],
     jobs: int,
 ) -> pd.DataFrame:
-    """Medians over draws: a row for each number of labels and rival, a column for each model."""
-    sets = {name: FeatureSet(numbers, "baseline") for name, numbers in rivals.items()}
+    """Medians over draws: a row for each number of labels and set of features, a column for each model."""
+    sets = {name: FeatureSet(numbers, "baseline") for name, numbers in features.items()}
     scores = pd.concat([evaluate(sets, y, models=models, plan=one, groups=groups, n_jobs=jobs).table for one in plans])
     return scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median().unstack()
 
 
+def numbers_of_ours(crystals: Sequence[Crystal]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Columns of the default featuriser, and the widths of their blocks."""
+    featurizer = CrystalFeaturizer()
+    return featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks
+
+
 def ours(crystals: Sequence[Crystal], y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
     """What the product says from all its numbers, and from statistics alone, in each draw."""
-    featurizer = CrystalFeaturizer()
-    numbers = featurizer.numbers(CrystalDataset.from_crystals(crystals))
-    vector, *rest = featurizer.blocks
-    each = {"default": Ours(numbers, (vector, *rest)), "statistics": Ours(numbers[:, vector:], tuple(rest))}
+    numbers, (vector, *rest) = numbers_of_ours(crystals)
+    each = {DEFAULT: Ours(numbers, (vector, *rest)), "statistics": Ours(numbers[:, vector:], tuple(rest))}
     tasks = [delayed(errors_of_ours)(draw, name, one, y) for draw in draws for name, one in each.items()]
     return pd.DataFrame(Parallel(jobs)(tasks))
 
