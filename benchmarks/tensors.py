@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("release", type=Path, help="matminer-0.4.0.tar.gz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(options.release) as archive:
         for name, columns in TABLES.items():
             file = archive.extractfile(f"matminer-0.4.0/matminer/datasets/{name}.csv")
