@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crystalmax.powers import Powers
+from crystalmax.powers import EXACT, Powers
 
 
 def skewed(seed, n=200):
@@ -15,6 +15,30 @@ def test_labels_come_back(seed, n, width, away):
     y = away + np.exp(width * np.random.default_rng(seed).normal(size=n))
     powers = Powers.of(y)
     np.testing.assert_allclose(powers.back(powers.there(y)), y, rtol=1e-4, atol=1e-4 * np.ptp(y))
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(2, 60),
+    st.floats(0.3, 3),
+    st.floats(-1e4, 1e4),
+    st.sampled_from([1e-21, 1, 1e12]),
+)
+@example(seed=0, n=50, width=1, away=-154 / 0.13, unit=0.13)  # total energies: far from 0, and nearly the same
+@example(seed=0, n=50, width=3, away=0, unit=1e-21)  # joules
+def test_labels_in_any_unit_and_far_from_zero_become_normal_and_come_back(seed, n, width, away, unit):
+    y = unit * (away + np.exp(width * np.random.default_rng(seed).normal(size=n)))
+    powers = Powers.of(y)
+    scaled = powers.there(y)
+    assert scaled.mean() == pytest.approx(0, abs=1e-6)
+    assert scaled.std() == pytest.approx(1, rel=1e-6)
+    np.testing.assert_allclose(powers.back(scaled), y, rtol=0, atol=2 * EXACT * np.ptp(y))
+    assert np.isfinite(powers.back(np.array([-1e9, -3.0, 3.0, 1e9]))).all()
+
+
+def test_equal_labels_come_back():
+    y = np.full(5, 1e-21)
+    assert Powers.of(y).back(np.array([-3.0, 0.0, 3.0])).tolist() == [1e-21] * 3
 
 
 def test_skewed_labels_become_normal():

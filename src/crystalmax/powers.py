@@ -1,32 +1,44 @@
 """Labels on the scale where they are closest to normal."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.preprocessing import PowerTransformer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import PowerTransformer, StandardScaler
+
+EXACT = 1e-4
+"""Labels that come back this far off, as a part of their range, have lost too many digits on the way."""
 
 
 @dataclass(frozen=True)
 class Powers:
     """A power transform of labels to mean 0 and deviation 1, and back (Yeo and Johnson, DOI 10.1093/biomet/87.4.954).
 
-    Nothing comes back from beyond the labels, where the inverse grows without bound, or ends.
+    Powers of 1 + x tell labels apart that are of order 1 to some thousand and spread as widely. Labels that differ by a
+    thousandth of what they are, or that are tiny, would all become one number; those are standardised first. Nothing
+    comes back from beyond the labels, where the inverse grows without bound, or ends.
 
     Attributes:
         transformer: Of a column of labels.
         bounds: The least and the greatest label on its scale.
     """
 
-    transformer: PowerTransformer
+    transformer: PowerTransformer | Pipeline | StandardScaler
     bounds: tuple[float, float]
 
     @classmethod
     def of(cls, labels: Float[np.ndarray, " labels"]) -> "Powers":
         """Find the power that makes these labels most likely to be normal."""
-        transformer = PowerTransformer()
-        scaled = transformer.fit_transform(labels[:, None])
-        return cls(transformer, (float(scaled.min()), float(scaled.max())))
+        column = labels[:, None]
+        for transformer in (PowerTransformer(), make_pipeline(StandardScaler(), PowerTransformer()), StandardScaler()):
+            scaled = transformer.fit_transform(column)
+            powers = cls(transformer, (float(scaled.min()), float(scaled.max())))
+            with suppress(ValueError):  # where an inverse is not a number
+                if np.abs(powers.back(scaled) - column).max() <= EXACT * np.ptp(labels):
+                    break
+        return powers
 
     def there(self, labels: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """From units of the labels."""
