@@ -423,3 +423,14 @@ def test_frozen_vectors_leave_out_labels_of_one_formula_together():
 def test_vectors_of_any_scale_are_alike_to_the_head():
     made, vectors = head(), torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(made.head(100 * vectors), made.head(vectors), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_labels_far_from_zero_keep_their_digits(folds):
+    near = regressor(folds=folds, epochs=2).fit(CRYSTALS, VALUES)
+    far = regressor(folds=folds, epochs=2).fit(CRYSTALS, VALUES + 2.0**30)  # float32 has steps of 64 there
+    for one, other in zip(members(near), members(far), strict=True):
+        data = CrystalDataset.from_crystals([canonical(salt) for salt in CRYSTALS])
+        expected = predict(one, GEOMETRY, data)
+        np.testing.assert_allclose(predict(other, GEOMETRY, data) - 2.0**30, expected, atol=1e-3)
+    assert len(np.unique(far.predict(CRYSTALS))) > 10

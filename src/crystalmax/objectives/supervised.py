@@ -35,14 +35,14 @@ class Regression(Objective):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, 1))
 
     def predict(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
-        """Predictions in the units of the target."""
-        return self.mean + self.deviation * self._scaled(batch)
+        """Predictions in the units of the target, in float64: a mean may be a million times the deviation."""
+        return self.mean + self.deviation * self._scaled(batch).double()
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """One term, `error`."""
-        truth = (property_of(batch, self.target, "learn").to(torch.float32) - self.mean) / self.deviation
-        known = ~truth.isnan()
-        error = torch.where(known, self._scaled(batch) - truth.nan_to_num(), 0.0)
+        truth = (property_of(batch, self.target, "learn") - self.mean) / self.deviation
+        known, scaled = ~truth.isnan(), self._scaled(batch)
+        error = torch.where(known, scaled - truth.nan_to_num().to(scaled), 0.0)
         return {"error": error.abs().sum() / known.sum().clamp_min(1)}
 
     def _scaled(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
