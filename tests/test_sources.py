@@ -439,6 +439,18 @@ def test_what_is_no_number_among_numbers_is_missing_and_told_of(tmp_path, caplog
     ]
 
 
+def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_commas(tmp_path, caplog):
+    values = ["1,5", "1.500", "-12.345", "2.5", "0.500", "12", "1.500,5"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file;gap", *(f"{n};{value}" for n, value in enumerate(values))]))
+    found = [each["gap"] for each in read_labels(tmp_path / "labels.csv").values()]
+    np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, 2.5, 0.5, 12, np.nan])
+    assert "3 of 7 values of 'gap' are no numbers, such as '1.500', and count as missing" in caplog.text
+    (tmp_path / "labels.csv").write_text("file;gap\na;1.500\nb;<0.1\nc;2.25\n")  # no comma tells what points are
+    np.testing.assert_array_equal(
+        [each["gap"] for each in read_labels(tmp_path / "labels.csv").values()], [1.5, np.nan, 2.25]
+    )
+
+
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):
     rows = ["a,n.d.,3.2 eV,x", "b,1.5,50%,never 2", "c,n.d.,,"]
     (tmp_path / "labels.csv").write_text("\n".join(["file,gap,energy,comment", *rows]))

@@ -30,6 +30,7 @@ _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
+_THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
 
@@ -159,6 +160,8 @@ def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
     text = table[name].astype("string")
     numbers = pd.to_numeric(text.str.replace(decimal, ".").str.translate(_TYPESET), errors="coerce")
     numbers = numbers.astype(float).replace([math.inf, -math.inf], math.nan)
+    if decimal == "," and text.str.contains(",").any():  # among decimal commas, the point of 1.500 may part thousands
+        numbers = numbers.mask(text.str.fullmatch(_THOUSANDS).fillna(False).astype(bool))
     wrong = text[numbers.isna() & text.notna()]
     found = f"{len(wrong)} of {text.count()} values of {name!r} are no numbers, such as {next(iter(wrong), '')!r}"
     if numbers.count() > len(wrong):
@@ -166,7 +169,7 @@ def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
         if len(wrong):
             log.warning("%s: %s, and count as missing", path, found)
     elif any(map(_NUMBER.match, text.dropna())):
-        remedy = "for a property write numbers without units, and leave other cells empty"
+        remedy = "for a property write numbers with a decimal point, without units, and leave other cells empty"
         log.warning("%s: %s, and the column counts as text; %s", path, found, remedy)
 
 
