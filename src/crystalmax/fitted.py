@@ -100,9 +100,10 @@ def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None,
     """
     numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
-    if len(values) < 9:
-        log.warning("intervals of 90 %% need nine labels; with %d they are too narrow", len(values))
-    groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]
+    names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
+    what, n_left_out = ("formulas", len(names)) if len(names) > 1 else ("labels of one formula", len(values))
+    if n_left_out < 9:
+        log.warning("intervals of 90 %% need nine %s; with %d they are too narrow", what, n_left_out)
     return Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
 
 

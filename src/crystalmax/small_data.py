@@ -141,7 +141,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
         """Ends of an interval for each row that holds the measured value with this probability.
 
-        n labels cannot promise more than n / (n + 1): with fewer than nine, an interval of 0.9 is too narrow.
+        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow.
 
         Raises:
             ValueError: The coverage is not between 0 and 1.
