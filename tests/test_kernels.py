@@ -1,5 +1,7 @@
 """The kernel over blocks against a naive loop, its gradient against differences, and the search for its scales."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,3 +93,13 @@ def test_distances_are_taken_once_in_a_search_and_anew_for_other_rows(monkeypatc
     np.testing.assert_array_equal(gradient, fresh(X, eval_gradient=True)[1])
     np.testing.assert_array_equal(kernel(other, eval_gradient=True)[0], fresh(other))
     np.testing.assert_array_equal(kernel(X, other), fresh(X, other))
+
+
+def test_blocks_are_in_memory_one_after_another():
+    X = np.random.default_rng(0).normal(size=(500, 24))
+    kernel = BlockMatern((2,) * 12, np.ones(12))
+    tracemalloc.start()
+    kernel(X)
+    peak = tracemalloc.get_traced_memory()[1] / (8 * 500**2)
+    tracemalloc.stop()
+    assert peak < 6  # of matrices between all rows; with all blocks at once, 37

@@ -1,6 +1,7 @@
 """A Matern kernel over blocks of columns that mean different things, and what is likely of its length scales."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 from jaxtyping import Float
@@ -42,25 +43,28 @@ class BlockMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type
         """The kernel between rows, and its gradient by the logarithms of the length scales if that is asked for."""
         plain = self._plain(X, X if Y is None else Y, keep=eval_gradient)
         scaled = zip(plain, self.widths, np.atleast_1d(self.length_scale), strict=True)
-        squares = [each / (width * scale**2) for each, width, scale in scaled]
-        distance = np.sqrt(3 * np.sum(squares, axis=0))
+        squares: Iterable[np.ndarray] = (each / (width * scale**2) for each, width, scale in scaled)
+        if eval_gradient:
+            squares = list(squares)  # else one after another: of 10,000 rows each takes 800 MB
+        distance = np.sqrt(3 * reduce(np.add, squares))
         decay = np.exp(-distance)
         values: np.ndarray = (1 + distance) * decay
         if not eval_gradient:
             return values
         return values, np.stack([3 * decay * square for square in squares], axis=2)
 
-    def _plain(self, X: Columns, Y: Float[np.ndarray, "others columns"], *, keep: bool) -> list[np.ndarray]:
+    def _plain(self, X: Columns, Y: Float[np.ndarray, "others columns"], *, keep: bool) -> Iterable[np.ndarray]:
         """Squares of distances in each block, which a search asks for again and again with other length scales."""
         kept: tuple[Columns, list[np.ndarray]] | None = getattr(self, "_kept", None)
         if keep and kept is not None and kept[0] is X:
             return kept[1]
         cuts = np.cumsum(self.widths)[:-1]
         blocks = zip(*(np.split(each, cuts, axis=1) for each in (X, Y)), strict=True)
-        found = [cdist(a, b, "sqeuclidean") for a, b in blocks]
-        if keep:
-            self._kept = (X, found)
-        return found
+        found = (cdist(a, b, "sqeuclidean") for a, b in blocks)
+        if not keep:
+            return found
+        self._kept = (X, list(found))
+        return self._kept[1]
 
 
 def most_likely(
