@@ -459,6 +459,16 @@ def test_dying_and_resuming_keeps_means_and_minima(tmp_path, saving_every_step):
     assert_same((resumed.inner, without(history, "size")), run(how=how))
 
 
+def test_resuming_within_an_epoch_keeps_the_weights_of_the_lowest_loss_before_it(tmp_path, saving_every_step):
+    how, losses = replace(HOW, patience=9), [3.0, 1.0, 2.0]
+    with pytest.raises(Died):
+        run(tmp_path, how=how, made=Counting(Planned(losses), at=8, act=die))  # in the last epoch, behind a step
+    resumed = Counting(Planned(losses[2:]))
+    run(tmp_path, how=how, made=resumed)
+    best, _ = run(how=replace(HOW, epochs=2), made=Planned(losses))
+    assert resumed.inner.epoch == best.epoch != 0
+
+
 def test_training_needs_two_crystals():
     with pytest.raises(ValueError, match="at least 2 crystals, but there are 1"):
         run(split=Split(train=ALL[:1], valid=ALL[:0]))

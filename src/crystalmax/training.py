@@ -333,6 +333,7 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
+        self._keep_if_lowest()
         self._stop_if_in_vain()
         # Fine-tuning trains many times over.
         level = logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG
@@ -354,15 +355,21 @@ class _Module(pl.LightningModule):
     def _watched(self) -> Objective:
         return self.objective if self.averaged is None else cast(Objective, self.averaged.module)
 
-    def _stop_if_in_vain(self) -> None:
-        """End training where the loss on the crystals where it is watched has not fallen for long."""
+    def _watched_losses(self) -> list[float]:
+        """The sum of all terms on the crystals where losses are watched, for each epoch so far."""
         rows = [row for row in self.history if row["split"] == "valid"]
-        if not (self.how.patience and rows):
-            return
-        losses = [sum(row[name] for name in row if name not in ("epoch", "split")) for row in rows]
-        if losses[-1] <= min(losses):
+        return [sum(row[name] for name in row if name not in ("epoch", "split")) for row in rows]
+
+    def _keep_if_lowest(self) -> None:
+        """Keep the weights at the end of an epoch; in the middle of the next they are others already."""
+        losses = self._watched_losses()
+        if self.how.patience and losses and losses[-1] <= min(losses):
             self.lowest = {name: tensor.detach().clone() for name, tensor in self._watched().state_dict().items()}
-        if len(losses) - 1 - int(np.argmin(losses)) >= self.how.patience:
+
+    def _stop_if_in_vain(self) -> None:
+        """End training where the watched loss has not fallen for long."""
+        losses = self._watched_losses()
+        if self.how.patience and losses and len(losses) - 1 - int(np.argmin(losses)) >= self.how.patience:
             self.trainer.should_stop = True
 
     def _batch(self, rows: Rows) -> CrystalBatch:
