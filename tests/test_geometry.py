@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant
-from crystalmax.geometry import AllPairs, Geometry, near_cubic, nearest_images, shortest_basis
+from crystalmax.geometry import AllPairs, Geometry, merged, near_cubic, nearest_images, shortest_basis
 
 KINDS = ((Occupant(8, 1.0),), (Occupant(22, 1.0),), (Occupant(56, 1.0),))
 seeds = st.integers(0, 2**32 - 1)
@@ -216,3 +216,18 @@ def test_it_is_a_geometry_and_refuses_room_for_one_site():
     object.__setattr__(geometry, "max_sites", 50.0)  # the types are checked where tests make one
     with pytest.raises(ValueError, match=r"max_sites is 50\.0; .* give a whole number"):
         geometry.__post_init__()
+
+
+def test_pairs_of_a_very_large_batch_are_merged_as_those_of_a_small_one():
+    n = 140_000  # squared, it leaves no room in 64 bits for a distance
+    every = torch.arange(n)
+    batch = CrystalBatch(
+        lattice=torch.eye(3).double().expand(n, 3, 3),
+        positions=torch.zeros(n, 3, dtype=torch.float64),
+        species=torch.zeros(n, dtype=torch.int64),
+        kinds=torch.ones(1, 105),
+        crystal_of_site=every,
+    )
+    kept, count = merged(batch, every, every, torch.full((n,), 3.0, dtype=torch.float64))
+    assert torch.equal(kept, every)
+    assert set(count.tolist()) == {1}

@@ -84,7 +84,7 @@ class AllPairs:
         steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
         displacement = nearest_images(steps, supercell, batch.crystal_of_site[center])
         if self.merge:
-            kept, count = merged(center * batch.n_sites + neighbor, displacement.square().sum(0).sqrt())
+            kept, count = merged(batch, center, neighbor, displacement.square().sum(0).sqrt())
             center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
         else:
             count = torch.ones_like(center)
@@ -205,16 +205,25 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
 
 
 def merged(
-    group: Pairwise, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
+    batch: CrystalBatch,
+    center: Pairwise,
+    neighbor: Pairwise,
+    distance: Float[Tensor, " pairs"],
+    tolerance: float = _SAME_DISTANCE,
 ) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """One pair for each distinct distance of each group, groups and distances ascending, and how many pairs each is.
+    """One pair for each distinct distance of each two sites, sites and distances ascending, and how many pairs each is.
 
     Args:
-        group: Numbers of groups.
-        distance: Within each, in angstrom.
+        batch: With these sites.
+        center: Of each pair.
+        neighbor: In the same crystal.
+        distance: In angstrom.
         tolerance: Neighbors in the order of distances that are no farther apart than this count as equal.
     """
-    key, order = torch.sort(group * _FARTHEST + (distance / _RESOLUTION).long())
+    # A neighbor is numbered within its crystal: over a large batch, 64 bits would not hold the distance beside both.
+    sizes = batch.sites_of_crystal
+    both = center * sizes.max() + neighbor - offsets(sizes)[batch.crystal_of_site[center]]
+    key, order = torch.sort(both * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)
     fresh[1:] = key.diff() > tolerance / _RESOLUTION
     start = fresh.nonzero()[:, 0]

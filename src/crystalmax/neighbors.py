@@ -53,7 +53,7 @@ class Neighbors:
         reach = basis.norm(dim=2).amin(1).clamp_min(self.cutoff) + _SLACK
         center, neighbor, displacement = self._nearest(batch, sites, basis, reach)
         if self.merge:
-            kept, count = merged(center * batch.n_sites + neighbor, displacement.norm(dim=0), _SAME)
+            kept, count = merged(batch, center, neighbor, displacement.norm(dim=0), _SAME)
             center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
         else:
             count = torch.ones_like(center)
