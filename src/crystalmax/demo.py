@@ -82,8 +82,7 @@ def _data(path: Path, say: Callable[[str], None]) -> CrystalDataset:
 def _records() -> Iterator[Record]:
     for entry in minerals():
         for record in canonical_records(entry.cif):
-            crystal = record.crystal and replace(record.crystal, key=entry.key)
-            yield replace(record, key=entry.key, source="AMCSD", crystal=crystal)
+            yield replace(record.renamed(entry.key), source="AMCSD")
 
 
 def _labelled(data: CrystalDataset) -> tuple[list[Crystal], pd.DataFrame]:

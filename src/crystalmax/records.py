@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from crystalmax.crystal import Crystal
@@ -33,6 +33,12 @@ class Record:
     notes: tuple[str, ...] = ()
     refusal: Refused | None = None
     mark: object = None
+
+    def renamed(self, key: str) -> "Record":
+        """The same structure under another name."""
+        crystal = None if self.crystal is None else replace(self.crystal, key=key)
+        refusal = None if self.refusal is None else Refused(key, self.refusal.reason, self.refusal.remedy)
+        return replace(self, key=key, crystal=crystal, refusal=refusal)
 
 
 class Labelled(NamedTuple):

@@ -285,7 +285,7 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
                 raise ValueError(f"the label of {name!r} fits {first} and {source}; {remedy}")
             keys.append(record.key)
             targets = {**record.targets, **labels[name]}
-            crystal = record.crystal and replace(record.crystal, targets=targets)
+            crystal = None if record.crystal is None else replace(record.crystal, targets=targets)
             record = replace(record, crystal=crystal, targets=targets)
         yield record
     if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
@@ -307,11 +307,7 @@ def _unique(records: Iterable[Record]) -> Iterator[Record]:
             taken[record.key] += 1
             key = f"{record.key}#{taken[record.key]}"
         taken[key] = 1
-        if key != record.key:
-            crystal = record.crystal and replace(record.crystal, key=key)
-            refusal = record.refusal and Refused(key, record.refusal.reason, record.refusal.remedy)
-            record = replace(record, key=key, crystal=crystal, refusal=refusal)
-        yield record
+        yield record if key == record.key else record.renamed(key)
 
 
 def reader_of(name: str | PurePath) -> Reader | None:

@@ -195,8 +195,7 @@ def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterat
         read = groupby(canonical_records(cells, n_jobs=n_jobs), key=lambda record: record.key.partition(":")[0])
         numbered = ((int(place), next(records)) for place, records in read)  # of several in a row the first counts
     for place, record in numbered:
-        crystal = record.crystal and replace(record.crystal, key=names[place])
-        yield int(rows[place]), replace(record, key=names[place], crystal=crystal)
+        yield int(rows[place]), record.renamed(names[place])
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
