@@ -135,8 +135,9 @@ def shells_of(crystal: Crystal) -> Shells:
 @cache
 def _of_atom(z: int) -> tuple[tuple[int, float, int, float], ...]:
     """Degree, level in eV, electrons and root of the mean squared radius in angstrom of each shell of an atom."""
-    row, radius = electrons.table()[z - 1], float(elements.columns("radius")[0, z - 1])
-    counts = [int(row[electrons.FEATURES.index(f"{kind}_electrons")]) for kind in electrons.KINDS]
+    radius = float(elements.columns("radius")[0, z - 1])
+    of_elements = electrons.columns(*(f"{kind}_electrons" for kind in electrons.KINDS))
+    counts = of_elements[:, z - 1].astype(int).tolist()
     highest = {shell.kind: shell.energy for shell in sorted(electrons.shells(z))}
     s = highest[0] if 0 in highest and z != 46 else -4.0  # palladium has no s electron
     period = int(np.searchsorted([2, 10, 18, 36, 54, 86], z)) + 1

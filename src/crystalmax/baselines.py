@@ -103,14 +103,14 @@ def _over_elements(
 ) -> Features:
     """`STATISTICS` of properties of the elements."""
     fractions, _ = element_fractions(crystals)
-    columns = []
+    found = []
     for values in properties.T:
         mean = fractions @ values
         deviation = (fractions * np.abs(values - mean[:, None])).sum(axis=1)
         lowest = np.where(fractions > 0, values, np.inf).min(axis=1)
         highest = np.where(fractions > 0, values, -np.inf).max(axis=1)
-        columns += [mean, deviation, lowest, highest, highest - lowest]
-    return np.stack(columns, axis=1), tuple(f"{statistic} {name}" for name in names for statistic in STATISTICS)
+        found += [mean, deviation, lowest, highest, highest - lowest]
+    return np.stack(found, axis=1), tuple(f"{statistic} {name}" for name in names for statistic in STATISTICS)
 
 
 def structure_statistics(crystals: Sequence[Crystal]) -> Features:
@@ -146,7 +146,7 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
     Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
     """
     number, radius = columns("atomic_number", "radius")
-    valence, holes, van_der_waals = _of_electrons("valence_electrons", "holes", "van_der_waals_radius")
+    valence, holes, van_der_waals = electrons.columns("valence_electrons", "holes", "van_der_waals_radius")
     of_an_atom = {
         "atoms": np.ones(N_ELEMENTS),
         "all electrons": number,
@@ -168,7 +168,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
     the electronegativity.
     """
     radius, electronegativity = columns("radius", "electronegativity")
-    s, p, d, f, level = _of_electrons(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
+    s, p, d, f, level = electrons.columns(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
     moments = {"s and p": s + p, "d": d, "f": f}
     of_an_atom = {f"second moment of {kind} electrons": held * radius**2 for kind, held in moments.items()}
     sums, names = _by_volume(crystals, of_an_atom)
@@ -186,10 +186,6 @@ def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.nd
     atoms_by_volume = np.array([sum(crystal.composition().values()) / crystal.volume for crystal in crystals])
     sums = element_fractions(crystals)[0] @ np.stack(list(of_an_atom.values()), axis=1)
     return sums * atoms_by_volume.reshape(-1, 1), tuple(f"{name} by volume" for name in of_an_atom)
-
-
-def _of_electrons(*names: str) -> Float[np.ndarray, "features elements"]:
-    return electrons.table()[:, [electrons.FEATURES.index(name) for name in names]].T
 
 
 COMPOSITION: Mapping[str, Maker] = {

@@ -192,7 +192,7 @@ def _first_of_each(keys: Float[Tensor, " sites"], batch: CrystalBatch) -> Int[Te
 @cache
 def near_in_table() -> Float[np.ndarray, "elements elements"]:
     """How often each element (a row) is replaced by which other (columns); rows sum to 1; read-only."""
-    row, group = (elements.table()[:, elements.FEATURES.index(name)] for name in ("row", "group"))
+    row, group = elements.columns("row", "group")
     steps = np.abs(row[:, None] - row) + np.abs(group[:, None] - group)
     noble = group == _NOBLE_GASES  # which nothing else is like
     near = (steps <= 1) & (noble[:, None] == noble) & ~np.eye(len(row), dtype=bool)

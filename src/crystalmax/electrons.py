@@ -70,6 +70,11 @@ def table() -> Float[np.ndarray, "elements features"]:
     return values
 
 
+def columns(*names: str) -> Float[np.ndarray, "features elements"]:
+    """These features of every element, a row each."""
+    return table()[:, [FEATURES.index(name) for name in names]].T
+
+
 @cache
 def oxidation_states(atomic_number: int) -> tuple[int, ...]:
     """The common ones of an element, ascending."""
@@ -157,8 +162,8 @@ def _odd(fractions: Float[np.ndarray, " elements"]) -> float:
     whole = np.flatnonzero(np.abs(atoms - atoms.round()).max(axis=1) < 1e-6)
     if not len(whole):
         return 0.5
-    electrons = table()[present, FEATURES.index("valence_electrons")]
-    return float(atoms[whole[0]].round() @ electrons % 2)
+    (electrons,) = columns("valence_electrons")
+    return float(atoms[whole[0]].round() @ electrons[present] % 2)
 
 
 def _assignments(present: Int[np.ndarray, " elements"]) -> Float[np.ndarray, "assignments elements"]:
@@ -173,6 +178,6 @@ def _assignments(present: Int[np.ndarray, " elements"]) -> Float[np.ndarray, "as
 @cache
 def _taken() -> Float[np.ndarray, " elements"]:
     """Electrons that an atom takes to fill its shell: p electrons, or the one of hydrogen."""
-    holes: Float[np.ndarray, " elements"] = table()[:, FEATURES.index("p_holes")].copy()
-    holes[0] = 1
-    return holes
+    taken: Float[np.ndarray, " elements"] = columns("p_holes")[0]
+    taken[0] = 1
+    return taken

@@ -96,8 +96,8 @@ class Density(_Squared):
     width = 1
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
-        weights = torch.from_numpy(np.array(elements.table()[:, elements.FEATURES.index("atomic_weight")]))
-        of_kind = batch.kinds[:, :N_ELEMENTS] @ weights.to(batch.kinds)
+        (weights,) = elements.columns("atomic_weight")
+        of_kind = batch.kinds[:, :N_ELEMENTS] @ torch.tensor(weights).to(batch.kinds)
         mass = segment_sum(gather(of_kind, batch.species), batch.crystal_of_site, batch.n_crystals)
         density: Tensor = GRAMS_PER_CUBIC_CENTIMETRE * mass / torch.linalg.det(batch.lattice).abs().to(mass)
         return (density.log() - math.log(5.0))[:, None] / 0.6

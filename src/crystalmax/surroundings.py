@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal
-from crystalmax.elements import FEATURES, table
+from crystalmax.elements import columns
 
 CUTOFF = 9.0
 """Radius within which neighbours are searched, in angstrom."""
@@ -149,7 +149,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
 
 def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 4"]:
     """Occupancy, covalent radius, electronegativity and weight of each species; all but the first are of an atom."""
-    values = table()[:, [FEATURES.index(name) for name in ("radius", "electronegativity", "atomic_weight")]]
+    values = columns("radius", "electronegativity", "atomic_weight").T
     rows = []
     for kind in crystal.kinds:
         occupancy = np.array([occupant.occupancy for occupant in kind])
