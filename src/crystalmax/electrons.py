@@ -114,8 +114,10 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     # The most electronegative element takes electrons, the others give what they have by their states.
     taker = int(electronegativity.argmax())
     needed = share[taker] * _taken()[present[taker]]
-    positive = [[one for one in oxidation_states(int(z) + 1) if one > 0] or [0] for z in np.delete(present, taker)]
-    most, least = (np.delete(share, taker) @ np.array([of(each) for each in positive], float) for of in (max, min))
+    givers, share_of_givers = np.delete(present, taker), np.delete(share, taker)
+    positive = [[state for state in oxidation_states(int(z) + 1) if state > 0] or [0] for z in givers]
+    most = share_of_givers @ np.array([max(states) for states in positive], float)
+    least = share_of_givers @ np.array([min(states) for states in positive], float)
     return {
         "charge that does not balance": float(charge[best]) if ionic else UNBALANCED,
         "mean charge of either sign": float(either_sign[best]) if ionic else 0.0,
