@@ -95,18 +95,17 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
     shells = shells_of(primitive)
     level = np.repeat(shells.level, 2 * shells.degree + 1)
     bands = [_levels(overlap, level) for overlap in overlaps_of(primitive, shells)]
+    n_electrons, n_sites = float(shells.electrons.sum()), len(primitive.species)
+    gap, direct = _gaps(bands, n_electrons)
     flat = np.sort(np.concatenate(bands))
-    held, room, n_sites = float(shells.electrons.sum()), 2 / len(bands), len(primitive.species)
-    filled = np.clip(held / room - np.arange(len(flat)), 0, 1)
+    room = 2 / len(bands)  # for electrons in a level of one wave vector of several
+    filled = np.clip(n_electrons / room - np.arange(len(flat)), 0, 1)
     highest = int(np.flatnonzero(filled > 1e-6).max(initial=0))
     lowest = highest + 1 if filled[highest] > 1 - 1e-6 and highest + 1 < len(flat) else highest
-    middle, gap, direct, pairs = (flat[highest] + flat[lowest]) / 2, 0.0, 0.0, round(held / 2)
-    if abs(held / 2 - pairs) < 1e-6 and 0 < pairs < min(map(len, bands)):  # else the last band is half full
-        edges = np.array([band[pairs - 1 : pairs + 1] for band in bands])
-        gap, direct = edges[:, 1].min() - edges[:, 0].max(), (edges[:, 1] - edges[:, 0]).min()
+    middle = (flat[highest] + flat[lowest]) / 2
     states = room * np.exp(-((flat - middle) ** 2) / 2).sum() / np.sqrt(2 * np.pi) / n_sites
     total = room * filled @ flat
-    spread = (room * filled @ (flat - total / held) ** 2 / held) ** 0.5
+    spread = (room * filled @ (flat - total / n_electrons) ** 2 / n_electrons) ** 0.5
     return {
         "middle of the gap of bands": float(middle),
         "gap of bands": float(gap),
@@ -115,6 +114,18 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
         "energy of bands less that of atoms": float(total - shells.electrons @ shells.level) / n_sites,
         "spread of filled bands": float(spread),
     }
+
+
+def _gaps(bands: list[Float[np.ndarray, " _"]], n_electrons: float) -> tuple[float, float]:
+    """Least energy from a filled band to an empty one, at any wave vectors and at the same one.
+
+    Both are 0 where two electrons a band leave a part of one, or leave no band empty.
+    """
+    n_filled = round(n_electrons / 2)
+    if abs(n_electrons / 2 - n_filled) >= 1e-6 or not 0 < n_filled < min(map(len, bands)):
+        return 0.0, 0.0
+    below, above = np.array([band[n_filled - 1 : n_filled + 1] for band in bands]).T
+    return above.min() - below.max(), (above - below).min()
 
 
 def shells_of(crystal: Crystal) -> Shells:
