@@ -29,6 +29,7 @@ from crystalmax.study.representation import (
     method_cells,
     methods,
     network_cell,
+    network_vectors,
     scored,
 )
 from crystalmax.study.settings import Study
@@ -97,11 +98,10 @@ def rivals(study: Study, material: Material) -> list[Method]:
 
 
 def _variants(study: Study, material: Material) -> Iterator[Method]:
-    donor = study.material(material.donor)
-    seen = (donor, study.parts(donor).structures)
+    seen = study.pretraining(material)
     for recipe in RECIPES:
         for name, content in variants(recipe).items():
-            make = partial(_vectors, study, material, content)
+            make = partial(network_vectors, study, material, content)
             yield Method(f"{recipe} recipe, {name}", "pretrained", make, recipe, seen)
         # No gradient passes from the upper level to the lower, so that leaving it out needs no other network.
         make = partial(_of_sites, study, material, recipe, None)
@@ -115,13 +115,8 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     material = study.material(dataset)
     method = next(each for each in rivals(study, material) if each.name == method_name)
     draws = all_drawn(study, material, name)
-    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    models = downstream_models(study.budget.trees, MODELS)
     return Result(scored(study, material, name, method, draws, "ablation", models=models).rows)
-
-
-def _vectors(study: Study, material: Material, recipe: networks.Recipe) -> Features:
-    model = study.network(study.material(material.donor), recipe)
-    return study.encoded(model.encoder, model.geometry, material)
 
 
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:

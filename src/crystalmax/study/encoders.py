@@ -132,7 +132,7 @@ def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
     # Half of the draws, since there are many networks here.
     budgets = [(labels, (n_draws + 1) // 2) for labels, n_draws in study.budgets(material, name)]
     draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
-    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    models = downstream_models(study.budget.trees, MODELS)
     rows = scored(study, material, name, method, draws, "encoders", models=models).rows
     return Result(rows, _price(study, donor, way))
 

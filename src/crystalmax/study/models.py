@@ -1,7 +1,7 @@
 """The downstream models of the study; every method is given the same ones, with the same search for their settings."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -45,13 +45,14 @@ class HiddenLayer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklea
         return found
 
 
-def downstream_models(trees: int = 100) -> Mapping[str, BaseEstimator]:
-    """Least squares, ridge, two forests and a hidden layer of 64, as scikit-learn estimators by name."""
+def downstream_models(trees: int = 100, names: Collection[str] = ()) -> Mapping[str, BaseEstimator]:
+    """Least squares, ridge, two forests and a hidden layer of 64, as scikit-learn estimators by name; or some."""
     ours = default_models()
-    return {
+    models = {
         "least squares": LinearRegression(),
         "ridge": ours["ridge"],
         "random forest": RandomForestRegressor(n_estimators=trees, max_features=1 / 3, n_jobs=1),
         "extra trees": ours["extra trees"].set_params(n_estimators=trees),
         "hidden layer": HiddenLayer(),
     }
+    return {name: model for name, model in models.items() if not names or name in names}

@@ -132,10 +132,9 @@ def _best(study: Study, material: Material) -> Iterator[Method]:
     """What we recommend, without and with vectors, under the regressor that we recommend."""
     statistics, widths = partial(all_statistics, study, material), baselines.statistics_widths()
     yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data(widths))
-    donor, vectors = study.material(material.donor), partial(_vectors, study, material, OURS)
+    together = partial(_together, partial(network_vectors, study, material, OURS), statistics)
     models = small_data((width_of(_untrained(study, OURS, 0)[0]), *widths))
-    seen = (donor, study.parts(donor).structures)
-    yield Method(JOINED, "joint", partial(_together, vectors, statistics), pretraining=seen, models=models)
+    yield Method(JOINED, "joint", together, pretraining=study.pretraining(material), models=models)
 
 
 def method_of(study: Study, material: Material, name: str) -> Method:
@@ -233,12 +232,11 @@ def _trained(study: Study, dataset: str, recipe: str) -> Result:
 
 def _networks(study: Study, material: Material) -> Iterator[Method]:
     """Vectors of each recipe, and the untrained networks of each kind of network."""
-    donor = study.material(material.donor)
-    seen = (donor, study.parts(donor).structures)
+    seen = study.pretraining(material)
     recipes = compared(study)
     for recipe in recipes:
         family = next(other for other in recipes if _network_of(study, other) == _network_of(study, recipe))
-        yield Method(f"{recipe} recipe", "pretrained", partial(_vectors, study, material, recipe), family, seen)
+        yield Method(f"{recipe} recipe", "pretrained", partial(network_vectors, study, material, recipe), family, seen)
         if family == recipe:
             for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
                 name = f"untrained, seed {seed}" if recipe == RECIPES[0] else f"untrained {recipe}, seed {seed}"
@@ -263,8 +261,9 @@ def _network_of(study: Study, recipe: str) -> tuple[object, object]:
     return objective.get("encoder"), content["geometry"]
 
 
-def _vectors(study: Study, material: Material, recipe: str) -> Features:
-    model = study.network(study.material(material.donor), recipe)
+def network_vectors(study: Study, material: Material, recipe: networks.Recipe, rows: Rows | None = None) -> Features:
+    """Vectors of a network that learnt from the donor of a data set, as `Study.network` trains it."""
+    model = study.network(study.material(material.donor), recipe, rows)
     return study.encoded(model.encoder, model.geometry, material)
 
 

@@ -107,6 +107,11 @@ class Study:
             raise ValueError(f"the study has no data set {name!r}; there are {', '.join(found)}")
         return found[name]
 
+    def pretraining(self, material: Material) -> tuple[Material, Int[np.ndarray, " rows"]]:
+        """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""
+        donor = self.material(material.donor)
+        return donor, self.parts(donor).structures
+
     def parts(self, material: Material) -> Parts:
         """The split of a data set, the same in all parts of the study."""
         return material.parts(self.split, self.seed)

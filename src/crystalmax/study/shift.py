@@ -14,12 +14,12 @@ from crystalmax.study.models import downstream_models
 from crystalmax.study.representation import (
     ALL_STATISTICS,
     JOINED,
-    Features,
     Method,
     all_drawn,
     compared,
     methods,
     network_cell,
+    network_vectors,
     scored,
 )
 from crystalmax.study.settings import Study
@@ -71,7 +71,7 @@ def rivals(study: Study, material: Material) -> list[Method]:
     reduced = []
     for name in OVERLAPS:
         rows = without(study, material, name)
-        features = partial(_vectors, study, material, rows)
+        features = partial(network_vectors, study, material, RECIPE, rows)
         reduced.append(Method(f"{RECIPE} recipe without {name}", "pretrained", features, RECIPE, (donor, rows)))
     found = methods(study, material)
     networks = [method for method in found if method.kind in ("pretrained", "untrained") or method.name in BESIDE]
@@ -91,11 +91,6 @@ def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
     material = study.material(dataset)
     method = next(each for each in rivals(study, material) if each.name == method_name)
     draws = all_drawn(study, material, name)
-    models = {name: model for name, model in downstream_models(study.budget.trees).items() if name in MODELS}
+    models = downstream_models(study.budget.trees, MODELS)
     seen = 0 if method.pretraining is None else len(method.pretraining[1])
     return scored(study, material, name, method, draws, "shift", models=models, pretrained_on=seen)
-
-
-def _vectors(study: Study, material: Material, rows: Rows) -> Features:
-    model = study.network(study.material(material.donor), RECIPE, rows)
-    return study.encoded(model.encoder, model.geometry, material)

@@ -117,8 +117,7 @@ def starting_point(study: Study, material: Material, target: str, start: Start, 
     if start == "random":
         return Beginning(networks.untrained(RECIPE, FIRST_TWIN + trial), None)
     if start == "pretrained":
-        donor = study.material(material.donor)
-        return Beginning(study.network(donor, RECIPE), (donor, study.parts(donor).structures))
+        return Beginning(study.network(study.material(material.donor), RECIPE), study.pretraining(material))
     names = [each.name for each in material.properties]
     other = names[(names.index(target) + 1) % len(names)]
     rows = study.pool(material, other)
