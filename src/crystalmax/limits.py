@@ -30,11 +30,20 @@ MAX_WORDS = 300
 """Letters of a name, a reason or a note; the rest is cut off."""
 
 
+class Refused(ValueError):
+    """A structure that is not taken, with the reason and what would help."""
+
+    def __init__(self, key: str, reason: str, remedy: str) -> None:
+        super().__init__(key, reason, remedy)
+        self.key, self.reason, self.remedy = key, reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.key or 'this structure'}: {self.reason}; {self.remedy}."
+
+
 def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> None:
     """Refuse an entry that has more of something than the limit."""
     if found > limit:
-        from crystalmax.structures import Refused  # here, so that limits stand below all that has them
-
         raise Refused(key, f"it has {found:,} {what}, more than the {limit:,} that one entry may have", remedy)
 
 
@@ -54,8 +63,6 @@ def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
     """Refuse cell vectors and places, in angstrom, that no crystal has; what is no number is for others to judge."""
     far = float(np.abs(lengths).max(initial=0.0))
     if far > MAX_LENGTH:
-        from crystalmax.structures import Refused
-
         remedy = "lengths are in angstrom, coordinates are fractions of the cell"
         raise Refused(key, f"a cell vector or a place measures {far:.3g} angstrom, more than {MAX_LENGTH:g}", remedy)
 

@@ -42,6 +42,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from crystalmax.crystal import Crystal, Occupant, Species
+from crystalmax.limits import Refused as Refused
 from crystalmax.symbols import HEAVIEST, from_type
 
 MAX_SITES = 1000
@@ -59,17 +60,6 @@ SAME_POSITION = 0.01
 """Distance in angstrom below which two atoms share one position."""
 
 _IMAGES: Float[np.ndarray, "27 3"] = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
-
-
-class Refused(ValueError):
-    """A structure that is not taken, with the reason and what would help."""
-
-    def __init__(self, key: str, reason: str, remedy: str) -> None:
-        super().__init__(key, reason, remedy)
-        self.key, self.reason, self.remedy = key, reason, remedy
-
-    def __str__(self) -> str:
-        return f"{self.key or 'this structure'}: {self.reason}; {self.remedy}."
 
 
 class Reading(NamedTuple):
