@@ -1,16 +1,15 @@
 """From sources to a data set: read, bring to the canonical cell, store, and list what was not taken."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crystalmax import __version__, listing
 from crystalmax.cells import canonical
-from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.records import Record
-from crystalmax.sources import read
+from crystalmax.sources import Mark, read
 from crystalmax.structures import MAX_SITES
 
 
@@ -26,7 +25,7 @@ def canonical_records(
     *sources: object,
     labels: Path | None = None,
     max_sites: int = MAX_SITES,
-    mark: Callable[[Crystal], object] | None = None,
+    mark: Mark = None,
     n_jobs: int | None = None,
 ) -> Iterator[Record]:
     """What `sources.read` yields, with every crystal in its canonical cell.

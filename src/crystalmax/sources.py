@@ -33,7 +33,12 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
-_NAMES = "give files named .cif, .vasp, .json, .xyz or POSCAR"
+_NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR"
+
+
+Cell = Callable[[Crystal], Crystal] | None
+Mark = Callable[[Crystal], object] | None
+"""What is done with each crystal where it is read; see `read`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ def read(
     *sources: object,
     labels: str | PathLike[str] | Table | None = None,
     max_sites: int = MAX_SITES,
-    cell: Callable[[Crystal], Crystal] | None = None,
-    mark: Callable[[Crystal], object] | None = None,
+    cell: Cell = None,
+    mark: Mark = None,
     n_jobs: int | None = None,
 ) -> Iterator[Record]:
     """Every structure of the sources, in order.
@@ -87,7 +92,7 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
     chunk: list[_Piece] = []
     for piece in pieces:
         chunk.append(piece)
-        if len(chunk) == CHUNK or sum(one.n_bytes for one in chunk) > CHUNK_BYTES:
+        if len(chunk) == CHUNK or sum(waiting.n_bytes for waiting in chunk) > CHUNK_BYTES:
             yield chunk
             chunk = []
     if chunk:
@@ -118,7 +123,7 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
         for file in sorted(files):
             yield from _pieces_of_file(file, file.relative_to(path))
         if not files:
-            yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAMES)
+            yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAME_THEM)
     elif os.path.isfile(path):
         yield from _pieces_of_file(path, Path(path.name))
     else:
@@ -168,7 +173,7 @@ def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
         yield _refusal(key, str(path), f"it is no readable zip archive ({error})", "pack it anew")
     else:
         if not wanted:
-            yield _refusal(key, str(path), "the archive holds no structure", _NAMES)
+            yield _refusal(key, str(path), "the archive holds no structure", _NAME_THEM)
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[str, int], Outcomes]:
@@ -219,12 +224,7 @@ def _refuse(reason: str, remedy: str, key: str, _: int) -> Outcomes:
     return [Refused(key, reason, remedy)]
 
 
-def _open(
-    pieces: list[_Piece],
-    max_sites: int,
-    cell: Callable[[Crystal], Crystal] | None,
-    mark: Callable[[Crystal], object] | None,
-) -> list[Record]:
+def _open(pieces: list[_Piece], max_sites: int, cell: Cell, mark: Mark) -> list[Record]:
     records = []
     for piece in pieces:
         source = printable(piece.source)
@@ -246,13 +246,7 @@ def _beyond(key: str, error: ArithmeticError) -> Refused:
     return Refused(key, f"a number in it is beyond what can be computed with ({error})", "correct it")
 
 
-def _record(
-    outcome: Reading | Refused,
-    targets: Mapping[str, float],
-    source: str,
-    cell: Callable[[Crystal], Crystal] | None,
-    mark: Callable[[Crystal], object] | None,
-) -> Record:
+def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: str, cell: Cell, mark: Mark) -> Record:
     if isinstance(outcome, Refused):
         refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
         return Record(refusal.key, source, targets=targets, refusal=refusal)
