@@ -100,21 +100,26 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
         parts = _parts(groups, seed)
         value = value_of_many(y, parts)
-        forests = [partial(Forest.fit, seed=seed, powers=powers) for powers in (False, True)]
-        searches = [partial(Process.fit, blocks=blocks, powers=powers, seed=seed) for powers in (False, True)]
-        hurdles = [] if value is None else [partial(Hurdle.fit, value=value, blocks=blocks, seed=seed)]
-        processes, tied = [fit(X, y) for fit in searches], [fit(X, y) for fit in hurdles]
-        self.members_: tuple[Member, ...] = (*(fit(X, y, trees=self.trees) for fit in forests), *processes, *tied)
+        fit_forests = [partial(Forest.fit, seed=seed, powers=powers) for powers in (False, True)]
+        fit_processes = [partial(Process.fit, blocks=blocks, powers=powers, seed=seed) for powers in (False, True)]
+        fit_hurdles = [] if value is None else [partial(Hurdle.fit, value=value, blocks=blocks, seed=seed)]
+        forests = [fit(X, y, trees=self.trees) for fit in fit_forests]
+        processes = [fit(X, y) for fit in fit_processes]
+        hurdles = [fit(X, y) for fit in fit_hurdles]
+        self.members_: tuple[Member, ...] = (*forests, *processes, *hurdles)
         # With fewer trees a forest looks worse than it is, and gets a smaller share.
-        grown = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in forests]
-        told = [process.left_out(parts) for process in processes] + [left_out(each.again, X, y, parts) for each in tied]
-        median = partial(mixture, [*grown, *told], levels=[0.5])
-        self.shares_ = weighed_shares(len(self.members_), lambda shares: median(shares)[:, 0] - y)
-        self.held_out_ = median(self.shares_)[:, 0]
+        by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
+        by_processes = [process.left_out(parts) for process in processes]
+        by_hurdles = [left_out(hurdle.again, X, y, parts) for hurdle in hurdles]
+
+        medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles], levels=[0.5])
+        self.shares_ = weighed_shares(len(self.members_), lambda shares: medians(shares)[:, 0] - y)
+        self.held_out_ = medians(self.shares_)[:, 0]
         self.error_ = float(np.abs(self.held_out_ - y).mean())
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
-            told = [left_out(fit, X, y, parts) for fit in searches] + [left_out(fit, X, y, parts) for fit in hurdles]
-        self.left_out_, self.labels_ = (*grown, *told), y
+            by_processes = [left_out(fit, X, y, parts) for fit in fit_processes]
+            by_hurdles = [left_out(fit, X, y, parts) for fit in fit_hurdles]
+        self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles), y
         return self
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
@@ -179,12 +184,12 @@ def check_coverage(coverage: float) -> None:
 
 def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
     """Shares of so many members: the mean of all in `STEPS`, weighted by how far off labels left out are with each."""
-    steps = [each for each in product(range(STEPS + 1), repeat=members) if sum(each) == STEPS]
-    shares = [tuple(step / STEPS for step in each) for each in steps]
-    errors = np.array([np.abs(miss(each)).mean() for each in shares])
+    steps = [counts for counts in product(range(STEPS + 1), repeat=members) if sum(counts) == STEPS]
+    mixtures = [tuple(count / STEPS for count in counts) for counts in steps]
+    errors = np.array([np.abs(miss(shares)).mean() for shares in mixtures])
     errors = np.maximum(errors, np.finfo(float).tiny)  # where all labels are equal
     weights = (errors.min() / errors) ** SHARPNESS
-    return tuple((weights @ np.array(shares) / weights.sum()).tolist())
+    return tuple((weights @ np.array(mixtures) / weights.sum()).tolist())
 
 
 def numbers_of(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " labels"]:
