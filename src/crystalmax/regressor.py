@@ -129,34 +129,41 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             return self
         groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)[1]
         groups = groups if groups.max() + 1 >= least else rows
-        values, members, told = data.values(target), [], np.empty((2, len(data)))
+        values, members = data.values(target), []
+        by_copies, by_medians = np.empty(len(data)), np.empty(len(data))
         split = GroupKFold(self.folds, shuffle=True, random_state=self.seed).split(rows, groups=groups)
         for fold, (inside, outside) in enumerate(split):
             log.info("training without fold %d of %d", fold + 1, self.folds)
             members.append(self._train(data, target, inside, fold))
             unseen = CrystalDataset.from_crystals(data.crystals(outside))
-            told[0, outside] = predict(members[-1], self.geometry, unseen)
-            told[1, outside] = np.median(values[inside])
-        self.objective_, self.held_out_ = Ensemble(members).eval(), told[0]
+            by_copies[outside] = predict(members[-1], self.geometry, unseen)
+            by_medians[outside] = np.median(values[inside])
+        self.objective_, self.held_out_ = Ensemble(members).eval(), by_copies
         if len(data) <= _FEW:
-            self.objective_, self.held_out_ = self._beside(self.objective_, told, data, values, groups)
+            self.objective_, self.held_out_ = self._beside(self.objective_, by_copies, by_medians, data, values, groups)
         return self
 
     def _beside(
-        self, copies: Ensemble, told: Float[np.ndarray, "2 _"], data: CrystalDataset, values: Predictions, groups: Rows
+        self,
+        copies: Ensemble,
+        by_copies: Predictions,
+        by_medians: Predictions,
+        data: CrystalDataset,
+        values: Predictions,
+        groups: Rows,
     ) -> tuple[Blend, Predictions]:
-        """What predicts in the end, and what it says of labels left out, of which copies and medians have told."""
-        vectors = torch.from_numpy(encode(self.encoder, self.geometry, data))
-        frozen = SmallDataRegressor(random_state=self.seed).fit(vectors.numpy(), values, groups)
-        every = np.insert(told, 1, frozen.held_out_, axis=0)
-        shares = weighed_shares(len(every), lambda each: each @ every - values)
-        share, _, of_median = shares
+        """Copies, a regressor on vectors and the median as one, and what that says of labels left out."""
+        vectors = encode(self.encoder, self.geometry, data)
+        frozen = SmallDataRegressor(random_state=self.seed).fit(vectors, values, groups)
+        left_out = np.stack([by_copies, frozen.held_out_, by_medians])
+        shares = weighed_shares(len(left_out), lambda shares: np.array(shares) @ left_out - values)
+        of_copies, _, of_median = shares
         start = copy.deepcopy(self.encoder)
-        blend = Blend(copies, start, labels=len(values), share=share, of_median=of_median, seed=self.seed)
+        blend = Blend(copies, start, labels=len(values), share=of_copies, of_median=of_median, seed=self.seed)
         for name, numbers in (("vectors", vectors), ("values", values), ("groups", groups)):
             getattr(blend, name).copy_(torch.as_tensor(numbers))
         blend.regressor = frozen  # as it would be fitted again
-        return blend.eval(), shares @ every
+        return blend.eval(), np.array(shares) @ left_out
 
     def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""
