@@ -215,9 +215,11 @@ def _read(structures: list[object]) -> list[Crystal | Refused]:
     found: list[Crystal | Refused] = []
     for structure in structures:
         records = list(canonical_records(structure, n_jobs=1))
-        key, n = records[0].key if records else "", len(records)
-        outcome = (records[0].crystal or records[0].refusal) if n == 1 else None
-        found.append(outcome or Refused(key, f"it holds {n} structures", "give them one by one"))
+        outcome: Crystal | Refused | None = None
+        if len(records) == 1:
+            outcome = records[0].crystal or records[0].refusal
+        key = records[0].key if records else ""
+        found.append(outcome or Refused(key, f"it holds {len(records)} structures", "give them one by one"))
     return found
 
 
