@@ -202,9 +202,9 @@ def evaluate(
     _check(features, y)
     common = default_models() if models is None else models
     methods = [
-        _Scored(name, each, model, estimator)
-        for name, each in features.items()
-        for model, estimator in {**common, **each.models}.items()
+        _Scored(name, feature_set, model, estimator)
+        for name, feature_set in features.items()
+        for model, estimator in {**common, **feature_set.models}.items()
     ]
     plan = plan_for(len(y)) if plan is None else plan
     numbers = numbers_of(groups, len(y))
@@ -213,9 +213,13 @@ def evaluate(
     scored = in_order(partial(_predict, methods=methods, y=y), reversed(draws), n_jobs)
     predicted = list(counted(scored, "draws", len(draws)) if progress else scored)[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
+    # From (draw, method, row) to a line for each method and draw, with the tested rows alone.
     predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
-    named = [*((each.name, each.features.kind, each.model) for each in methods), (TRIVIAL, "trivial", "median")]
-    rows = [(*method, *draw[:4]) for method, draw in product(named, draws)]
+    names = [(method.name, method.features.kind, method.model) for method in methods]
+    rows = [
+        (*name, draw.labels, draw.number, draw.seed, draw.pool)
+        for name, draw in product([*names, (TRIVIAL, "trivial", "median")], draws)
+    ]
     table = pd.DataFrame(rows, columns=["features", "kind", "model", "labels", "draw", "seed", "pool"])
     table["mae"] = np.abs(predictions - y[tested]).mean(axis=1)
     return Scores(table, predictions, tested, y[tested], numbers[tested])
@@ -226,7 +230,8 @@ def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) ->
         raise ValueError(f"{n_unknown} of {len(y)} labels are missing or infinite; leave their rows out first")
     if TRIVIAL in features:
         raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
-    for name, values in ((name, each.values) for name, each in features.items()):
+    for name, feature_set in features.items():
+        values = feature_set.values
         if len(values) != len(y):
             raise ValueError(f"feature set {name!r} has {len(values)} rows for {len(y)} labels; give one row a label")
         if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
