@@ -62,15 +62,16 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
     statistics, widths = baselines.statistics(crystals)[0], baselines.statistics_widths()
-    blocks = np.split(statistics, np.cumsum(widths)[:-1], axis=1)
-    n = len(baselines.COMPOSITION)
+    blocks = dict(zip(baselines.BLOCKS, np.split(statistics, np.cumsum(widths)[:-1], axis=1), strict=True))
+    composition = np.concatenate([blocks[name] for name in baselines.COMPOSITION], axis=1)
+    widths_of_composition = [blocks[name].shape[1] for name in baselines.COMPOSITION]
     return {
         VECTORS: FeatureSet(vectors, "pretrained"),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
-        FRACTIONS: FeatureSet(blocks[0], "baseline"),
-        "composition statistics": FeatureSet(blocks[1], "baseline"),
-        "structure statistics": FeatureSet(blocks[n], "baseline"),
-        COMPOSITION: FeatureSet(np.concatenate(blocks[:n], axis=1), "baseline", small_data(widths[:n])),
+        FRACTIONS: FeatureSet(blocks["fractions"], "baseline"),
+        "composition statistics": FeatureSet(blocks["composition"], "baseline"),
+        "structure statistics": FeatureSet(blocks["structure"], "baseline"),
+        COMPOSITION: FeatureSet(composition, "baseline", small_data(widths_of_composition)),
         "all statistics": FeatureSet(statistics, "baseline", small_data(widths)),
         "vectors and all statistics": FeatureSet(
             np.concatenate([vectors, statistics], axis=1), "joint", small_data((vectors.shape[1], *widths))
@@ -118,7 +119,7 @@ def assess(
 def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:
     """The figures of an assessment, captioned."""
     scores, title = assessment.scores, assessment.title
-    error = f"mean absolute error{unit and f' in {unit}'}"
+    error = f"mean absolute error in {unit}" if unit else "mean absolute error"
     most = int(scores.table.labels.max())
     best = assessment.verdict.ranking.query("labels == @most").iloc[0]
     of_best = scores.table[["features", "model", "labels"]].eq([best.features, best.model, most]).all(axis=1).to_numpy()
