@@ -99,8 +99,9 @@ class DeepInfoMax(Objective):
             if all(len(families) >= wanted for families in found.values()):
                 break
             family = self.negatives[number].draw(truth, batch, self._encode_false, rng)
-            for name in found.keys() & family.keys():
-                found[name] += [family[name]] if len(found[name]) < wanted else []
+            for name, families in found.items():
+                if name in family and len(families) < wanted:
+                    families.append(family[name])
         return found
 
     def _encode_false(self, batch: CrystalBatch) -> Encoding:
