@@ -76,8 +76,9 @@ def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
         twins = table[(table.kind == "untrained") & (families == family)].method.unique()
         rivals = {UNTRAINED: errors[twins].mean(axis=1)} if len(twins) else {}
         unchanged = str(method).partition(", ")[0]
-        same = [name for name in kinds.index if name == unchanged != method]
-        rivals |= {name: errors[name] for name in (*same, *sorted(kinds.index[kinds == "baseline"]))}
+        if unchanged != method and unchanged in kinds.index:
+            rivals[unchanged] = errors[unchanged]
+        rivals |= {name: errors[name] for name in sorted(kinds.index[kinds == "baseline"])}
         for rival, of_rival in rivals.items():
             pair = pd.concat([errors[method], of_rival], axis=1).dropna().to_numpy()
             if len(pair):
