@@ -79,7 +79,8 @@ def save(model: Model, folder: Path) -> None:
         "extra": dict(model.extra),
         "files": {WEIGHTS: checksum_of(weights)},
     }
-    with nullcontext(folder) if folder.exists() else folder_at_once(folder) as into, at_once(into / SPEC) as file:
+    whole = nullcontext(folder) if folder.exists() else folder_at_once(folder)
+    with whole as into, at_once(into / SPEC) as file:
         file.write((json.dumps({**spec, "content_hash": hash_of(spec)}, indent=1) + "\n").encode())
         file.flush()  # a disk that is full says so before the weights are replaced
         with at_once(into / WEIGHTS) as file_of_weights:

@@ -43,7 +43,8 @@ class DiskArray:
         self.path, self.shape, self.remedy = path, shape, remedy
         self.dtype = np.dtype("<" + path.suffix[1:])
         self._row_bytes = self.dtype.itemsize * math.prod(shape[1:])
-        self._n_bytes, found = shape[0] * self._row_bytes, path.stat().st_size if path.exists() else None
+        self._n_bytes = shape[0] * self._row_bytes
+        found = path.stat().st_size if path.exists() else None
         if found != self._n_bytes:
             raise ValueError(f"{path} has {found} bytes where {self._n_bytes} are expected; {remedy}")
         self._file, self._lock = path.open("rb", buffering=0), Lock()

@@ -43,7 +43,7 @@ class BlockMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type
         """The kernel between rows, and its gradient by the logarithms of the length scales if that is asked for."""
         plain = self._plain(X, X if Y is None else Y, keep=eval_gradient)
         scaled = zip(plain, self.widths, np.atleast_1d(self.length_scale), strict=True)
-        squares: Iterable[np.ndarray] = (each / (width * scale**2) for each, width, scale in scaled)
+        squares: Iterable[np.ndarray] = (square / (width * scale**2) for square, width, scale in scaled)
         if eval_gradient:
             squares = list(squares)  # else one after another: of 10,000 rows each takes 800 MB
         distance = np.sqrt(3 * reduce(np.add, squares))
@@ -59,8 +59,8 @@ class BlockMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type
         if keep and kept is not None and kept[0] is X:
             return kept[1]
         cuts = np.cumsum(self.widths)[:-1]
-        blocks = zip(*(np.split(each, cuts, axis=1) for each in (X, Y)), strict=True)
-        found = (cdist(a, b, "sqeuclidean") for a, b in blocks)
+        blocks = zip(np.split(X, cuts, axis=1), np.split(Y, cuts, axis=1), strict=True)
+        found = (cdist(of_x, of_y, "sqeuclidean") for of_x, of_y in blocks)
         if not keep:
             return found
         self._kept = (X, list(found))

@@ -58,10 +58,10 @@ def goes_on(saved: Path, module: nn.Module) -> bool:
     try:
         read_packed(saved)
         state = torch.load(saved, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        found, expected = ({name: each.shape for name, each in one.items()} for one in (state, module.state_dict()))
+        found = {name: weights.shape for name, weights in state.items()}
     except Exception:  # whatever is raised of a file that holds something else
         return False
-    return found == expected
+    return found == {name: weights.shape for name, weights in module.state_dict().items()}
 
 
 class Saver(Checkpoint):

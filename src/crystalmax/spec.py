@@ -175,7 +175,8 @@ def _limited() -> Iterator[None]:
 
     def count(owner: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
         nonlocal n_weights, n_tensors
-        n_weights, n_tensors = n_weights + (0 if tensor is None else tensor.numel()), n_tensors + 1
+        n_weights += 0 if tensor is None else tensor.numel()
+        n_tensors += 1
         if n_weights > MAX_WEIGHTS or n_tensors > MAX_TENSORS:
             found = f"{n_weights:,} weights in {n_tensors:,} arrays"
             raise _TooLarge(f"these are at least {found}, more than {MAX_WEIGHTS:,} in {MAX_TENSORS:,}; ask for less")

@@ -91,7 +91,8 @@ def prepare(
             raise ValueError(
                 f"the data set {source.name!r} cannot be a folder of this name; choose one without / and \\"
             )
-        path, place = folder / source.name, None if data.startswith(MATBENCH) else _place(data, source)
+        path = folder / source.name
+        place = None if data.startswith(MATBENCH) else _place(data, source)
         found_sum = _sum(place)
         if not path.exists():
             table = _find(data, source, place)
@@ -125,8 +126,9 @@ def _find(data: str, source: Source, place: Path | None) -> Data | None:
     if data.startswith(MATBENCH):
         return matbench(source.name)
     if place is not None:
-        reader = CrystalDataset.open if place.is_dir() else read_csv if place.suffix == ".csv" else pd.read_parquet
-        return reader(place)
+        if place.is_dir():
+            return CrystalDataset.open(place)
+        return read_csv(place) if place.suffix == ".csv" else pd.read_parquet(place)
     if source.optional:
         return None
     raise FileNotFoundError(
