@@ -92,8 +92,8 @@ def test_all_variants_are_scored_on_the_same_labels_and_test_rows(study, monkeyp
         return [replace(method, features=same_for_all) for method in rivals(study, material)]
 
     study = replace(study, budget=replace(study.budget, labels=(8,), draws=(2,)))
-    works = [cell.work for cell in cells(study) if cell.name.startswith("ablation/salts/order/")]
     monkeypatch.setattr(ablation, "rivals", without_networks)
+    works = [cell.work for cell in cells(study) if cell.name.startswith("ablation/salts/order/")]
     tables = [work().rows for work in works]
     assert len({table.method[0] for table in tables}) == len(tables) == 2 + 2 + 10 + 8 + 2 + 2
     for table in tables:

@@ -53,9 +53,8 @@ LOCAL = "local level only"
 def cells(study: Study) -> list[Cell]:
     """The networks as they are, then a cell for each variant and property."""
     donors = [study.material(name) for name in sorted({material.donor for material in study.materials})]
-    return [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES] + method_cells(
-        study, "ablation", rivals, _scored
-    )
+    as_they_are = [network_cell(study, donor, recipe) for donor in donors for recipe in RECIPES]
+    return as_they_are + method_cells(study, study.materials, "ablation", rivals, _scored)
 
 
 def variants(recipe: str) -> dict[str, dict[str, Any]]:
@@ -111,9 +110,7 @@ def _variants(study: Study, material: Material) -> Iterator[Method]:
         yield Method(f"untrained, seed {seed}, {LOCAL}", "untrained", make, LOCAL)
 
 
-def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
-    material = study.material(dataset)
-    method = next(each for each in rivals(study, material) if each.name == method_name)
+def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     draws = all_drawn(study, material, name)
     models = downstream_models(study.budget.trees, MODELS)
     return Result(scored(study, material, name, method, draws, "ablation", models=models).rows)

@@ -25,7 +25,7 @@ MOST_LABELS = 250
 
 def cells(study: Study) -> list[Cell]:
     """A cell for each property and set of blocks."""
-    return method_cells(study, "blocks", sets, _scored)
+    return method_cells(study, study.materials, "blocks", sets, _scored)
 
 
 def sets(study: Study, material: Material) -> list[Method]:
@@ -45,7 +45,5 @@ def _without(study: Study, material: Material, left_out: str) -> Features:
     return found
 
 
-def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
-    material = study.material(dataset)
-    method = next(each for each in sets(study, material) if each.name == method_name)
+def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     return scored(study, material, name, method, all_drawn(study, material, name, MOST_LABELS), "blocks", models={})

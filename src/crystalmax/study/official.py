@@ -11,8 +11,8 @@ from crystalmax.assessment import small_data
 from crystalmax.evaluation import Draw
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
-from crystalmax.study.material import SplitBy
-from crystalmax.study.representation import method_of, methods, score
+from crystalmax.study.material import Material, SplitBy
+from crystalmax.study.representation import Method, method_cells, methods, score
 from crystalmax.study.settings import Study
 
 LEADERBOARD = {
@@ -28,28 +28,20 @@ LEADERBOARD = {
 
 def cells(study: Study) -> list[Cell]:
     """A cell for each data set and split; where there are official folds, one for each method."""
-    return [
+    leakage = [
         Cell(f"leakage/{material.name}/{split}", partial(_counted, study, material.name, split))
         for material in study.materials
         for split in get_args(SplitBy)
         if split != "fold" or material.folds
-    ] + [
-        Cell(
-            f"official/{material.name}/{each.name}/{method.name}",
-            partial(_scored, study, material.name, each.name, method.name),
-            cost=len(material.data) ** 1.2,
-        )
-        for material in study.materials
-        if material.folds
-        for each in material.properties
-        for method in methods(study, material)
     ]
+    with_folds = [material for material in study.materials if material.folds]
+    return leakage + method_cells(
+        study, with_folds, "official", methods, _scored, lambda material: len(material.data) ** 1.2
+    )
 
 
-def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
+def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     """Predictions of every fold from all the others; a draw is a fold."""
-    material = study.material(dataset)
-    method = method_of(study, material, method_name)
     rows = study.described(material, material.known(name, np.arange(len(material.data))))
     folds = material.values(material.folds)[rows].astype(int)
     found: list[pd.DataFrame] = []

@@ -70,6 +70,13 @@ class Method:
     models: Mapping[str, BaseEstimator] = field(default_factory=dict)
 
 
+Methods = Callable[[Study, Material], Sequence[Method]]
+"""Those of a part of the study."""
+
+Work = Callable[[Study, Material, str, Method], Result]
+"""What a part does with a method, for a property of a data set."""
+
+
 @dataclass(frozen=True)
 class GivenDraws:
     """A plan whose draws were made before."""
@@ -187,20 +194,30 @@ def scored(
 
 def method_cells(
     study: Study,
+    materials: Sequence[Material],
     part: str,
-    methods: Callable[[Study, Material], Sequence[Method]],
-    work: Callable[[Study, str, str, str], Result],
+    methods: Methods,
+    work: Work,
+    cost: Callable[[Material], float] = lambda _: 1.0,
 ) -> list[Cell]:
-    """A cell for each property and method; the work is told the names of data set, property and method."""
+    """A cell for each property and method of these data sets; its work is told data set, property and method."""
     return [
         Cell(
             f"{part}/{material.name}/{each.name}/{method.name}",
-            partial(work, study, material.name, each.name, method.name),
+            partial(_worked, study, material.name, each.name, methods, method.name, work),
+            cost(material),
         )
-        for material in study.materials
+        for material in materials
         for each in material.properties
         for method in methods(study, material)
     ]
+
+
+def _worked(study: Study, dataset: str, name: str, methods: Methods, method_name: str, work: Work) -> Result:
+    """The work of a cell, to which data set and method go by name: they may hold much."""
+    material = study.material(dataset)
+    method = next(method for method in methods(study, material) if method.name == method_name)
+    return work(study, material, name, method)
 
 
 def all_drawn(study: Study, material: Material, name: str, most_labels: int | None = None) -> list[Draw]:

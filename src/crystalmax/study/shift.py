@@ -17,6 +17,7 @@ from crystalmax.study.representation import (
     Method,
     all_drawn,
     compared,
+    method_cells,
     methods,
     network_cell,
     network_vectors,
@@ -51,15 +52,7 @@ def cells(study: Study) -> list[Cell]:
         cell
         for material in borrowers
         for cell in [
-            *(
-                Cell(
-                    f"shift/{material.name}/{each.name}/{method.name}",
-                    partial(_scored, study, material.name, each.name, method.name),
-                    cost=1500,  # in the unit of fine-tuning
-                )
-                for each in material.properties
-                for method in rivals(study, material)
-            ),
+            *method_cells(study, [material], "shift", rivals, _scored, lambda _: 1500),  # in the unit of fine-tuning
             *fine_tunings(study, material, ("random", "pretrained"), part="shift"),
         ]
     ]
@@ -87,9 +80,7 @@ def without(study: Study, material: Material, overlap: str) -> Rows:
     return unshared
 
 
-def _scored(study: Study, dataset: str, name: str, method_name: str) -> Result:
-    material = study.material(dataset)
-    method = next(each for each in rivals(study, material) if each.name == method_name)
+def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     draws = all_drawn(study, material, name)
     models = downstream_models(study.budget.trees, MODELS)
     seen = 0 if method.pretraining is None else len(method.pretraining[1])
