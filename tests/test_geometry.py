@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant
-from crystalmax.geometry import AllPairs, Geometry, merged, near_cubic, nearest_images, shortest_basis
+from crystalmax.geometry import AllPairs, Geometry, Steps, merged, near_cubic, nearest_images, shortest_basis
 
 KINDS = ((Occupant(8, 1.0),), (Occupant(22, 1.0),), (Occupant(56, 1.0),))
 seeds = st.integers(0, 2**32 - 1)
@@ -228,6 +228,7 @@ def test_pairs_of_a_very_large_batch_are_merged_as_those_of_a_small_one():
         kinds=torch.ones(1, 105),
         crystal_of_site=every,
     )
-    kept, count = merged(batch, every, every, torch.full((n,), 3.0, dtype=torch.float64))
-    assert torch.equal(kept, every)
-    assert set(count.tolist()) == {1}
+    displacement = torch.tensor([[3.0], [0.0], [0.0]], dtype=torch.float64).expand(3, n)
+    pairs = merged(batch, Steps(every, every, displacement), displacement[0])
+    assert torch.equal(pairs.center, every)
+    assert set(pairs.count.tolist()) == {1.0}

@@ -5,10 +5,10 @@ One vectorised pass over all crystals of a batch, on the device of the batch, in
 
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crystalmax import native
@@ -82,13 +82,26 @@ class AllPairs:
         sites = _transformed(positions, into, batch.crystal_of_site)
         center, neighbor, cell = _all_pairs(batch, n_cells)
         steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
-        displacement = nearest_images(steps, supercell, batch.crystal_of_site[center])
-        if self.merge:
-            kept, count = merged(batch, center, neighbor, displacement.square().sum(0).sqrt())
-            center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
-        else:
-            count = torch.ones_like(center)
-        return Pairs(center, neighbor, displacement.T.float(), count.float())
+        found = Steps(center, neighbor, nearest_images(steps, supercell, batch.crystal_of_site[center]))
+        if not self.merge:
+            return found.as_pairs(torch.ones_like(center))
+        return merged(batch, found, found.displacement.square().sum(0).sqrt())
+
+
+class Steps(NamedTuple):
+    """Pairs while they are looked for: displacements in angstrom and float64, an axis a row."""
+
+    center: Pairwise
+    neighbor: Pairwise
+    displacement: Float[Tensor, "3 pairs"]
+
+    def take(self, rows: Shaped[Tensor, " _"]) -> "Steps":
+        """Those in these rows, or where a mask is true."""
+        return Steps(self.center[rows], self.neighbor[rows], self.displacement[:, rows])
+
+    def as_pairs(self, count: Pairwise) -> Pairs:
+        """The same as networks see them, each for so many."""
+        return Pairs(self.center, self.neighbor, self.displacement.T.float().contiguous(), count.float())
 
 
 def near_cubic(lattice: Lattices, n_sites: Int[Tensor, " crystals"], max_sites: int) -> Int[Tensor, "crystals 3 3"]:
@@ -205,27 +218,23 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
 
 
 def merged(
-    batch: CrystalBatch,
-    center: Pairwise,
-    neighbor: Pairwise,
-    distance: Float[Tensor, " pairs"],
-    tolerance: float = _SAME_DISTANCE,
-) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """One pair for each distinct distance of each two sites, sites and distances ascending, and how many pairs each is.
+    batch: CrystalBatch, steps: Steps, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
+) -> Pairs:
+    """One pair for each distinct distance of each two sites, by center, neighbor and distance, which counts its like.
 
     Args:
         batch: With these sites.
-        center: Of each pair.
-        neighbor: In the same crystal.
-        distance: In angstrom.
+        steps: In any order.
+        distance: Of each, in angstrom.
         tolerance: Neighbors in the order of distances that are no farther apart than this count as equal.
     """
     # A neighbor is numbered within its crystal: over a large batch, 64 bits would not hold the distance beside both.
     sizes = batch.sites_of_crystal
-    both = center * sizes.max() + neighbor - offsets(sizes)[batch.crystal_of_site[center]]
+    within = steps.neighbor - offsets(sizes)[batch.crystal_of_site[steps.center]]
+    both = steps.center * sizes.max() + within
     key, order = torch.sort(both * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)
     fresh[1:] = key.diff() > tolerance / _RESOLUTION
     start = fresh.nonzero()[:, 0]
     count = torch.diff(start, append=start.new_tensor([len(key)]))
-    return order[start + count // 2], count  # the one in the middle is closest to all
+    return steps.take(order[start + count // 2]).as_pairs(count)  # the one in the middle is closest to all

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crystalmax.crystal import CrystalBatch, Pairs
-from crystalmax.geometry import Lattices, Pairwise, merged, shortest_basis
+from crystalmax.crystal import CrystalBatch
+from crystalmax.geometry import Lattices, Steps, merged, shortest_basis
 from crystalmax.segments import gather, offsets, ranges
 
 # Cells are published with round numbers, so shells lie at round distances: no threshold should be one. In angstrom.
@@ -51,52 +51,46 @@ class Neighbors:
         sites = (batch.positions.double()[:, None] @ gather(into, batch.crystal_of_site))[:, 0]
         # A site has images of itself at the length of the shortest cell vector, so nothing is nearest beyond that.
         reach = basis.norm(dim=2).amin(1).clamp_min(self.cutoff) + _SLACK
-        center, neighbor, displacement = self._nearest(batch, sites, basis, reach)
-        if self.merge:
-            kept, count = merged(batch, center, neighbor, displacement.norm(dim=0), _SAME)
-            center, neighbor, displacement = center[kept], neighbor[kept], displacement[:, kept]
-        else:
-            count = torch.ones_like(center)
-        return replace(batch, pairs=Pairs(center, neighbor, displacement.T.float().contiguous(), count.float()))
+        found = self._nearest(batch, sites, basis, reach)
+        if not self.merge:
+            return replace(batch, pairs=found.as_pairs(torch.ones_like(found.center)))
+        return replace(batch, pairs=merged(batch, found, found.displacement.norm(dim=0), _SAME))
 
     def _nearest(
         self, batch: CrystalBatch, sites: Float[Tensor, "sites 3"], basis: Lattices, reach: Float[Tensor, " crystals"]
-    ) -> tuple[Pairwise, Pairwise, Float[Tensor, "3 pairs"]]:
-        """Center, neighbor and displacement, by center, for the neighbors of every site."""
+    ) -> Steps:
+        """To the neighbors of every site, by center."""
         everything = torch.arange(batch.n_crystals, device=batch.device)
         if self.max_neighbors is None:
-            return self._chosen(batch.n_sites, *_within(batch, sites, basis, everything, reach))
+            return self._chosen(batch.n_sites, _within(batch, sites, basis, everything, reach))
         # Few are wanted: look nearby first, and farther only in crystals where that does not suffice.
         room = 3 / (4 * math.pi) * torch.linalg.det(basis).abs() / batch.sites_of_crystal
         first = torch.minimum((_ROOM * (self.max_neighbors + 1) * room) ** (1 / 3), reach)
         near = _within(batch, sites, basis, everything, first)
-        certain = near[2].norm(dim=0) < gather(first, batch.crystal_of_site[near[0]]) - _TIE
-        n_certain = torch.bincount(near[0][certain], minlength=batch.n_sites)
+        certain = near.displacement.norm(dim=0) < gather(first, batch.crystal_of_site[near.center]) - _TIE
+        n_certain = torch.bincount(near.center[certain], minlength=batch.n_sites)
         poor = torch.zeros_like(everything).index_add(0, batch.crystal_of_site, (n_certain < self.max_neighbors).long())
         again = ((poor > 0) & (first < reach)).nonzero()[:, 0]
         if len(again) == 0:
-            return self._chosen(batch.n_sites, *near)
+            return self._chosen(batch.n_sites, near)
         settled = torch.ones_like(first, dtype=torch.bool).index_fill(0, again, value=False)
-        kept = settled[batch.crystal_of_site[near[0]]]
+        kept = near.take(settled[batch.crystal_of_site[near.center]])
         far = _within(batch, sites, basis, again, reach)
-        columns = [torch.cat([old[..., kept], new], dim=-1) for old, new in zip(near, far, strict=True)]
-        return self._chosen(batch.n_sites, *columns)
+        both = Steps(*(torch.cat([old, new], dim=-1) for old, new in zip(kept, far, strict=True)))
+        return self._chosen(batch.n_sites, both)
 
-    def _chosen(
-        self, n_sites: int, center: Pairwise, neighbor: Pairwise, displacement: Float[Tensor, "3 pairs"]
-    ) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"], Float[Tensor, "3 chosen"]]:
-        """Of pairs in any order those that count as neighbors, by center and distance."""
-        distance = displacement.norm(dim=0)
+    def _chosen(self, n_sites: int, steps: Steps) -> Steps:
+        """Of steps in any order those that lead to what counts as a neighbor, by center and distance."""
+        distance = steps.displacement.norm(dim=0)
         order = torch.argsort(distance)
-        order = order[torch.argsort(center[order], stable=True)]
-        center, distance = center[order], distance[order]
+        order = order[torch.argsort(steps.center[order], stable=True)]
+        center, distance = steps.center[order], distance[order]
         begin = offsets(torch.bincount(center, minlength=n_sites))
         limit = (distance[begin[:-1]] + _TIE).clamp_min(self.cutoff + _SLACK)
         if self.max_neighbors is not None:
             last = torch.minimum(begin[:-1] + self.max_neighbors, begin[1:]) - 1
             limit = torch.minimum(limit, distance[last] + _TIE)
-        kept = distance <= gather(limit, center)
-        return center[kept], neighbor[order[kept]], displacement[:, order[kept]]
+        return steps.take(order[distance <= gather(limit, center)])
 
 
 def _within(
@@ -105,8 +99,8 @@ def _within(
     basis: Lattices,
     crystals: Int[Tensor, " some"],
     radius: Float[Tensor, " crystals"],
-) -> tuple[Pairwise, Pairwise, Float[Tensor, "3 pairs"]]:
-    """Center, neighbor and displacement of all pairs within a radius, for some of the crystals.
+) -> Steps:
+    """All within a radius, for some of the crystals.
 
     Args:
         batch: With these crystals.
@@ -133,7 +127,7 @@ def _within(
     square = displacement.square().sum(0)
     near = (square <= gather(radius, batch.crystal_of_site[center])[pair] ** 2) & (square > _ITSELF**2)
     kept = near.nonzero()[:, 0]
-    return center[pair[kept]], neighbor[pair[kept]], displacement[:, kept]
+    return Steps(center[pair[kept]], neighbor[pair[kept]], displacement[:, kept])
 
 
 def _images(
