@@ -79,7 +79,7 @@ class AllPairs:
         supercell = shortest_basis(repeats.double() @ lattice)
         into = lattice @ torch.linalg.inv(supercell)  # from coordinates in the cell to those in the supercell
         cells, n_cells = _cells(repeats, into)
-        sites = _transformed(positions, into, batch.crystal_of_site)
+        sites = transformed(positions, into, batch.crystal_of_site)
         center, neighbor, cell = _all_pairs(batch, n_cells)
         steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
         found = Steps(center, neighbor, nearest_images(steps, supercell, batch.crystal_of_site[center]))
@@ -155,7 +155,7 @@ def shortest_basis(lattice: Lattices) -> Lattices:
     return sums.gather(1, rows[:, :, None].expand(-1, -1, 3))
 
 
-def _transformed(
+def transformed(
     vectors: Float[Tensor, "rows 3"], matrices: Lattices, owner: Int[Tensor, " rows"]
 ) -> Float[Tensor, "3 rows"]:
     """Each row vector times the matrix of its owner; axes become rows, so that gathering moves whole arrays."""
@@ -166,13 +166,17 @@ def _cells(
     repeats: Int[Tensor, "crystals 3 3"], into: Lattices
 ) -> tuple[Float[Tensor, "3 cells"], Int[Tensor, " crystals"]]:
     """The cells of each supercell, the cell itself first, in coordinates of the supercell, and how many they are."""
-    counts = repeats.diagonal(dim1=1, dim2=2)
+    whole, owner = grids(repeats.diagonal(dim1=1, dim2=2))
+    return transformed(whole.to(into), into, owner), repeats.diagonal(dim1=1, dim2=2).prod(1)
+
+
+def grids(counts: Int[Tensor, "crystals 3"]) -> tuple[Int[Tensor, "cells 3"], Int[Tensor, " cells"]]:
+    """All triples of whole numbers from 0 to below these counts, and the crystal of each."""
     n_cells = counts.prod(1)
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), n_cells)
     place = ranges(torch.zeros_like(n_cells), n_cells)
     _, n_b, n_c = counts[owner].unbind(1)
-    whole = torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1)
-    return _transformed(whole.to(into), into, owner), n_cells
+    return torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1), owner
 
 
 def _all_pairs(batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]) -> tuple[Pairwise, Pairwise, Pairwise]:

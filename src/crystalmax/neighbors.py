@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.geometry import Lattices, Steps, merged, shortest_basis
+from crystalmax.geometry import Lattices, Steps, grids, merged, shortest_basis, transformed
 from crystalmax.segments import gather, offsets, ranges
 
 # Cells are published with round numbers, so shells lie at round distances: no threshold should be one. In angstrom.
@@ -137,9 +137,5 @@ def _images(
     # Planes of cells stand apart by one over the columns of the inverse.
     apart = torch.linalg.inv(basis).norm(dim=1)
     n_cells = (radius[:, None] * apart + 0.5).floor().long()
-    total = (2 * n_cells + 1).prod(1)
-    owner = torch.repeat_interleave(torch.arange(len(total), device=total.device), total)
-    place, reach = ranges(torch.zeros_like(total), total), n_cells[owner]
-    _, n_b, n_c = (2 * reach + 1).unbind(1)
-    cell = torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1) - reach
-    return (cell.to(basis)[:, None] @ basis[owner])[:, 0].T.contiguous(), total
+    cell, owner = grids(2 * n_cells + 1)
+    return transformed((cell - n_cells[owner]).to(basis), basis, owner), (2 * n_cells + 1).prod(1)
