@@ -100,7 +100,7 @@ def test_limits_leave_room_for_what_is_read_today():
 
 
 def test_too_many_blocks_are_refused(monkeypatch):
-    monkeypatch.setattr("crystalmax.cif.MAX_STRUCTURES", 2)
+    monkeypatch.setattr("crystalmax.limits.MAX_STRUCTURES", 2)
     block = cif(atoms(["Cs 0 0 0"]), name="{}")
     assert len(read_cif(block.replace("{}", "a") + block.replace("{}", "b"))) == 2
     (refused,) = read_cif("".join(block.replace("{}", name) for name in "abc"))
@@ -218,9 +218,8 @@ def test_archives_in_archives_are_not_opened(tmp_path):
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
 def test_a_cell_of_a_table_may_not_be_huge(form, tmp_path, monkeypatch):
-    for module in (sources, "crystalmax.cif"):
-        where = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{where}.MAX_FILE_BYTES", 10**6)
+    for module in ("crystalmax.sources", "crystalmax.limits"):
+        monkeypatch.setattr(f"{module}.MAX_FILE_BYTES", 10**6)
     table = pd.DataFrame({"id": ["a", "b"], "cif": [SALT + "#" * 10**6, SALT]})
     if form != "frame":
         path = tmp_path / f"t.{form}"

@@ -15,28 +15,15 @@ import numpy as np
 from gemmi import cif
 from jaxtyping import Float
 
-from crystalmax import symbols
+from crystalmax import limits, symbols
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.limits import (
-    MAX_ATOMS,
-    MAX_FILE_BYTES,
-    MAX_IMAGES,
-    MAX_OPERATIONS,
-    MAX_SLOW_BYTES,
-    MAX_SLOW_IMAGES,
-    MAX_SLOW_LINE,
-    MAX_STRUCTURES,
-    refuse_above,
-    refuse_crowds,
-    refuse_far,
-)
+from crystalmax.limits import refuse_above, refuse_crowds, refuse_far
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
-from crystalmax.symmetry import keep_cell, operations_of, orbits
+from crystalmax.symmetry import TRIPLETS, keep_cell, operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _AXES = ("fract_x", "fract_y", "fract_z")
 _MAGNETIC = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_operation.xyz")
-_OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _FORMULA_SLACK = 0.02
 _LONGEST_FORMULA = 2048
 _LESS = "give a smaller cell, or fewer operations"
@@ -47,8 +34,8 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
 
     Cells are kept as the file has them, filled by symmetry. Where several blocks have atoms, keys end in their names.
     """
-    if len(text) > MAX_FILE_BYTES:
-        return [Refused(key, f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files")]
+    if len(text) > limits.MAX_FILE_BYTES:
+        return [Refused(key, f"it is larger than {limits.MAX_FILE_BYTES >> 20} MiB", "split it into smaller files")]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     # CIF is ASCII; what is beyond stands in names and comments.
@@ -66,8 +53,8 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:
         return [Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal")]
-    if len(blocks) > MAX_STRUCTURES:
-        return [Refused(key, f"it has {len(blocks):,} data blocks, more than {MAX_STRUCTURES:,}", "split it")]
+    if len(blocks) > limits.MAX_STRUCTURES:
+        return [Refused(key, f"it has {len(blocks):,} data blocks, more than {limits.MAX_STRUCTURES:,}", "split it")]
     return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]
 
 
@@ -86,8 +73,8 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     cell = _cell(block, key)
     stated = cif.as_string(block.find_value("_chemical_formula_sum") or "?")[:_LONGEST_FORMULA]
     formula = symbols.sum_formula(stated)
-    n_operations = max(len(block.find_values(tag)) for tag in _OPERATIONS)
-    refuse_above(n_operations, MAX_OPERATIONS, "symmetry operations", key, "give those of the space group")
+    n_operations = max(len(block.find_values(tag)) for tag in TRIPLETS)
+    refuse_above(n_operations, limits.MAX_OPERATIONS, "symmetry operations", key, "give those of the space group")
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
     refuse_far(np.vstack([crystal.lattice, crystal.positions]), key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
@@ -96,7 +83,7 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
         raise Refused(key, "its symmetry is given as magnetic operations only", remedy)
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
-        refuse_above(n_images, MAX_IMAGES, "atoms by symmetry", key, _LESS)
+        refuse_above(n_images, limits.MAX_IMAGES, "atoms by symmetry", key, _LESS)
         if not keep_cell(operations, crystal.lattice):
             notes.append("the cell does not have the symmetry of its operations: read as given")
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
@@ -112,7 +99,7 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
 def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Reading | Refused:
     from pymatgen.io.cif import CifParser
 
-    if len(text) > MAX_SLOW_BYTES or max(map(len, text.splitlines())) > MAX_SLOW_LINE:
+    if len(text) > limits.MAX_SLOW_BYTES or max(map(len, text.splitlines())) > limits.MAX_SLOW_LINE:
         reason = f"gemmi cannot read it ({cause}), and it is too large, or a line of it too long, for another parser"
         return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
     try:
@@ -139,11 +126,11 @@ def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser,
     """Refuse what pymatgen would take minutes for: it compares every image of every atom with every other."""
     for block in parser._cif.data.values():
         n_atoms = len(block.data.get("_atom_site_fract_x", ()))
-        n_listed = max((len(block.data[tag]) for tag in block.data if tag.startswith(_OPERATIONS)), default=0)
-        refuse_above(n_listed, MAX_OPERATIONS, "symmetry operations", key, _LESS)
-        if n_atoms * max(n_listed, 192) > MAX_SLOW_IMAGES:  # else even the largest group is no matter
+        n_listed = max((len(block.data[tag]) for tag in block.data if tag.startswith(TRIPLETS)), default=0)
+        refuse_above(n_listed, limits.MAX_OPERATIONS, "symmetry operations", key, _LESS)
+        if n_atoms * max(n_listed, 192) > limits.MAX_SLOW_IMAGES:  # else even the largest group is no matter
             n_images = n_atoms * len(parser.get_symops(block))
-            refuse_above(n_images, MAX_SLOW_IMAGES, "atoms by symmetry, and gemmi cannot read it", key, _LESS)
+            refuse_above(n_images, limits.MAX_SLOW_IMAGES, "atoms by symmetry, and gemmi cannot read it", key, _LESS)
 
 
 def _cell(block: cif.Block, key: str) -> gemmi.UnitCell:
@@ -166,7 +153,7 @@ def _listed_atoms(
     """The atoms as they are listed, before symmetry, and what was reinterpreted."""
     loop = _atom_loop(block)
     assert loop is not None  # blocks without one are passed over
-    refuse_above(loop.length(), MAX_ATOMS, "atoms", key, "give a smaller cell")
+    refuse_above(loop.length(), limits.MAX_ATOMS, "atoms", key, "give a smaller cell")
     values, names_of_columns = loop.values, (tag.lower().removeprefix("_atom_site_") for tag in loop.tags)
     columns = {name: values[column :: loop.width()] for column, name in enumerate(names_of_columns)}
     labels = columns.get("label")

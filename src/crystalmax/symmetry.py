@@ -15,7 +15,7 @@ CELL_SLACK = 0.01
 """Part by which products of two cell vectors may change under an operation; lengths, by half of it."""
 _GRID = 10**4
 
-_TRIPLETS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+TRIPLETS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _NAMES = (
     ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"),
     ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"),
@@ -37,7 +37,7 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     angles, in degrees, tell hexagonal from rhombohedral axes. An operation that gemmi does not understand is its
     RuntimeError.
     """
-    for tag in _TRIPLETS:
+    for tag in TRIPLETS:
         if triplets := tuple(block.find_values(tag)):
             return _parsed(triplets), ""
     values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
