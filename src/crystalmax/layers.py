@@ -1,7 +1,5 @@
 """A layer with its activation and normalisation, in one pass over memory where the native loops can take it."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,7 +35,7 @@ class Dense(nn.Linear):
 class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: native.Context,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -55,7 +53,7 @@ class _Dense(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: native.Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gain, linear = ctx.saved_tensors
         of_bias, sizes = weight.new_zeros(len(weight)), (*x.shape, len(weight))
         of_gain, of_shift = (None, None) if gain is None else (torch.zeros_like(gain), torch.zeros_like(gain))

@@ -7,6 +7,7 @@ no, and the torch code beside each call gives the same numbers. CRYSTALMAX_NATIV
 import ctypes
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ MOST_WIDTH = 1024
 
 LANES = 16
 """Columns of a product that are computed side by side; a matrix is taken if it has a multiple of them."""
+
+Context = Any
+"""What torch hands to both halves of a function of our own; its type does not tell what it keeps."""
 
 _KNOWN = (torch.float32, torch.float64, torch.int64)
 

@@ -4,8 +4,6 @@ All index arithmetic of the library is here. Gathering goes through `index_selec
 for bit on CPU; the gradient of `values[index]` is not.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -175,12 +173,12 @@ def _contiguous(*tensors: Tensor) -> list[Tensor]:
 
 class _PairedDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: native.Context, left: Tensor, right: Tensor, left_row: Tensor, right_row: Tensor) -> Tensor:
         ctx.save_for_backward(left, right, left_row, right_row)
         return _dots(left, right, left_row, right_row)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: native.Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         left, right, left_row, right_row = ctx.saved_tensors
         to_left, to_right, *_ = ctx.needs_input_grad
         of_left = _sums(right, right_row, gradients[0], left_row, len(left)) if to_left else None
@@ -190,12 +188,14 @@ class _PairedDot(torch.autograd.Function):
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments: int) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: native.Context, values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments: int
+    ) -> Tensor:
         ctx.save_for_backward(values, row, weight, owner)
         return _sums(values, row, weight, owner, n_segments)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: native.Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         values, row, weight, owner = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         to_values, _, to_weight, *_ = ctx.needs_input_grad
@@ -207,13 +207,7 @@ class _WeightedSum(torch.autograd.Function):
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
-        logits: Tensor,
-        values: Tensor,
-        row: Tensor,
-        owner: Tensor,
-        count: Tensor,
-        n_segments: int,
+        ctx: native.Context, logits: Tensor, values: Tensor, row: Tensor, owner: Tensor, count: Tensor, n_segments: int
     ) -> Tensor:
         logits, values, row, owner, count = _contiguous(logits, values, row, owner, count)
         share, out = torch.empty_like(count), values.new_zeros(n_segments, values.shape[1])
@@ -224,7 +218,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: native.Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         share, values, row, owner = ctx.saved_tensors
         of_logits, of_values, scratch = values.new_zeros(len(values)), torch.zeros_like(values), torch.empty_like(share)
         found = (of_logits, of_values, scratch)

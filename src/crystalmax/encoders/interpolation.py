@@ -4,7 +4,7 @@ The cubic through two knots on each side (Lagrange) is exact to float32 where kn
 its gradient cost four rows of a table instead of a network.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -45,7 +45,7 @@ def interpolated(knots: Float[Tensor, "knots width"], at: Between) -> Float[Tens
 
 class _Interpolated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, knots: Tensor, first: Tensor, part: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: native.Context, knots: Tensor, first: Tensor, part: Tensor) -> Tensor:
         knots, first, part = knots.contiguous(), first.contiguous(), part.contiguous()
         ctx.save_for_backward(first, part)
         ctx.n_knots = len(knots)
@@ -55,7 +55,7 @@ class _Interpolated(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: native.Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         first, part = ctx.saved_tensors
         of_knots = gradient.new_zeros(ctx.n_knots, gradient.shape[1])
         native.run("interpolate_backward", first, part, gradient.contiguous(), of_knots, *gradient.shape)

@@ -1,6 +1,6 @@
 """Networks over pairs [x_i, x_j, e(d_ij)], evaluated where they have to be and nowhere twice."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -166,7 +166,7 @@ def _behind(some: Float[Tensor, "some *width"], more: Float[Tensor, "more *width
 
 class _FirstLayers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def forward(ctx: native.Context, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         *terms, gain, shift = (argument.contiguous() for argument in arguments)
         ctx.save_for_backward(*terms, gain)
         rows, width = len(terms[-1]), len(gain)
@@ -176,7 +176,7 @@ class _FirstLayers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: native.Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *terms, gain = ctx.saved_tensors
         center, _, neighbor, _, knots, _, part = terms
         of_center, of_neighbor, of_knots, of_gain, of_shift = found = [
