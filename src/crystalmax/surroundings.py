@@ -11,6 +11,10 @@ from jaxtyping import Float, Int
 from crystalmax.crystal import Crystal
 from crystalmax.elements import columns
 
+PairIndex = Int[np.ndarray, " pairs"]
+OfPairs = Float[np.ndarray, " pairs"]
+OfSites = Float[np.ndarray, " sites"]
+
 CUTOFF = 9.0
 """Radius within which neighbours are searched, in angstrom."""
 
@@ -44,36 +48,36 @@ class Surroundings:
         bond: How much each pair counts as a bond; the weights of a site sum to its coordination number.
     """
 
-    atoms: Float[np.ndarray, " sites"]
+    atoms: OfSites
     species: Int[np.ndarray, " sites"]
-    radius: Float[np.ndarray, " sites"]
-    electronegativity: Float[np.ndarray, " sites"]
-    weight: Float[np.ndarray, " sites"]
-    center: Int[np.ndarray, " pairs"]
-    neighbor: Int[np.ndarray, " pairs"]
+    radius: OfSites
+    electronegativity: OfSites
+    weight: OfSites
+    center: PairIndex
+    neighbor: PairIndex
     displacement: Float[np.ndarray, "pairs 3"]
-    distance: Float[np.ndarray, " pairs"]
-    bond: Float[np.ndarray, " pairs"]
+    distance: OfPairs
+    bond: OfPairs
 
     @property
-    def coordination(self) -> Float[np.ndarray, " sites"]:
+    def coordination(self) -> OfSites:
         """Sum of the bonds of each site."""
         return _sums(self.bond, self.center, len(self.atoms))
 
     @property
-    def nearest(self) -> Float[np.ndarray, " sites"]:
+    def nearest(self) -> OfSites:
         """Distance of the nearest neighbour of each site; a site without one counts as having one at `CUTOFF`."""
         return _lowest(self.distance, self.center, np.full(len(self.atoms), CUTOFF))
 
     @property
-    def nearest_relative(self) -> Float[np.ndarray, " sites"]:
+    def nearest_relative(self) -> OfSites:
         """The same relative to the sum of both radii, where a missing neighbour is like the site itself."""
         return _lowest(self.relative_distance, self.center, CUTOFF / (2 * self.radius))
 
     @property
-    def relative_distance(self) -> Float[np.ndarray, " pairs"]:
+    def relative_distance(self) -> OfPairs:
         """Distance of each pair relative to the sum of both radii."""
-        relative: Float[np.ndarray, " pairs"] = self.distance / (self.radius[self.center] + self.radius[self.neighbor])
+        relative: OfPairs = self.distance / (self.radius[self.center] + self.radius[self.neighbor])
         return relative
 
     @property
@@ -82,13 +86,13 @@ class Surroundings:
         goes_to = np.eye(int(self.species.max()) + 1)[self.species[self.neighbor]]
         return np.stack([self.bond_mean(to_kind) for to_kind in goes_to.T], axis=1)
 
-    def bond_mean(self, values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " sites"]:
+    def bond_mean(self, values: OfPairs) -> OfSites:
         """Mean over the bonds of each site; 0 where there are none."""
         total = _sums(self.bond * values, self.center, len(self.atoms))
-        averages: Float[np.ndarray, " sites"] = total / np.maximum(self.coordination, NEGLIGIBLE)
+        averages: OfSites = total / np.maximum(self.coordination, NEGLIGIBLE)
         return averages
 
-    def swings(self) -> dict[str, Float[np.ndarray, " sites"]]:
+    def swings(self) -> dict[str, OfSites]:
         """How stiffly springs hold each site, and how fast it swings on all of them and on the stiffest; logarithms.
 
         A spring between two atoms is as stiff as the inverse sixth power of their distance over the sum of their radii,
@@ -158,11 +162,7 @@ def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 4"]:
     return np.array(rows)
 
 
-def _pairs(
-    crystal: Crystal,
-) -> tuple[
-    Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, "pairs 3"], Float[np.ndarray, " pairs"]
-]:
+def _pairs(crystal: Crystal) -> tuple[PairIndex, PairIndex, Float[np.ndarray, "pairs 3"], OfPairs]:
     """Center, neighbor, displacement and distance of all pairs within `CUTOFF`; each site with itself included."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
@@ -174,12 +174,7 @@ def _pairs(
     return center, neighbor, sites[neighbor] + image[grouped] @ lattice - sites[center], distance[grouped]
 
 
-def _bonds(
-    center: Int[np.ndarray, " pairs"],
-    distance: Float[np.ndarray, " pairs"],
-    occupancy: Float[np.ndarray, " pairs"],
-    n_sites: int,
-) -> Float[np.ndarray, " pairs"]:
+def _bonds(center: PairIndex, distance: OfPairs, occupancy: OfPairs, n_sites: int) -> OfPairs:
     """How much each pair counts as a bond: the sum over a site is the effective coordination number of Hoppe.
 
     A neighbour at distance d of a site with mean bond length m counts exp(1 - (d / m)^6) times its occupancy
@@ -192,15 +187,11 @@ def _bonds(
     return np.where(bond > NEGLIGIBLE, bond, 0.0)
 
 
-def _sums(
-    values: Float[np.ndarray, " pairs"], center: Int[np.ndarray, " pairs"], n_sites: int
-) -> Float[np.ndarray, " sites"]:
+def _sums(values: OfPairs, center: PairIndex, n_sites: int) -> OfSites:
     return np.bincount(center, weights=values, minlength=n_sites).astype(np.float64)
 
 
-def _lowest(
-    values: Float[np.ndarray, " pairs"], center: Int[np.ndarray, " pairs"], default: Float[np.ndarray, " sites"]
-) -> Float[np.ndarray, " sites"]:
+def _lowest(values: OfPairs, center: PairIndex, default: OfSites) -> OfSites:
     lowest = default.copy()
     np.minimum.at(lowest, center, values)
     return lowest
