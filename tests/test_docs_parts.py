@@ -28,6 +28,7 @@ NO_PARTS = {
         "Level",
         "Pairs",
         "Scores",
+        "Steps",
     ),
     "Widths",
 }
