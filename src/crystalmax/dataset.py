@@ -139,21 +139,21 @@ class CrystalDataset:
 
     def crystals(self, rows: Int[np.ndarray, " rows"]) -> list[Crystal]:
         """These crystals, one by one."""
-        (lattice, sizes, position, species_of_site), keys = self._read(rows), self.keys(rows)
-        targets, cuts = self.target[rows], np.cumsum(sizes)[:-1]
-        sites = zip(np.split(position, cuts), np.split(species_of_site, cuts), strict=True)
-        crystals = []
-        for place, (positions, kinds) in enumerate(sites if len(rows) else ()):
-            used, species = np.unique(kinds, return_inverse=True)
+        lattice, sizes, position, species_of_site = self._read(rows)
+        keys, targets = self.keys(rows), self.target[rows].tolist()
+        crystals, begin = [], 0
+        for place, end in enumerate(np.cumsum(sizes).tolist()):
+            used, species = np.unique(species_of_site[begin:end], return_inverse=True)
             crystal = Crystal(
                 lattice=lattice[place].copy(),
-                positions=positions.astype(np.float64),
+                positions=position[begin:end].astype(np.float64),
                 species=species.astype(np.int64),
                 kinds=self._kinds(used),
                 key=keys[place],
-                targets=dict(zip(self.target_names, targets[place].tolist(), strict=True)),
+                targets=dict(zip(self.target_names, targets[place], strict=True)),
             )
             crystals.append(crystal)
+            begin = end
         return crystals
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> CrystalBatch:

@@ -64,14 +64,13 @@ class JoinedDataset:
 
     def crystals(self, rows: Rows) -> list[Crystal]:
         """These crystals."""
+        crystals: list[Crystal] = []
         number = self._number(rows)
-        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(number)) + 1)  # each of one data set
-        return [
-            crystal
-            for each in stretches
-            if len(each)
-            for crystal in self.sets[number[each[0]]].crystals(rows[each] - self._begin(number[each[0]]))
-        ]
+        for stretch in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(number)) + 1):
+            if len(stretch):
+                of_set = int(number[stretch[0]])
+                crystals += self.sets[of_set].crystals(rows[stretch] - self._begin(of_set))
+        return crystals
 
     def with_targets(self, names: Sequence[str], values: Values) -> "JoinedDataset":
         """The same crystals, whose batches have more targets; what they were made from is not known any more."""
