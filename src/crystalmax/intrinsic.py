@@ -22,6 +22,9 @@ from crystalmax.elements import N_ELEMENTS
 from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.writing import hash_of
 
+Numbers = Float[Tensor, "crystals width"]
+Losses = Float[Tensor, " crystals"]
+
 WEIGHTS = {
     "fractions": 0.1,
     "composition": 1.0,
@@ -49,9 +52,7 @@ class Intrinsic(Protocol):
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals _"]:
         """What is to be predicted; NaN in rows where it is unknown."""
 
-    def loss(
-        self, predicted: Float[Tensor, "crystals width"], truth: Float[Tensor, "crystals _"]
-    ) -> Float[Tensor, " crystals"]:
+    def loss(self, predicted: Numbers, truth: Float[Tensor, "crystals _"]) -> Losses:
         """The loss of each crystal."""
 
 
@@ -66,9 +67,7 @@ class Prepares(Protocol):
 class _Squared:
     """Numbers of order one, judged by the mean of squares."""
 
-    def loss(
-        self, predicted: Float[Tensor, "crystals width"], truth: Float[Tensor, "crystals width"]
-    ) -> Float[Tensor, " crystals"]:
+    def loss(self, predicted: Numbers, truth: Numbers) -> Losses:
         return (predicted - truth).square().mean(1)
 
 
@@ -82,9 +81,7 @@ class Composition:
         atoms = segment_sum(gather(batch.kinds[:, :N_ELEMENTS], batch.species), batch.crystal_of_site, batch.n_crystals)
         return atoms / atoms.sum(1, keepdim=True)
 
-    def loss(
-        self, predicted: Float[Tensor, "crystals elements"], truth: Float[Tensor, "crystals elements"]
-    ) -> Float[Tensor, " crystals"]:
+    def loss(self, predicted: Numbers, truth: Numbers) -> Losses:
         divergence: Tensor = torch.special.xlogy(truth, truth) - truth * log_softmax(predicted, dim=1)
         return divergence.sum(1)
 
@@ -193,9 +190,7 @@ class Statistics:
         numbers = torch.stack([batch.targets[name] for name in self._columns], dim=1).to(batch.kinds)
         return numbers.clamp(-self.farthest, self.farthest)
 
-    def loss(
-        self, predicted: Float[Tensor, "crystals numbers"], truth: Float[Tensor, "crystals numbers"]
-    ) -> Float[Tensor, " crystals"]:
+    def loss(self, predicted: Numbers, truth: Numbers) -> Losses:
         """The weighted mean of squares."""
         weights = torch.tensor(list(self._columns.values())).to(predicted)
         mean: Tensor = (predicted - truth).square() @ (weights / weights.sum())
@@ -231,7 +226,5 @@ class SpaceGroup:
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
         return property_of(batch, self.target, "reconstruct")[:, None].to(batch.kinds)
 
-    def loss(
-        self, predicted: Float[Tensor, "crystals groups"], truth: Float[Tensor, "crystals 1"]
-    ) -> Float[Tensor, " crystals"]:
+    def loss(self, predicted: Numbers, truth: Float[Tensor, "crystals 1"]) -> Losses:
         return cross_entropy(predicted, truth[:, 0].nan_to_num(nan=1.0).long() - 1, reduction="none")
