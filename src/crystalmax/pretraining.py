@@ -35,6 +35,9 @@ from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, hash_of,
 
 log = logging.getLogger(__name__)
 
+Recipe = str | Path | Mapping[str, object]
+"""Name of a shipped recipe, a TOML file, or what one holds."""
+
 VALID_FRACTION = 0.05
 _LOCK = "run.lock"
 _PATIENCE = 300  # seconds
@@ -45,7 +48,7 @@ def pretrain(
     data: Dataset,
     run: Path,
     *,
-    recipe: str | Path | Mapping[str, object] | None = None,
+    recipe: Recipe | None = None,
     start: Path | None = None,
     split: Split | None = None,
     epochs: int | None = None,
@@ -147,7 +150,7 @@ def pretrain(
         return history
 
 
-def parts_of(recipe: str | Path | Mapping[str, object]) -> dict[str, Any]:
+def parts_of(recipe: Recipe) -> dict[str, Any]:
     """The parts of a recipe, with those that it leaves to us.
 
     Raises:
@@ -290,9 +293,7 @@ def _await(path: Path) -> None:
         time.sleep(0.05)
 
 
-def _begun(
-    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object] | None, start: Path | None, first: bool
-) -> dict[str, Any]:
+def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, first: bool) -> dict[str, Any]:
     # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
     there = run.iterdir() if first and run.exists() else ()
     if any(path.suffix not in (PARTIAL, ".lock") and path.name != START for path in there):
@@ -336,9 +337,7 @@ def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would 
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 
 
-def _resumed(
-    run: Path, data: Dataset, recipe: str | Path | Mapping[str, object] | None, start: Path | None
-) -> dict[str, Any]:
+def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
