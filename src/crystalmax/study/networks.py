@@ -22,6 +22,8 @@ from crystalmax.writing import at_once
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
 
+Features = Float[np.ndarray, "crystals columns"]
+
 load = checkpoint.load
 
 
@@ -71,9 +73,7 @@ def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> check
     return checkpoint.Model(objective.eval(), geometry, {})
 
 
-def encoded(
-    folder: Path, encoder: Encoder, geometry: Geometry, data: CrystalDataset, accelerator: str
-) -> Float[np.ndarray, "crystals width"]:
+def encoded(folder: Path, encoder: Encoder, geometry: Geometry, data: CrystalDataset, accelerator: str) -> Features:
     """Crystal vectors of a data set by an encoder, kept on disk."""
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
@@ -82,14 +82,14 @@ def encoded(
     return kept(path, lambda: encode(encoder.to(device), geometry, data))
 
 
-def kept(path: Path, make: Callable[[], Float[np.ndarray, "crystals width"]]) -> Float[np.ndarray, "crystals width"]:
+def kept(path: Path, make: Callable[[], Features]) -> Features:
     """Numbers that are made once; another process that needs the same waits for them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
             with at_once(path) as file:
                 np.save(file, make())
-    found: Float[np.ndarray, "crystals width"] = np.load(path)
+    found: Features = np.load(path)
     return found
 
 

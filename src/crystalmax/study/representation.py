@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from sklearn.base import BaseEstimator
 
 from crystalmax import baselines
@@ -21,6 +21,7 @@ from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
+from crystalmax.study.networks import Features as Features
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
@@ -46,7 +47,6 @@ BASELINES: Mapping[str, Callable[[Sequence[Crystal]], baselines.Features]] = {
 _PLAIN = {**BASELINES, ALL_STATISTICS: baselines.statistics}
 
 Rows = Int[np.ndarray, " _"]
-Features = Float[np.ndarray, "crystals columns"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,9 @@ def score(
     """
     values, numbers = material.values(name), method.features()
     used = np.unique(np.concatenate([rows for draw in draws for part in draw.parts for rows in part]))
-    moved = [draw._replace(parts=tuple(_places(used, part) for part in draw.parts)) for draw in draws]
+    place = np.zeros(len(values), dtype=np.int64)
+    place[used] = np.arange(len(used))
+    moved = [draw._replace(parts=tuple((place[train], place[test]) for train, test in draw.parts)) for draw in draws]
     features = {} if method.kind == "trivial" else {method.name: FeatureSet(numbers[used], method.kind, method.models)}
     models = downstream_models(study.budget.trees) if models is None else models
     scores = evaluate(features, values[used], models=models, plan=GivenDraws(tuple(moved)))
@@ -314,8 +316,3 @@ def _statistics(study: Study, material: Material) -> Features:
 
 def _together(*makers: Callable[[], Features]) -> Features:
     return np.concatenate([make() for make in makers], axis=1)
-
-
-def _places(used: Rows, part: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
-    train, test = part
-    return np.searchsorted(used, train), np.searchsorted(used, test)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from crystalmax.checkpoint import Model
 from crystalmax.encoding import Encoder
@@ -14,6 +14,7 @@ from crystalmax.pretraining import parts_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
+from crystalmax.training import Rows
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Study:
             raise ValueError(f"the study has no data set {name!r}; there are {', '.join(found)}")
         return found[name]
 
-    def pretraining(self, material: Material) -> tuple[Material, Int[np.ndarray, " rows"]]:
+    def pretraining(self, material: Material) -> tuple[Material, Rows]:
         """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""
         donor = self.material(material.donor)
         return donor, self.parts(donor).structures
@@ -132,7 +133,7 @@ class Study:
         """Rows that are predicted, the same for every method."""
         return self.described(material, material.known(name, self.parts(material).test))
 
-    def described(self, material: Material, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
+    def described(self, material: Material, rows: Rows) -> Rows:
         """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
         for path in (path for vectors in self.vectors for path in (*vectors.tables, *vectors.untrained)):
             whole = whole_rows(path, material.keys)
@@ -149,9 +150,7 @@ class Study:
         """What a recipe holds: one that was given to the study, or one that ships."""
         return self.recipes[name] if name in self.recipes else parts_of(name)
 
-    def network(
-        self, material: Material, recipe: networks.Recipe = "infomax", rows: Int[np.ndarray, " rows"] | None = None
-    ) -> Model:
+    def network(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Model:
         """A network pre-trained on these rows of a data set, or on all but its test split; trained on first use.
 
         Args:
@@ -161,9 +160,7 @@ class Study:
         """
         return networks.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
-    def network_folder(
-        self, material: Material, recipe: networks.Recipe = "infomax", rows: Int[np.ndarray, " rows"] | None = None
-    ) -> Path:
+    def network_folder(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Path:
         """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
         parts = self.parts(material)
         return networks.trained(
@@ -178,12 +175,10 @@ class Study:
             trusted=self.trusted,
         )
 
-    def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> Float[np.ndarray, "crystals width"]:
+    def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> networks.Features:
         """Crystal vectors of a whole data set by any encoder, kept on disk."""
         return networks.encoded(self.folder / "vectors", encoder, geometry, material.data, self.accelerator)
 
-    def kept(
-        self, material: Material, name: str, make: Callable[[], Float[np.ndarray, "crystals width"]]
-    ) -> Float[np.ndarray, "crystals width"]:
+    def kept(self, material: Material, name: str, make: Callable[[], networks.Features]) -> networks.Features:
         """Numbers that describe the crystals of a data set, made once and kept on disk under this name."""
         return networks.kept(self.folder / "vectors" / material.name / f"{name}.npy", make)
