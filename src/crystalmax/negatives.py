@@ -117,16 +117,16 @@ def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4)
     if not len(true.owner):
         return torch.zeros_like(false.owner, dtype=torch.bool)
     direction = torch.linspace(1, 5, true.values.shape[1], dtype=torch.float64, device=true.values.device).sin()
-    points = [side.values.double() @ direction for side in (true, false)]
-    lowest = torch.cat(points).amin()
-    span = (torch.cat(points).amax() - lowest).clamp_min(torch.finfo(torch.float64).tiny)
-    keys = [
-        side.owner + 0.9 * gather((point - lowest) / span, side.row)
-        for side, point in zip((true, false), points, strict=True)
-    ]
-    sorted_keys, order = keys[0].sort()
+    of_true, of_false = true.values.double() @ direction, false.values.double() @ direction
+    points = torch.cat([of_true, of_false])
+    lowest = points.amin()
+    span = (points.amax() - lowest).clamp_min(torch.finfo(torch.float64).tiny)
+    # Each set has a stretch of its own on one line.
+    true_keys = true.owner + 0.9 * gather((of_true - lowest) / span, true.row)
+    false_keys = false.owner + 0.9 * gather((of_false - lowest) / span, false.row)
+    sorted_keys, order = true_keys.sort()
     limit = tolerance * true.values.square().mean().sqrt()
-    above = torch.searchsorted(sorted_keys, keys[1])
+    above = torch.searchsorted(sorted_keys, false_keys)
     collides = torch.zeros_like(false.owner, dtype=torch.bool)
     for beside in (above - 1, above):
         twin = gather(order, beside.clamp(0, len(order) - 1))
