@@ -57,7 +57,7 @@ class VICReg:
     """Views are equal, columns keep a deviation of one and are not correlated (arXiv:2105.04906, eq. 6).
 
     Attributes:
-        invariance: Weight of the squared distance between views.
+        invariance: Weight of the squared distance between views, a mean over columns, as in the authors' code.
         variance: Weight of columns that vary too little.
         covariance: Weight of columns that vary together.
     """

@@ -19,7 +19,7 @@ class GatedConvolution(nn.Module):
     v_i <- softplus(v_i + sum_j sigmoid(z_ij W_f + b_f) * softplus(z_ij W_s + b_s)), with z_ij = [v_i, v_j, u_ij].
 
     Differs: LayerNorm in place of the authors' batch normalisation, so that a crystal does not notice its company; the
-    second one behind the sum with v_i, so that the number of neighbors is not lost.
+    second one behind the sum with v_i, so that the number of neighbors is not lost. The outer softplus is their code's.
 
     Args:
         width: Width of a site.
