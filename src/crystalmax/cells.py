@@ -84,13 +84,13 @@ def _primitive(
     while True:
         group = _group(lattice, positions, kinds, candidates, parts, tolerance)
         partner = np.array(list(group.values()))
-        total, farthest = np.zeros_like(positions), 0.0
+        total, largest_square = np.zeros_like(positions), 0.0
         for step, image in group.items():
             off = positions[image] - positions - np.array(step) / parts
             off -= np.rint(off)
             total += off
-            farthest = max(farthest, float(((off @ lattice) ** 2).sum(1).max()))
-        if farthest <= tolerance**2:
+            largest_square = max(largest_square, float(((off @ lattice) ** 2).sum(1).max()))
+        if largest_square <= tolerance**2:
             break
         tolerance /= 2  # steps that fit one by one, but not one after another, are no symmetry
     basis = np.array(_row_basis(list(group), parts)) / parts
