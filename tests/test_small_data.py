@@ -1,6 +1,7 @@
 """The regressor for few labels: each member against a naive computation, the mixture, and what is promised of both."""
 
 import math
+import tracemalloc
 import warnings
 from dataclasses import dataclass
 
@@ -498,3 +499,18 @@ def test_an_interval_holds_one_more_than_its_share_of_labels_left_out(coverage, 
     low, high = regressor.predict_interval(X, coverage).T
     held = int(((low <= y) & (y <= high)).sum())
     assert math.ceil(coverage * (n + 1)) <= held <= math.ceil(coverage * (n + 1)) + 2
+
+
+def test_rows_are_predicted_some_at_a_time(monkeypatch):
+    X, y = steps(40)
+    regressor, (unseen, _) = SmallDataRegressor(5).fit(X, y), steps(1000, seed=1)
+    unseen[[0, 7, 999]] = np.nan
+    tracemalloc.start()
+    together = regressor.predict_with_interval(unseen)
+    all_at_once = tracemalloc.get_traced_memory()[1]
+    monkeypatch.setattr("crystalmax.small_data.AT_ONCE", 50)
+    tracemalloc.reset_peak()
+    np.testing.assert_allclose(regressor.predict_with_interval(unseen), together, rtol=1e-9, atol=1e-9)
+    assert tracemalloc.get_traced_memory()[1] < all_at_once / 3
+    tracemalloc.stop()
+    assert np.flatnonzero(np.isnan(together).any(axis=1)).tolist() == [0, 7, 999]

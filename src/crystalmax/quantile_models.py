@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.linalg import cho_solve
 from scipy.stats import norm
 from sklearn.ensemble import ExtraTreesRegressor
@@ -191,13 +191,13 @@ class Hurdle:
         told = [process.left_out(list(each))[:, len(LEVELS) // 2] for process in found]
         best = int(np.argmin([np.abs(median - others).mean() for median in told]))
         bounds = value if value <= y.min() else -np.inf, value if value >= y.max() else np.inf
-        return cls(value, Process.fit(X, _signs(differs), blocks, seed=seed), found[best], bounds)
+        return cls(value, Process.fit(X, 2.0 * differs - 1, blocks, seed=seed), found[best], bounds)
 
     def again(self, X: Columns, y: Labels) -> "Hurdle":
         """Other labels with the same hyperparameters."""
         differs = y != self.value
         others = self.others.again(X[differs], y[differs])
-        return replace(self, differs=self.differs.again(X, _signs(differs)), others=others)
+        return replace(self, differs=self.differs.again(X, 2.0 * differs - 1), others=others)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of the value, weighted by its probability, beside the distribution of others."""
@@ -255,10 +255,6 @@ def _surprise(process: GaussianProcessRegressor) -> float:
     """How improbable each label is given all others, but for constants (Rasmussen and Williams, eqs. 5.10 to 5.12)."""
     variance = 1 / np.diag(cho_solve((process.L_, True), np.eye(len(process.L_))))
     return float((variance * process.alpha_**2 + np.log(variance)).mean())
-
-
-def _signs(positive: Bool[np.ndarray, " labels"]) -> Labels:
-    return np.where(positive, 1.0, -1.0)
 
 
 def _scaled(scaler: StandardScaler, X: Columns) -> Columns:

@@ -48,6 +48,9 @@ SHARPNESS = 30
 ANEW = 150
 """With so many labels at most, intervals rest on hyperparameters that have not seen the labels left out."""
 
+AT_ONCE = 2000
+"""Rows that are predicted together: each takes 70 bytes a label, which of a large collection would fill the memory."""
+
 
 class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Predicts from 50 to some thousand labels, with intervals.
@@ -137,10 +140,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         if wrong := [level for level in levels if not 0 <= level <= 1]:
             raise ValueError(f"quantiles at {wrong[0]} were asked for; give probabilities between 0 and 1, such as 0.9")
         columns: Columns = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
-        known = ~np.isnan(columns).any(axis=1)
+        known = np.flatnonzero(~np.isnan(columns).any(axis=1))
         told = np.full((len(columns), len(levels)), np.nan)
-        if known.any():
-            told[known] = mixture([each.quantiles(columns[known]) for each in self.members_], self.shares_, levels)
+        for begin in range(0, len(known), AT_ONCE):
+            rows = known[begin : begin + AT_ONCE]
+            told[rows] = mixture([each.quantiles(columns[rows]) for each in self.members_], self.shares_, levels)
         return told
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
