@@ -124,11 +124,7 @@ def pretrain(
             if start is not None and not resume:
                 _keep(start, run / START)
             write_json(run / "run.json", {**plan, "content_hash": hash_of(plan)})  # once the recipe has proved sound
-        prepared = data
-        with stopped_by_signals():  # in training, it stops between two steps
-            for part in objective.modules():
-                if isinstance(part, Prepares):
-                    prepared = part.prepared(prepared, learnt, run)
+        prepared = _prepared(objective, data, learnt, run)
         try:
             history = train(
                 objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
@@ -145,8 +141,9 @@ def pretrain(
         save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
         if not (run / seen.FILE).exists():  # a run that goes on has the same structures
             _list_seen(data, learnt, run)
+        drawn = plots.training_curves(losses(history), chance=objective.chance)
         with at_once(run / "losses.svg") as file:
-            file.write(plots.svg(plots.training_curves(losses(history), chance=objective.chance), "losses").encode())
+            file.write(plots.svg(drawn, "losses").encode())
         return history
 
 
@@ -188,6 +185,15 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     except TypeError as error:
         raise ValueError(str(error)) from None
     return objective, geometry
+
+
+def _prepared(objective: Objective, data: Dataset, learnt: Rows, run: Path) -> Dataset:
+    """The data with all that parts of the objective make of them before training."""
+    with stopped_by_signals():  # in training, it stops between two steps
+        for part in objective.modules():
+            if isinstance(part, Prepares):
+                data = part.prepared(data, learnt, run)
+    return data
 
 
 def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> None:
