@@ -23,8 +23,10 @@ def packed(tmp_path_factory):
     shutil.copytree(
         ROOT / "src", home / "src", ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.egg-info", "__pycache__")
     )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, home)
+    (home / "tests").mkdir()
+    shutil.copy(__file__, home / "tests")
     quick = {**os.environ, "CFLAGS": "-O0"}
     subprocess.run([sys.executable, "-c", BUILD], cwd=home, env=quick, check=True, capture_output=True)
     (wheel,), (source,) = (home / "dist").glob("*.whl"), (home / "dist").glob("*.tar.gz")
@@ -55,3 +57,4 @@ def test_the_source_distribution_holds_what_the_wheel_is_made_of(packed):
     files = {path.relative_to(home).as_posix() for path in (home / "src").rglob("*") if path.is_file()}
     wanted = {name for name in files if ".egg-info" not in name and not name.endswith((".so", ".pyd"))}
     assert wanted | {"pyproject.toml", "README.md", "LICENSE"} <= source
+    assert {name for name in source if name.startswith("tests")} == set()  # they need more than what is packed
