@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import entries
 import options
 import paper
-from few_labels import POTENTIALS, THEIRS
+from few_labels import DEFAULT, POTENTIALS, THEIRS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -211,10 +211,11 @@ def few_labels() -> str:
                 _ratios(ours, plain),
                 _ratios(ours, frozen) if fair else "",
                 _ratios(ours, statistics),
+                _ratios(of_columns(budgets), plain),
             )
         )
     head = ("best plain rival", "best frozen potential", "ours, statistics alone", "ours")
-    ratios = ("to rival", "to potential", "to statistics")
+    ratios = ("to rival", "to potential", "to statistics", "our columns with the rivals' models, to rival")
     return table(("error at 50 / 100 / 250 / 1,000 labels", *head, *ratios), rows)
 
 
@@ -234,11 +235,12 @@ def blind(file: str) -> str:
                 _ratios(errors, plain),
                 _ratios(errors, frozen) if frozen else "",
                 _ratios(errors, [row["mae"] for row in statistics]),
+                _ratios(of_columns(budgets), plain),
                 _joined(format(row["covered"], ".2f") for row in ours),
             )
         )
     head = ("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours")
-    ratios = ("to rival", "to frozen potential", "to statistics alone")
+    ratios = ("to rival", "to frozen potential", "to statistics alone", "our columns with the rivals' models, to rival")
     return table((*head, *ratios, "held by intervals of 90 %"), rows)
 
 
@@ -249,6 +251,11 @@ def best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[floa
         for row in budgets.values()
     ]
     return [min(errors) for errors in found if errors]
+
+
+def of_columns(budgets: Mapping[str, Any]) -> list[float]:
+    """The least error of the default columns with any of the models that rivals have, for each number of labels."""
+    return [min(row["columns"][DEFAULT].values()) for row in budgets.values()]
 
 
 def _errors(errors: Iterable[float]) -> str:
