@@ -216,11 +216,12 @@ def _sentence(outcome: Outcome, claims: pd.DataFrame, together: pd.DataFrame) ->
 
 def _advice(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Collection[str]) -> str:
     """Which method to take: the best, or the best plain one where vectors are not better by more than chance."""
-    best = _best(ranking, "pretrained", "joint", "baseline", "untrained")
-    if _outcome(_differences(scores, [[best], [Method(TRIVIAL, "median")]]))[0] != "helped":
+    best, median = _best(ranking, "pretrained", "joint", "baseline", "untrained"), Method(TRIVIAL, "median")
+    if _outcome(_differences(scores, [[best], [median]]))[0] != "helped":
         return (
-            "No method is better by more than chance than always answering the median of the labels: these data do not "
-            f"support a prediction of this property yet (lowest error: {best}, {_errors(ranking, best, unit)})."
+            "No method is better by more than chance than always answering the median of the labels "
+            f"({_errors(ranking, median, unit)}): these data do not support a prediction of this property yet "
+            f"(the best of the methods: {best}, {_errors(ranking, best, unit)})."
         )
     vectors = _best(ranking, "pretrained", "joint")
     advice = f"Use {vectors} ({_errors(ranking, vectors, unit)})"
