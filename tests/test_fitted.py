@@ -86,6 +86,12 @@ def test_formulas_too_few_for_intervals_are_told_of(caplog):
     assert caplog.messages == []
 
 
+def test_what_is_saved_is_told_of_beside_the_median(tmp_path):
+    found = fit(labelled(), "edge")
+    edges = np.array([5.64, 6.29, 4.21, 4.03, 5.99, 4.81, 5.1])
+    assert save(found, tmp_path / "fit") == (found.regressor.error_, pytest.approx(np.abs(edges - 5.1).mean()))
+
+
 def test_two_crystals_at_least_have_a_value_and_none_an_absurd_one():
     known = [Record(crystal.key, "", crystal, crystal.targets) for crystal in labelled()]
     assert len(gathered(known[:2], "edge").crystals) == 2

@@ -260,9 +260,9 @@ def fit(
     read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(read.crystals, target, model=loaded, seed=seed)
-    error = fitted.save(found, out)
+    error, trivial = fitted.save(found, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
-    print(f"mean absolute error on labels left out in turn: {error:.4g}")
+    print(f"mean absolute error on labels left out in turn {error:.4g}; of always answering the median {trivial:.4g}")
 
 
 @app.command
