@@ -86,6 +86,15 @@ def test_formulas_too_few_for_intervals_are_told_of(caplog):
     assert caplog.messages == []
 
 
+def test_labels_so_many_that_a_fit_takes_minutes_are_told_of(caplog, monkeypatch):
+    caplog.set_level("INFO")
+    for most, told in ((7, 0), (6, 1)):
+        monkeypatch.setattr("crystalmax.fitted._MANY", most)
+        caplog.clear()
+        assert fit(labelled(), "edge").regressor
+        assert caplog.text.count("fitting to 7 labels takes minutes and about 0.5 GB of memory; ") == told
+
+
 def test_what_is_saved_is_told_of_beside_the_median(tmp_path):
     found = fit(labelled(), "edge")
     edges = np.array([5.64, 6.29, 4.21, 4.03, 5.99, 4.81, 5.1])

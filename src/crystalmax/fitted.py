@@ -48,6 +48,9 @@ SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
 SHAPES = {"numbers": 2, "values": 1, "groups": 1}
 """What the file of numbers holds, and how many axes each has."""
 
+_MANY = 3000
+"""Of more labels a fit takes minutes: its time grows with the cube of their number, its memory with the square."""
+
 _AGAIN = "fit it again with `crystalmax fit`, or get another copy of it"
 
 
@@ -80,6 +83,9 @@ class Fitted:
     def regressor(self) -> SmallDataRegressor:
         """Fitted when first asked for; the same numbers and versions give the same."""
         groups = self.groups if len(np.unique(self.groups)) > 1 else None
+        if (n := len(self.values)) > _MANY:
+            told = "fitting to %s labels takes minutes and about %.1f GB of memory; fewer, drawn at random, take less"
+            log.info(told, f"{n:,}", 0.5 + 60e-9 * n**2)
         regressor = SmallDataRegressor(blocks=self.featurizer.blocks, random_state=self.seed)
         return regressor.fit(self.numbers.astype(np.float64), self.values, groups)
 
