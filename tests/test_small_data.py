@@ -514,3 +514,18 @@ def test_rows_are_predicted_some_at_a_time(monkeypatch):
     assert tracemalloc.get_traced_memory()[1] < all_at_once / 3
     tracemalloc.stop()
     assert np.flatnonzero(np.isnan(together).any(axis=1)).tolist() == [0, 7, 999]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_intervals_end_at_the_value_of_many_if_it_is_the_least_or_the_greatest(sign):
+    (X, y), (unseen, _) = steps(50), steps(200, seed=1)
+    regressor = SmallDataRegressor(10).fit(X, sign * y)
+    regressor.left_out_ = tuple(np.full_like(each, -sign) for each in regressor.left_out_)  # so all are moved outwards
+    told, low, high = regressor.predict_with_interval(unseen).T
+    np.testing.assert_array_equal(told, regressor.predict(unseen))
+    ends = (low, -high)[sign < 0]
+    np.testing.assert_array_equal(ends, np.minimum(0, sign * told))
+    assert (low <= told).all()
+    assert (told <= high).all()
+    shifted = SmallDataRegressor(10).fit(X, np.where(y == 0, 3, y))  # 3 is neither
+    assert shifted.bounds_ == (-np.inf, np.inf)

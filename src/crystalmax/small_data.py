@@ -110,6 +110,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         processes = [fit(X, y) for fit in fit_processes]
         hurdles = [fit(X, y) for fit in fit_hurdles]
         self.members_: tuple[Member, ...] = (*forests, *processes, *hurdles)
+        self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
         # With fewer trees a forest looks worse than it is, and gets a smaller share.
         by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
         by_processes = [process.left_out(parts) for process in processes]
@@ -150,7 +151,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
         """Ends of an interval for each row that holds the measured value with this probability.
 
-        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow.
+        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow. Where a
+        tenth of the labels or more have the least or greatest value, such as gaps of 0, intervals end there; no other
+        bound is known.
 
         Raises:
             ValueError: The coverage is not between 0 and 1.
@@ -177,7 +180,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         first = min(int(place), len(MASSES) - 2)
         told = self.predict_quantiles(X, [0.5, *_ends(MASSES[first : first + 2])])
         low, high = (_between(end, place[None] - first) for end in np.split(told[:, 1:], 2, axis=1))
-        return np.concatenate([told[:, :1], low - margin, high + margin], axis=1)
+        median, (least, greatest) = told[:, :1], self.bounds_
+        found: Float[np.ndarray, "rows 3"] = np.concatenate([median, low - margin, high + margin], axis=1)
+        return found.clip(np.minimum(least, median), np.maximum(greatest, median))
 
 
 def check_coverage(coverage: float) -> None:
