@@ -21,6 +21,7 @@ from sklearn.linear_model import Ridge
 from crystalmax import CrystalFeaturizer, __version__, assessment, evaluation
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.cli import main
+from crystalmax.dataset import CrystalDataset
 from crystalmax.shipped import SHIPPED
 
 ROOT = Path(__file__).parents[1]
@@ -505,6 +506,16 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
 def test_python_runs_the_package_as_the_command():
     command = [sys.executable, "-m", "crystalmax", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == __version__
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the stream")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_goes_on_where_nobody_listens(tmp_path, closed):
+    for metal in ("Na", "K"):
+        (tmp_path / f"{metal}.cif").write_text(cif(metal, "Cl", "rocksalt"), encoding="utf-8")
+    command = shlex.join([sys.executable, "-m", "crystalmax", "ingest", ".", "--out", "data", "--jobs", "2"])
+    subprocess.run(f"{command} {closed}", shell=True, cwd=tmp_path, check=True)
+    assert len(CrystalDataset.open(tmp_path / "data")) == 2
 
 
 def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):

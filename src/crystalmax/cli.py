@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from crystalmax import __version__
+from crystalmax import __version__, streams
 from crystalmax.shipped import SHIPPED
 from crystalmax.writing import check_file, check_free
 
@@ -378,6 +378,7 @@ def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: A
 
 def main() -> None:
     """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C."""
+    streams.open_all()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

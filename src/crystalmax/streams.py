@@ -1,0 +1,13 @@
+"""Standard streams of a command that was started without them, as some schedulers and `>&-` do."""
+
+import os
+import sys
+
+
+def open_all() -> None:
+    """Let what is closed lead nowhere, also for processes that are started: workers of joblib need all three."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # takes the lowest number, which is free
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
