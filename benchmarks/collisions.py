@@ -22,8 +22,8 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.ingest import canonical_records
 from crystalmax.negatives import Corrupted, OtherCrystals, WithoutCollisions
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.training import Split, Training, train
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystalmax.vectors import encode
 

@@ -27,8 +27,7 @@ from crystalmax.geometry import AllPairs
 from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
 from crystalmax.plots import BLUE, GREEN, INK, ORANGE, STYLE, style, svg
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, read_recipe, seeded_weights
 
 SIZES = np.logspace(2, 6, 9)
 LARGE = 9_000  # pairs from which on the slope is fitted

@@ -38,9 +38,8 @@ from crystalmax.formats import read_json, read_poscar, read_xyz
 from crystalmax.integrity import verify
 from crystalmax.manifest import ARRAYS, CONTENT
 from crystalmax.sources import read
-from crystalmax.spec import build, read_recipe
+from crystalmax.spec import build, read_recipe, seeded_weights
 from crystalmax.structures import Reading
-from crystalmax.training import seeded_weights
 from crystalmax.writing import checksum, hash_of
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"

@@ -22,8 +22,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.neighbors import Neighbors
 from crystalmax.sources import read
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, read_recipe, seeded_weights
 from crystalmax.vectors import encode
 
 ENCODERS = ("infomax", "blocks", "cgcnn", "megnet", "alignn")

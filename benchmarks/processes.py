@@ -34,8 +34,8 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import AllPairs
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.processes import Processes
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.training import Split, Training, train
 
 SITES = 1200
 STEPS = 20

@@ -21,8 +21,8 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import untrained
 from crystalmax.ingest import canonical_records
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.training import Split, Training, train
 from crystalmax.vectors import encode
 
 TARGETS = ("formation_energy_eV_per_atom", "band_gap_eV")

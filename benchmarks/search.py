@@ -26,8 +26,8 @@ from crystalmax.dataset import Dataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Statistics
-from crystalmax.spec import build, describe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, describe, seeded_weights
+from crystalmax.training import Split, Training, train
 
 SHIPPED: dict[str, Any] = {
     "learning_rate": 8.12e-4,

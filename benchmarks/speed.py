@@ -26,9 +26,8 @@ from crystalmax.cif import read_cif
 from crystalmax.dataset import CrystalDataset, DatasetWriter, batches_of_sites
 from crystalmax.geometry import AllPairs
 from crystalmax.memory import keep_freed_memory
-from crystalmax.spec import build, read_recipe
+from crystalmax.spec import build, read_recipe, seeded_weights
 from crystalmax.structures import Reading
-from crystalmax.training import seeded_weights
 from crystalmax.vectors import encode
 
 REPEATS = 7

@@ -16,8 +16,8 @@ import torch
 
 from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.training import Split, Training, train
 
 
 def main() -> None:

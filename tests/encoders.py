@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from crystalmax.segments import weighted_sum
-from crystalmax.training import seeded_weights
+from crystalmax.spec import seeded_weights
 
 
 def made(part, seed=0, **options):

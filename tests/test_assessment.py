@@ -26,7 +26,7 @@ from crystalmax.encoders import SiteNet
 from crystalmax.evaluation import RepeatedFolds
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
-from crystalmax.training import seeded_weights
+from crystalmax.spec import seeded_weights
 from crystals import conventional_rock_salt, perovskite, pure, rock_salt
 
 

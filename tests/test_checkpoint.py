@@ -15,8 +15,8 @@ from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax, Regression
-from crystalmax.spec import describe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import describe, seeded_weights
+from crystalmax.training import Split, Training, train
 from crystalmax.writing import checksums, hash_of, write_json
 from crystals import some_crystals
 from disks import full_disk

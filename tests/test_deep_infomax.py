@@ -20,8 +20,7 @@ from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
 from crystalmax.objectives.deep_infomax import PAPER_NEGATIVES, drawn, joined
 from crystalmax.regularizers import GaussianNoise, NoRegularizer
-from crystalmax.spec import build, describe, read_recipe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, describe, read_recipe, seeded_weights
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystals import some_crystals
 from encoders import in_double

@@ -25,9 +25,8 @@ from crystalmax.encoding import Encoding
 from crystalmax.featurizer import CrystalFeaturizer, untrained
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax
-from crystalmax.spec import describe
+from crystalmax.spec import describe, seeded_weights
 from crystalmax.structures import Refused
-from crystalmax.training import seeded_weights
 from crystals import (
     conventional_rock_salt,
     crystal,

@@ -140,6 +140,15 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_what_only_reads_and_predicts_does_not_wait_for_what_trains_and_draws():
+    script = (
+        "import sys, crystalmax.fitted, crystalmax.prediction, crystalmax.featurizer\n"
+        "print(sorted({'lightning', 'matplotlib', 'pymatgen', 'ase'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def plant(folder, **modules):
     root = folder / "toy"
     root.mkdir()

@@ -17,11 +17,11 @@ from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
 from crystalmax.prediction import finetune
 from crystalmax.regressor import CrystalRegressor
+from crystalmax.spec import seeded_weights
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.preparation import Source, prepare
 from crystalmax.study.settings import BUDGETS
-from crystalmax.training import seeded_weights
 from crystalmax.writing import alone
 from crystals import rock_salt, some_crystals
 from disks import full_disk

@@ -18,9 +18,10 @@ from crystalmax.integrity import verify
 from crystalmax.manifest import CONTENT
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.prediction import write
+from crystalmax.spec import seeded_weights
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.training import Split, Training, train
 from crystalmax.writing import at_once, checksum, checksums, folder_at_once, hash_of, write_json
 from crystals import some_crystals
 from disks import full_disk

@@ -22,9 +22,9 @@ from crystalmax import limits, sources, spec
 from crystalmax.cif import read_cif
 from crystalmax.formats import read_json, read_poscar, read_xyz
 from crystalmax.sources import read
+from crystalmax.spec import seeded_weights
 from crystalmax.structures import Refused
 from crystalmax.tables import rows_of
-from crystalmax.training import seeded_weights
 from test_cif import XYZ, cif, named
 from test_sources import CESIUM, POSCAR, SALT, zipped
 

@@ -20,8 +20,7 @@ from crystalmax.geometry import AllPairs
 from crystalmax.layers import Dense
 from crystalmax.negatives import drawn_from_others
 from crystalmax.segments import attention, distinct, paired_dot, weighted_sum
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, read_recipe, seeded_weights
 from crystals import crystal, pure, random_crystals, some_crystals
 
 pytestmark = pytest.mark.skipif(not native.usable(), reason="the loops were not compiled")

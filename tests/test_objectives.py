@@ -30,8 +30,7 @@ from crystalmax.intrinsic import (
 )
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
 from crystalmax.objectives.base import Objective
-from crystalmax.spec import build, describe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, describe, seeded_weights
 from crystals import some_crystals
 
 CONTRASTS = (NTXent(), BarlowTwins(), VICReg())

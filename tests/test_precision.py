@@ -22,8 +22,8 @@ from crystalmax.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, 
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Prepares
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.training import Split, Training, train
 from crystals import perovskite, pure, random_crystals, rock_salt, some_crystals
 from encoders import in_double
 

@@ -24,7 +24,8 @@ from crystalmax.objectives.base import Objective
 from crystalmax.pretraining import pretrain
 from crystalmax.processes import Processes, Share, Steps
 from crystalmax.saving import Interrupted
-from crystalmax.training import seeded_weights, train
+from crystalmax.spec import seeded_weights
+from crystalmax.training import train
 from test_training import ALL, DATA, GEOMETRY, HOW, SPLIT, Counting, objective, without
 
 PLANS = {

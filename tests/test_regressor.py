@@ -25,9 +25,8 @@ from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.prediction import finetune
 from crystalmax.regressor import CrystalRegressor, predict
-from crystalmax.spec import build, describe
+from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.structures import Refused
-from crystalmax.training import seeded_weights
 from crystalmax.vectors import encode
 from crystals import crystal, perovskite, pure, rock_salt, rotated, some_crystals, supercell
 
@@ -400,7 +399,7 @@ def test_finetuning_tells_mean_errors_of_labels_left_out_and_of_their_median(tmp
 
 def test_each_copy_has_its_own_seed_and_learns_as_is_promised(monkeypatch):
     calls = []
-    monkeypatch.setattr("crystalmax.regressor.train", lambda *a, **_: calls.append((a[2], a[3])))
+    monkeypatch.setattr("crystalmax.training.train", lambda *a, **_: calls.append((a[2], a[3])))
     for seed in (0, 1):
         regressor(sites_per_batch=400, seed=seed).fit(CRYSTALS, VALUES)
     assert len({how.seed for _, how in calls}) == 4

@@ -11,8 +11,7 @@ from crystalmax import native
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders.pair_network import distinct_triples
 from crystalmax.geometry import AllPairs
-from crystalmax.spec import build, read_recipe
-from crystalmax.training import seeded_weights
+from crystalmax.spec import build, read_recipe, seeded_weights
 from crystals import crystal, perovskite, pure
 
 ELEMENTS = ("O", "S", "Na", "Mg", "Ti", "Fe", "Cu", "Zr")

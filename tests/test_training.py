@@ -26,7 +26,8 @@ from crystalmax.objectives import DeepInfoMax, Reconstruction
 from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import NoRegularizer
 from crystalmax.saving import Interrupted
-from crystalmax.training import Split, Training, seeded_weights, train
+from crystalmax.spec import seeded_weights
+from crystalmax.training import Split, Training, train
 from crystals import perovskite, pure, rock_salt
 
 GEOMETRY = AllPairs(max_sites=6)

@@ -14,8 +14,8 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
+from crystalmax.spec import seeded_weights
 from crystalmax.structures import Refused
-from crystalmax.training import seeded_weights
 from crystalmax.vectors import encode
 
 

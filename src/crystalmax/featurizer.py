@@ -20,11 +20,10 @@ from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
 from crystalmax.shipped import SHIPPED
-from crystalmax.spec import build, describe
+from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.spread import in_order
 from crystalmax.structures import Refused, origin_of
 from crystalmax.tables import Table
-from crystalmax.training import seeded_weights
 from crystalmax.vectors import encode
 
 log = logging.getLogger(__name__)

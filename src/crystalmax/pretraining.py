@@ -28,8 +28,8 @@ from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted, stopped_by_signals
-from crystalmax.spec import build, describe, read_recipe
-from crystalmax.training import Rows, Split, Training, seeded_weights, train
+from crystalmax.spec import build, describe, read_recipe, seeded_weights
+from crystalmax.training import Rows, Split, Training, train
 from crystalmax.vectors import encode
 from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, hash_of, is_changed, write_json
 

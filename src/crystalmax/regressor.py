@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
@@ -23,10 +23,9 @@ from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
-from crystalmax.processes import Processes
 from crystalmax.shipped import SHIPPED
 from crystalmax.small_data import SmallDataRegressor, weighed_shares
-from crystalmax.training import Rows, Split, Training, seeded_weights, train
+from crystalmax.spec import seeded_weights
 from crystalmax.vectors import encode
 
 log = logging.getLogger(__name__)
@@ -36,6 +35,7 @@ _FEW = 3000
 """Labels at most for which frozen vectors help; their processes cost the cube of this."""
 
 Predictions = Float[np.ndarray, " crystals"]
+Rows = Int[np.ndarray, " _"]
 
 
 class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -175,6 +175,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return out
 
     def _train(self, data: CrystalDataset, target: str, rows: Rows, member: int) -> Regression:
+        from crystalmax.processes import Processes  # with Lightning, which nobody waits for who only predicts
+        from crystalmax.training import Split, Training, train
+
         values = data.values(target)[rows]
         # Members that differ in their heads and orders too err more independently, so their mean errs less.
         seed = int(np.random.SeedSequence([self.seed, member]).generate_state(1)[0])

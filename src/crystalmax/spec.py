@@ -86,6 +86,14 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
         raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
 
 
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Modules made inside get weights that depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def read_recipe(recipe: str | Path) -> dict[str, object]:
     """Read a TOML recipe from a path, or by its name one that ships with this package; `default` is `DEFAULT`.
 

@@ -11,8 +11,7 @@ several batches, which are dealt to the processes in turn.
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -131,14 +130,6 @@ class Split:
         """Refuse, by ValueError, what cannot be trained on."""
         if len(self.train) < 2:
             raise ValueError(f"training needs at least 2 crystals, but there are {len(self.train)}")
-
-
-@contextmanager
-def seeded_weights(seed: int) -> Iterator[None]:
-    """Modules made inside get weights that depend on the seed alone; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def train(
