@@ -32,6 +32,8 @@ from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
 
+Rows = Int[np.ndarray, " _"]
+"""Which crystals of a data set."""
 Values = Float[np.ndarray, "crystals columns"] | DiskArray
 
 _CHUNK = 512  # crystals that are turned into arrays, or from arrays, at once

@@ -12,11 +12,9 @@ import torch
 from jaxtyping import Float, Int
 
 from crystalmax.crystal import Crystal, CrystalBatch
-from crystalmax.dataset import Columns, CrystalDataset, Dataset, Values, targets_of
+from crystalmax.dataset import Columns, CrystalDataset, Dataset, Rows, Values, targets_of
 from crystalmax.segments import ranges
 from crystalmax.writing import hash_of
-
-Rows = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import nn
 
 from crystalmax import __version__, elements, plots, probe, seen
 from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, save
-from crystalmax.dataset import CrystalDataset, Dataset
+from crystalmax.dataset import CrystalDataset, Dataset, Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import Prepares
@@ -29,7 +29,7 @@ from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted, stopped_by_signals
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
-from crystalmax.training import Rows, Split, Training, train
+from crystalmax.training import Split, Training, train
 from crystalmax.vectors import encode
 from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, hash_of, is_changed, write_json
 

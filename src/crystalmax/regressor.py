@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from crystalmax import checkpoint
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset, batches_of_sites
+from crystalmax.dataset import CrystalDataset, Rows, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
@@ -35,7 +35,6 @@ _FEW = 3000
 """Labels at most for which frozen vectors help; their processes cost the cube of this."""
 
 Predictions = Float[np.ndarray, " crystals"]
-Rows = Int[np.ndarray, " _"]
 
 
 class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types

@@ -19,7 +19,6 @@ from typing import Any, Literal, cast, get_args
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Int
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -28,7 +27,7 @@ from torch import Generator, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import Dataset, batches_of_sites
+from crystalmax.dataset import Dataset, Rows, batches_of_sites
 from crystalmax.geometry import Geometry
 from crystalmax.history import count, sentence
 from crystalmax.joined import order
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["constant", "cosine"]
-Rows = Int[np.ndarray, " _"]
 _WARM_UP = 0.05
 """Part of all epochs over which the rate rises."""
 

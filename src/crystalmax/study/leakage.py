@@ -1,12 +1,11 @@
 """How much of what is predicted was seen before: in pre-training, or among the crystals that labels come from."""
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
+from crystalmax.dataset import Rows
 from crystalmax.fingerprint import occur_in
 from crystalmax.study.material import Material
-
-Rows = Int[np.ndarray, " _"]
 
 
 def same_structure(material: Material, rows: Rows, other: Material, others: Rows) -> Bool[np.ndarray, " _"]:

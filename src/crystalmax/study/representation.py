@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from crystalmax import baselines
 from crystalmax.assessment import small_data
 from crystalmax.crystal import Crystal
+from crystalmax.dataset import Rows
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
 from crystalmax.geometry import Geometry
@@ -45,8 +46,6 @@ BASELINES: Mapping[str, Callable[[Sequence[Crystal]], baselines.Features]] = {
 """Plain rivals; the last two also stand together."""
 
 _PLAIN = {**BASELINES, ALL_STATISTICS: baselines.statistics}
-
-Rows = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Int
 
 from crystalmax.checkpoint import Model
+from crystalmax.dataset import Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.pretraining import parts_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
-from crystalmax.training import Rows
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
+from crystalmax.dataset import Rows
 from crystalmax.evaluation import TRIVIAL
 from crystalmax.study import leakage
 from crystalmax.study.cell import Cell, Result
@@ -25,8 +26,6 @@ from crystalmax.study.representation import (
 )
 from crystalmax.study.settings import Study
 from crystalmax.study.transfer import fine_tunings
-
-Rows = Int[np.ndarray, " _"]
 
 RECIPE = "infomax"
 """What is pre-trained without the overlap."""
