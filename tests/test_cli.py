@@ -220,7 +220,7 @@ def test_what_was_reinterpreted_stands_beside_each_result(home, tmp_path):
     for command, model in (("represent", "run"), ("predict", "model")):
         out = tmp_path / f"{command}.csv"
         options = ("--model", home.path / model, "--out", out, "--jobs", 1)
-        assert "; 1 read with a note" in crystalmax(command, file, home.cifs / "MgO-rocksalt.cif", *options).out
+        assert "; 1 with a note" in crystalmax(command, file, home.cifs / "MgO-rocksalt.cif", *options).out
         assert pd.read_csv(out, keep_default_na=False).note.tolist() == [note, ""]
 
 

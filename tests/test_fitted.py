@@ -55,6 +55,14 @@ def test_what_is_read_back_predicts_the_same(tmp_path, model):
     assert "it is empty" in table.refusal[1]
 
 
+def test_elements_that_no_labelled_crystal_has_are_noted():
+    known, new = (perovskite(4.0, pure("Ca", metal, "O"), key=metal) for metal in ("Pb", "Ti"))
+    table = predict([Record("a", "", known, notes=("x",)), Record("b", "", new, notes=("y",))], fit(labelled(), "edge"))
+    assert table.note.tolist() == ["x", "y; no labelled crystal has Ti"]
+    refused = predict(records(), fit(labelled(), "edge", model=network()))
+    assert refused.note.tolist() == ["no labelled crystal has Ti, Sr", ""]
+
+
 def test_it_is_the_regressor_on_what_the_featurizer_makes():
     crystals = labelled()
     found = fit(crystals, "edge")

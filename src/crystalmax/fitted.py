@@ -10,7 +10,7 @@ A folder holds
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from crystalmax.baselines import formula
 from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
+from crystalmax.elements import SYMBOLS
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.prediction import table_of
 from crystalmax.records import Record
@@ -114,14 +115,24 @@ def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None,
 
 
 def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
-    """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`."""
+    """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`.
+
+    The note also names elements that no labelled crystal has: an interval promises nothing of them.
+    """
     check_coverage(coverage)  # before anything is read
+    first = fitted.featurizer.get_feature_names_out().tolist().index(f"fraction of {SYMBOLS[0]}")
+    known = np.flatnonzero(fitted.numbers[:, first : first + len(SYMBOLS)].max(axis=0)) + 1
+
+    def noted(record: Record) -> Record:
+        numbers = sorted(record.crystal.composition()) if record.crystal else []
+        new = [SYMBOLS[number - 1] for number in numbers if number not in known]
+        return replace(record, notes=(*record.notes, f"no labelled crystal has {', '.join(new)}")) if new else record
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
         numbers = fitted.featurizer.numbers(data).astype(np.float64)
         return fitted.regressor.predict_with_interval(numbers, coverage)
 
-    return table_of(records, ["prediction", "low", "high"], ends)
+    return table_of(map(noted, records), ["prediction", "low", "high"], ends)
 
 
 def holds_fit(folder: Path) -> bool:

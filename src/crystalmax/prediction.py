@@ -81,7 +81,7 @@ def write(table: pd.DataFrame, out: Path) -> str:
         raise ValueError(f"there is no result, see {out}: {refusals['refusal'].iloc[0]}")
     return (
         f"{len(table) - len(refusals):,} rows in {out}; {len(refusals):,} more without a result, the reason beside them"
-        f"; {(table['note'] != '').sum():,} read with a note"
+        f"; {(table['note'] != '').sum():,} with a note"
     )
 
 
