@@ -348,6 +348,14 @@ def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path,
     assert f"model cannot be written: '{tmp_path}' may not be" in refusal("finetune", *home.labelled, *options)
 
 
+def test_a_data_set_that_cannot_be_written_is_named(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert f"data cannot be written: '{tmp_path}' may not be" in refusal(
+        "ingest", home.cifs, "--out", tmp_path / "data"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmax.assessment.feature_sets", mock.Mock(side_effect=KeyboardInterrupt))
     done = crystalmax("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "out")

@@ -83,8 +83,9 @@ def folder_at_once(path: Path) -> Iterator[Path]:
     What an earlier process left of such a folder, because it was killed, is cleared away.
 
     Raises:
-        BlockingIOError: Another process is writing it.
+        OSError: It cannot be written there, or another process is writing it.
     """
+    _check_parents(path)
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with alone(path, path.with_name(f".{path.name}.lock")):
