@@ -299,6 +299,14 @@ def test_advice_says_so_when_an_untrained_network_is_best():
     assert "The lowest error of all is that of a network without training, untrained " in found.advice
 
 
+def test_errors_of_very_small_labels_are_those_in_a_larger_unit():
+    features, y = planted(6, pretrained=0.1)
+    y = y / np.abs(y).max()
+    few = {"vectors": features["vectors"]}
+    usual, small = (evaluate(few, scale * y, plan=LabelBudgets((25,), n_draws=2)) for scale in (1, 2.0**-70))
+    np.testing.assert_array_equal(small.table.mae, usual.table.mae * 2.0**-70)
+
+
 def test_advice_admits_when_nothing_predicts():
     features, _ = planted(9)
     y = np.random.default_rng(1).normal(size=200)

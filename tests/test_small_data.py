@@ -529,3 +529,15 @@ def test_intervals_end_at_the_value_of_many_if_it_is_the_least_or_the_greatest(s
     assert (told <= high).all()
     shifted = SmallDataRegressor(10).fit(X, np.where(y == 0, 3, y))  # 3 is neither
     assert shifted.bounds_ == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("labels", [smooth, steps])
+def test_very_small_labels_are_predicted_as_if_in_a_larger_unit(labels):
+    (X, y), (unseen, _) = labels(40), labels(30, seed=1)
+    y = np.exp(y)
+    unit = 2.0**-70
+    small, usual = (SmallDataRegressor(5).fit(X, scale * y / y.max()) for scale in (unit, 1))
+    np.testing.assert_array_equal(small.predict(unseen), unit * usual.predict(unseen))
+    np.testing.assert_array_equal(small.predict_with_interval(unseen), unit * usual.predict_with_interval(unseen))
+    np.testing.assert_array_equal(small.held_out_, unit * usual.held_out_)
+    assert small.error_ == unit * usual.error_

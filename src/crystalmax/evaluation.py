@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from crystalmax.powers import unit_of
 from crystalmax.ridge import PowerRidge
 from crystalmax.small_data import numbers_of
 from crystalmax.spread import in_order
@@ -209,12 +210,13 @@ def evaluate(
     plan = plan_for(len(y)) if plan is None else plan
     numbers = numbers_of(groups, len(y))
     draws = plan.draws(numbers)
+    unit = unit_of(y)
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
-    scored = in_order(partial(_predict, methods=methods, y=y), reversed(draws), n_jobs)
+    scored = in_order(partial(_predict, methods=methods, y=y / unit), reversed(draws), n_jobs)
     predicted = list(counted(scored, "draws", len(draws)) if progress else scored)[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     # From (draw, method, row) to a line for each method and draw, with the tested rows alone.
-    predictions = np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
+    predictions = unit * np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
     names = [(method.name, method.features.kind, method.model) for method in methods]
     rows = [
         (*name, draw.labels, draw.number, draw.seed, draw.pool)

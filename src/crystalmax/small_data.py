@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from crystalmax.powers import unit_of
 from crystalmax.quantile_models import (
     Blocks,
     Columns,
@@ -97,7 +98,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
                 "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
-        return self._fit(columns, labels.astype(np.float64), numbers_of(groups, len(labels)), blocks)
+        self.unit_ = unit_of(labels)
+        return self._fit(columns, labels.astype(np.float64) / self.unit_, numbers_of(groups, len(labels)), blocks)
 
     def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
@@ -118,8 +120,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 
         medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles], levels=[0.5])
         self.shares_ = weighed_shares(len(self.members_), lambda shares: medians(shares)[:, 0] - y)
-        self.held_out_ = medians(self.shares_)[:, 0]
-        self.error_ = float(np.abs(self.held_out_ - y).mean())
+        self.held_out_ = self.unit_ * medians(self.shares_)[:, 0]
+        self.error_ = float(np.abs(self.held_out_ - self.unit_ * y).mean())
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
             by_processes = [left_out(fit, X, y, parts) for fit in fit_processes]
             by_hurdles = [left_out(fit, X, y, parts) for fit in fit_hurdles]
@@ -138,6 +140,10 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             ValueError: A probability is not between 0 and 1.
         """
         check_is_fitted(self)
+        return self.unit_ * self._quantiles(X, levels)
+
+    def _quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
+        """As `predict_quantiles`, in the unit of `left_out_`, `labels_` and `bounds_`."""
         if wrong := [level for level in levels if not 0 <= level <= 1]:
             raise ValueError(f"quantiles at {wrong[0]} were asked for; give probabilities between 0 and 1, such as 0.9")
         columns: Columns = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
@@ -178,11 +184,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         beyond = np.maximum(low[:, -1] - self.labels_, self.labels_ - high[:, -1])
         margin = 0.0 if enough.any() else float(np.quantile(beyond, level, method="higher"))
         first = min(int(place), len(MASSES) - 2)
-        told = self.predict_quantiles(X, [0.5, *_ends(MASSES[first : first + 2])])
+        told = self._quantiles(X, [0.5, *_ends(MASSES[first : first + 2])])
         low, high = (_between(end, place[None] - first) for end in np.split(told[:, 1:], 2, axis=1))
         median, (least, greatest) = told[:, :1], self.bounds_
         found: Float[np.ndarray, "rows 3"] = np.concatenate([median, low - margin, high + margin], axis=1)
-        return found.clip(np.minimum(least, median), np.maximum(greatest, median))
+        return self.unit_ * found.clip(np.minimum(least, median), np.maximum(greatest, median))
 
 
 def check_coverage(coverage: float) -> None:
