@@ -98,8 +98,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
                 "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
+        labels = labels.astype(np.float64)
         self.unit_ = unit_of(labels)
-        return self._fit(columns, labels.astype(np.float64) / self.unit_, numbers_of(groups, len(labels)), blocks)
+        return self._fit(columns, labels / self.unit_, numbers_of(groups, len(labels)), blocks)
 
     def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
