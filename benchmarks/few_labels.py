@@ -116,16 +116,18 @@ def main() -> None:
         keys = [f"{table}: {crystal.key}" for crystal in crystals]
         rivals = {name: numbers_of(each, keys) for name, each in elsewhere.items() if set(keys) <= set(each.index)}
         rivals |= plain(crystals) if "rivals" in options.measure else {}
-        columns = {DEFAULT: numbers_of_ours(crystals)[0]} if "columns" in options.measure else {}
+        default = described(crystals) if {"ours", "columns"} & {*options.measure} else None
+        columns = {DEFAULT: default.columns} if "columns" in options.measure else {}
         models = {name: MODELS[name] for name in options.models}
         measured = {
             part: errors_with(models, features, y, plans, groups, options.jobs)
             for part, features in (("rivals", rivals), ("columns", columns))
             if features
         }
-        for part, measure in (("ours", ours), ("intervals of others", others)):
-            if part in options.measure:
-                measured[part] = summary(measure(crystals, y, draws, options.jobs))
+        if "ours" in options.measure:
+            measured["ours"] = summary(ours(default, y, draws, options.jobs))
+        if "intervals of others" in options.measure:
+            measured["intervals of others"] = summary(others(crystals, y, draws, options.jobs))
         rows = result["properties"].setdefault(f"{table}, {target}", {})
         commits = result["commits"].setdefault(target, {})
         for part, numbers in measured.items():
@@ -185,16 +187,16 @@ def errors_with(
     return scores[scores.kind == "baseline"].groupby(["labels", "features", "model"]).mae.median().unstack()
 
 
-def numbers_of_ours(crystals: Sequence[Crystal]) -> tuple[np.ndarray, tuple[int, ...]]:
+def described(crystals: Sequence[Crystal]) -> Ours:
     """Columns of the default featuriser, and the widths of their blocks."""
     featurizer = CrystalFeaturizer()
-    return featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks
+    return Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)
 
 
-def ours(crystals: Sequence[Crystal], y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
+def ours(default: Ours, y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
     """What the product says from all its numbers, and from statistics alone, in each draw."""
-    numbers, (vector, *rest) = numbers_of_ours(crystals)
-    each = {DEFAULT: Ours(numbers, (vector, *rest)), "statistics": Ours(numbers[:, vector:], tuple(rest))}
+    vector, *rest = default.blocks
+    each = {DEFAULT: default, "statistics": Ours(default.columns[:, vector:], tuple(rest))}
     tasks = [delayed(errors_of_ours)(draw, name, one, y) for draw in draws for name, one in each.items()]
     return pd.DataFrame(Parallel(jobs)(tasks))
 
