@@ -28,7 +28,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import SYMBOLS
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.prediction import table_of
+from crystalmax.prediction import error_of_median, table_of
 from crystalmax.records import Record
 from crystalmax.small_data import SmallDataRegressor, check_coverage
 from crystalmax.writing import (
@@ -167,7 +167,7 @@ def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
             checkpoint.save(fitted.model, partial / ENCODER)
         (partial / NUMBERS).write_bytes(content)
         write_json(partial / SPEC, {**spec, "content_hash": hash_of(spec)})
-    return error, float(np.abs(fitted.values - np.median(fitted.values)).mean())
+    return error, error_of_median(fitted.values)
 
 
 def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:

@@ -49,7 +49,12 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
     error = float(np.abs(regressor.held_out_ - values).mean())
     extra = {"target": target, "labels": len(crystals), "epochs": regressor.epochs, "error": error}
     checkpoint.save(Model(regressor.objective_, regressor.geometry, extra), out)
-    return error, float(np.abs(values - np.median(values)).mean())
+    return error, error_of_median(values)
+
+
+def error_of_median(values: Float[np.ndarray, " labels"]) -> float:
+    """The mean absolute error of always answering the median of the labels."""
+    return float(np.abs(values - np.median(values)).mean())
 
 
 def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:

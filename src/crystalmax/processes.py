@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import numpy as np
-from jaxtyping import Int
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
 
-Rows = Int[np.ndarray, " _"]
+from crystalmax.dataset import Rows
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
+from crystalmax.study.networks import Features
 from crystalmax.study.representation import (
     FIRST_TWIN,
     RECIPES,
-    Features,
     Method,
     all_drawn,
     method_cells,

@@ -8,15 +8,8 @@ from crystalmax.assessment import small_data
 from crystalmax.baselines import BLOCKS, statistics_widths
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
-from crystalmax.study.representation import (
-    ALL_STATISTICS,
-    Features,
-    Method,
-    all_drawn,
-    all_statistics,
-    method_cells,
-    scored,
-)
+from crystalmax.study.networks import Features
+from crystalmax.study.representation import ALL_STATISTICS, Method, all_drawn, all_statistics, method_cells, scored
 from crystalmax.study.settings import Study
 
 MOST_LABELS = 250

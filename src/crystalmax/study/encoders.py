@@ -22,7 +22,8 @@ from crystalmax.study.ablation import MODELS
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.representation import FIRST_TWIN, Features, Method, drawn, scored
+from crystalmax.study.networks import Features
+from crystalmax.study.representation import FIRST_TWIN, Method, drawn, scored
 from crystalmax.study.settings import Study
 from crystalmax.vectors import encode
 

@@ -22,7 +22,7 @@ from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.networks import Features as Features
+from crystalmax.study.networks import Features
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
