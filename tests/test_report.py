@@ -131,6 +131,13 @@ def test_a_method_that_explodes_is_told_at_the_edge_and_does_not_squeeze_the_res
     assert plots.errors_of_methods(scores.table, labels=40).axes[0].get_xlim()[1] < 2 * trivial
 
 
+@pytest.mark.parametrize(("least", "scale"), [(1e-3, "log"), (2.0, "linear"), (0.0, "linear"), (-1e-3, "linear")])
+def test_values_over_many_decades_are_shown_on_axes_of_logarithms(least, scale):
+    measured = np.array([least, 3.0, 50.0, 900.0])
+    panel = plots.predicted_and_measured(measured, measured + 0.1).axes[0]
+    assert (panel.get_xscale(), panel.get_yscale()) == (scale, scale)
+
+
 def test_training_curves_show_what_knowing_nothing_costs():
     with_line, without = (plots.training_curves(HISTORY, chance=chance) for chance in (1.386, None))
     assert [len(panel.lines) for panel in with_line.axes] == [3, 3]

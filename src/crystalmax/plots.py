@@ -230,13 +230,18 @@ def paired_differences(table: pd.DataFrame, pretrained: str) -> Figure:
 def predicted_and_measured(
     measured: Float[np.ndarray, " rows"], predicted: Float[np.ndarray, " rows"], *, quantity: str = ""
 ) -> Figure:
-    """Predictions against measurements; the closer to the diagonal, the better."""
+    """Predictions against measurements; the closer to the diagonal, the better.
+
+    Axes are logarithmic where all values are positive and spread over three decades or more.
+    """
     figure = Figure(figsize=(3.9, 3.7), layout="constrained")
     panel = figure.subplots()
     ends = np.quantile([measured, predicted], [0, 1])
     panel.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
     panel.plot(measured, predicted, "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0)
     panel.set(xlabel=f"measured {quantity}".strip(), ylabel=f"predicted {quantity}".strip(), aspect="equal")
+    if 0 < 1000 * ends[0] <= ends[1]:
+        panel.set(xscale="log", yscale="log")
     panel.set_title(f"mean absolute error {np.abs(measured - predicted).mean():.3g}", fontweight="normal")
     return figure
 
