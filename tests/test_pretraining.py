@@ -247,6 +247,12 @@ def test_what_could_not_be_saved_is_refused_before_training(data, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has such a device")
+def test_a_place_that_is_no_folder_is_refused_in_words(data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is no folder; choose another place"):
+        pretrain(data, tmp_path / "file" / "run", recipe="fast", epochs=1)
+
+
 def test_a_device_that_there_is_not_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(ValueError, match="1 devices of accelerator 'gpu' cannot be used"):
         pretrain(data, tmp_path / "run", recipe="intrinsic", accelerator="gpu")

@@ -31,7 +31,7 @@ from crystalmax.saving import Interrupted, stopped_by_signals
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
 from crystalmax.training import Split, Training, train
 from crystalmax.vectors import encode
-from crystalmax.writing import PARTIAL, alone, at_once, folder_at_once, hash_of, is_changed, write_json
+from crystalmax.writing import PARTIAL, alone, at_once, check_place, folder_at_once, hash_of, is_changed, write_json
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ def pretrain(
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
+        check_place(run)
         run.mkdir(parents=True, exist_ok=True)
     else:
         _await(run / "run.json")  # what this process makes there must not come before it

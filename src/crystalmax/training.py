@@ -334,7 +334,8 @@ class _Module(pl.LightningModule):
             checkpoint["lowest"] = self.lowest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history, self.sums, self.seconds = checkpoint["history"].values()
+        saved = checkpoint["history"]
+        self.history, self.sums, self.seconds = saved["rows"], saved["sums"], saved["seconds"]
         self.lowest = checkpoint.get("lowest", {})
 
     def chosen(self) -> dict[str, torch.Tensor]:

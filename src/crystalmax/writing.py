@@ -48,10 +48,10 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse, by an OSError and before the work, to write a model where something is or where that cannot be."""
+    """Refuse, as `check_place` does, to write a model there, also where something is already."""
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
-    _check_parents(folder)
+    check_place(folder)
 
 
 def check_file(file: Path, *endings: str) -> None:
@@ -65,10 +65,11 @@ def check_file(file: Path, *endings: str) -> None:
         raise ValueError(f"it has the ending {file.suffix!r}; expected {' or '.join(endings)}")
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; choose another name for the file")
-    _check_parents(file)
+    check_place(file)
 
 
-def _check_parents(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """Refuse, by an OSError and before the work, to write where that cannot be."""
     parent = next(filter(os.path.exists, path.parents), path.parent)
     if not parent.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {str(parent)!r} is no folder; choose another place")
@@ -85,7 +86,7 @@ def folder_at_once(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written there, or another process is writing it.
     """
-    _check_parents(path)
+    check_place(path)
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with alone(path, path.with_name(f".{path.name}.lock")):
