@@ -5,7 +5,7 @@
 
 Trainings of the recipe of the weights that ship, judged as `search.py` judges its trials, from the same folder. The
 score is against vectors that tell element fractions, composition and structure alike. Short trainings take fifteen
-minutes on one core; those of full length (`--structures 40000 --epochs 20`, another folder) take an hour.
+minutes on one core; those of full length (`--structures 40000 --epochs 20`, another folder) take two hours.
 """
 
 import logging
@@ -28,6 +28,8 @@ WEIGHTINGS = {
     "further that way": {**WEIGHTS, "fractions": 0.03, "composition": 0.7, "valence": 0.2}
     | {"charges": 4.0, "levels": 4.0, "springs": 3.0, "densities": 3.0},
     "with the potential": {**WEIGHTS, "potential": 2.0},
+    "with bands": {**WEIGHTS, "bands": 2.0},
+    "with bands and the potential": {**WEIGHTS, "bands": 2.0, "potential": 2.0},
 }
 """Of a number of each block; one that is not named is not told."""
 
@@ -44,9 +46,8 @@ def main() -> None:
     data, labelled = kept(options.folder, options.data, options.structures, options.crystals)
     rows, start, found = np.arange(len(data)), {}, {}
     for name, weights in WEIGHTINGS.items():
-        statistics, folder = Statistics(weights=weights), options.folder / name
-        folder.mkdir(exist_ok=True)
-        prepared = statistics.prepared(data, rows, folder)
+        statistics = Statistics(weights=weights)
+        prepared = statistics.prepared(data, rows, options.folder)
         featurizer = trained(prepared, rows, SHIPPED, epochs=options.epochs, told=statistics)
         told = errors(featurizer.numbers, labelled)
         start = start or told
