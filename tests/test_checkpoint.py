@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from crystalmax import elements
 from crystalmax.checkpoint import FORMAT, Model, load, save
@@ -15,6 +16,7 @@ from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax, Regression
+from crystalmax.objectives.base import Objective
 from crystalmax.spec import describe, seeded_weights
 from crystalmax.training import Split, Training, train
 from crystalmax.writing import checksums, hash_of, write_json
@@ -58,6 +60,29 @@ def test_a_fine_tuned_model_comes_back_too(tmp_path, batch):
     save(Model(made, GEOMETRY, {}), tmp_path)
     twin = load(tmp_path).objective
     assert torch.equal(twin.predict(batch), made.predict(batch))
+
+
+class Twice(Objective):
+    """Keeps its encoder under a second name, within a part, and shares weights between two layers."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.part = encoder, DeepInfoMax(encoder)
+        self.one, self.other = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.one.weight = self.other.weight
+
+    def forward(self, batch, rng):
+        return self.part(batch, rng)
+
+
+def test_weights_that_are_shared_come_back_shared(tmp_path):
+    made = Twice(objective().encoder)
+    save(Model(made, GEOMETRY, {}), tmp_path / "run")
+    twin = load(tmp_path / "run", trusted=(__name__,)).objective
+    assert twin.encoder is twin.part.encoder
+    assert twin.one.weight is twin.other.weight
+    for name, weights in made.state_dict().items():
+        assert torch.equal(weights, twin.state_dict()[name])
 
 
 def test_loading_draws_no_random_numbers(saved):

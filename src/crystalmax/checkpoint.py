@@ -68,8 +68,9 @@ class Model:
 
 def save(model: Model, folder: Path) -> None:
     """Write a model to a folder, which appears at once; one that is there already gets the weights before the spec."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.objective.state_dict().items()}
-    weights = safetensors.torch.save(tensors)
+    # Copies, since weights may be shared, such as those of an encoder that two parts of an objective keep.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.objective.state_dict().items()}
+    weights = safetensors.torch.save(copies)
     spec = {
         "format": FORMAT,
         "crystalmax": __version__,
