@@ -1,6 +1,9 @@
 """Every term of the loss against loops over crystals, sites and single pairs; and who learns from what."""
 
 import math
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -327,6 +330,38 @@ def test_rows_that_there_are_not_are_refused_before_a_loop_reads_them(shifted, m
     net.shifted = shifted
     with pytest.raises(ValueError, match=message):
         DeepInfoMax(net)(AllPairs(8)(CrystalBatch.collate(some_crystals())), rng())
+
+
+FAULTY = """
+from dataclasses import replace
+from torch import Generator
+from crystalmax.crystal import CrystalBatch
+from crystalmax.encoders import SiteNet
+from crystalmax.geometry import AllPairs
+from crystalmax.negatives import OtherCrystals
+from crystalmax.testing import toy_crystals
+
+batch = AllPairs(8)(CrystalBatch.collate(toy_crystals()))
+truth = SiteNet(site_width=4, crystal_width=6, hidden=8)(batch)
+site, crystal = truth.levels
+owner = site.constituents.owner
+for spoilt in (
+    lambda: replace(site, crystal=site.crystal.float()),
+    lambda: replace(site, constituents=replace(site.constituents, owner=owner[: len(owner) // 2])),
+):
+    try:
+        OtherCrystals().draw(replace(truth, levels=(spoilt(), crystal)), batch, None, Generator())
+    except (TypeError, ValueError) as error:
+        print(error)
+"""
+
+
+def test_arrays_that_a_loop_would_read_beyond_are_refused_where_nobody_checks_shapes():
+    # In a process of its own: the tests themselves run under a checker of shapes and types.
+    done = subprocess.run([sys.executable, "-c", FAULTY], capture_output=True, text=True, check=True)
+    of_crystal, of_owner = done.stdout.splitlines()
+    assert of_crystal == "`crystal` of level 'site' is of torch.float32; make it torch.int64, by `.long()`"
+    assert re.match(r"constituents have (\d+) rows, \d+ owners and \1 weights; give one of each for each part", of_owner)
 
 
 def test_it_keeps_the_protocols_and_survives_a_description():

@@ -29,6 +29,11 @@ class Constituents:
     owner: Int[Tensor, " parts"]
     weight: Float[Tensor, " parts"]
 
+    def __post_init__(self) -> None:
+        if not len(self.row) == len(self.owner) == len(self.weight):  # loops in C would read beyond the shorter ones
+            found = f"{len(self.row)} rows, {len(self.owner)} owners and {len(self.weight)} weights"
+            raise ValueError(f"constituents have {found}; give one of each for each part")
+
 
 @dataclass(frozen=True)
 class Level:

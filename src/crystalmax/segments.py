@@ -156,6 +156,8 @@ def _sums(values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments
 
 def demand_rows(index: Index, n_rows: int, what: str) -> None:
     """Refuse rows that there are not, from whoever made them: the loops in C would read them all the same."""
+    if index.dtype != torch.int64:
+        raise TypeError(f"{what} is of {index.dtype}; make it torch.int64, by `.long()`")
     low, high = torch.aminmax(index) if index.is_cpu and len(index) else (0, -1)
     if low < 0 or high >= n_rows:
         raise ValueError(f"{what} has {low} to {high}, not 0 to {n_rows - 1}; number over the whole batch, from 0")

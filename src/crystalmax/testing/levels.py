@@ -132,10 +132,6 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
 def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str) -> None:
     found = parts.values.shape[1]
     demand(found == width, f"{where} have width {found}, but `widths` promises {width}; make both agree")
-    demand(
-        len(parts.row) == len(parts.owner) == len(parts.weight),
-        f"{where} have {len(parts.row)} rows, {len(parts.owner)} owners and {len(parts.weight)} weights; give one each",
-    )
     for index, bound, what in ((parts.row, len(parts.values), "row"), (parts.owner, n_sets, "owner")):
         demand_index(index, bound, f"`{what}` of {where}")
     demand(
