@@ -383,6 +383,7 @@ def test_the_example_that_the_page_prints_keeps_the_contract(monkeypatch):
     my_lab = importlib.import_module("my_lab")
     check_encoder(my_lab.PlainMeans())
     check_transform(my_lab.SwapTwo())
+    check_sampler(Corrupted(my_lab.SwapTwo()))  # a part that ships, with one of another package inside
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS, ids=str)
