@@ -361,7 +361,7 @@ def test_arrays_that_a_loop_would_read_beyond_are_refused_where_nobody_checks_sh
     done = subprocess.run([sys.executable, "-c", FAULTY], capture_output=True, text=True, check=True)
     of_crystal, of_owner = done.stdout.splitlines()
     assert of_crystal == "`crystal` of level 'site' is of torch.float32; make it torch.int64, by `.long()`"
-    assert re.match(r"constituents have (\d+) rows, \d+ owners and \1 weights; give one of each for each part", of_owner)
+    assert re.match(r"constituents have (\d+) rows, \d+ owners and \1 weights; give one of each", of_owner)
 
 
 def test_it_keeps_the_protocols_and_survives_a_description():

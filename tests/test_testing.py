@@ -95,6 +95,8 @@ class Toy(nn.Module):
         self.crystal = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
         if fault == "idle":
             self.unused = nn.Linear(2, 2)
+        self.phases = torch.rand(8) if fault == "unregistered" else torch.zeros(8)
+        self.dropout = nn.Dropout(0.5 if fault == "dropout" else 0.0)
 
     @property
     def widths(self):
@@ -118,7 +120,7 @@ class Toy(nn.Module):
             place = torch.arange(batch.n_sites, dtype=torch.float32)
             weighed = weighed * (1 + 0.01 * place[:, None])
         crystals = self.crystal(pool(weighed, batch.crystal_of_site, batch.n_crystals))
-        crystals = crystals * (math.nan if self.fault == "nan" else 1)
+        crystals = self.dropout(crystals + self.phases) * (math.nan if self.fault == "nan" else 1)
         members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
         if self.fault == "empty":
             kept = slice(int(pairs.center.eq(0).sum()), None)
@@ -139,6 +141,7 @@ class Toy(nn.Module):
 
 def test_a_sound_encoder_passes():
     check_encoder(made(Toy), Neighbors(5.0))
+    check_encoder(made(Toy, fault="dropout").eval(), Neighbors(5.0))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +149,8 @@ def test_a_sound_encoder_passes():
     [
         ("order", "other crystal vectors after a change of the order of sites; pool with sums or means over owners"),
         ("rotation", "other crystal vectors after a rotation; .* let coordinates enter by distances and angles only"),
+        ("unregistered", "vectors once it is built again .* register tensors that `__init__` makes as buffers"),
+        ("dropout", "vectors once it is built again .* give an encoder with dropout after `.eval"),
         ("company", "another vector in other company; .* use LayerNorm instead of batch normalisation"),
         ("leak", "leaks gradient through the cut, from the summaries of level 'crystal' to site.weight .* detach what"),
         ("constituents", "leaks gradient through the cut, from the constituents of level 'crystal' .* detach what"),

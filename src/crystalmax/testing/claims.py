@@ -74,16 +74,18 @@ def rewritten(crystals: Sequence[Crystal]) -> Iterator[tuple[str, list[Crystal],
     yield "a change of the order of sites", shuffled, torch.from_numpy(source)
 
 
-def check_description(part: object) -> None:
-    """A part must be one that a recipe can name: `build(describe(part))` is an equal one."""
+def check_description(part: object) -> object:
+    """A part must be one that a recipe can name: `build(describe(part))` is an equal one, which is returned."""
     name = name_of(part)
     try:
         plain = describe(part)
         # What it is made of runs here already, so the packages need no further trust.
-        again = describe(build(plain, trusted=tuple(re.findall(r"'use': '(\w+)\.", str(plain)))))
+        twin = build(plain, trusted=tuple(re.findall(r"'use': '(\w+)\.", str(plain))))
+        again = describe(twin)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"{name} cannot be written into a recipe: {error}") from error
     demand(again == plain, f"{name} is built differently from its description; let __init__ store what it is given")
+    return twin
 
 
 @contextmanager

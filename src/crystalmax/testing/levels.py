@@ -40,14 +40,20 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
     name, geometry = name_of(encoder), AllPairs(max_sites=20) if geometry is None else geometry
     demand(isinstance(encoder, nn.Module), f"{name} is no torch.nn.Module, so it cannot be trained; derive it from one")
     demand_role(encoder, Encoder)
-    check_description(encoder)
+    twin = check_description(encoder)
     crystals = toy_crystals()
     batch = geometry(CrystalBatch.collate(crystals))
     with left_alone(batch, name, "work on new tensors, not in place"):
         encoding = encoder(batch)
     demand_type(encoding, Encoding, name)
     _check_levels(encoder, encoding, batch)
+    assert isinstance(encoder, nn.Module)  # as was demanded above
+    assert isinstance(twin, nn.Module)
+    twin.train(encoder.training).load_state_dict(encoder.state_dict())
     with torch.no_grad():
+        what = f"{name} gives other crystal vectors once it is built again and has its weights back, as from a file"
+        advice = "register tensors that `__init__` makes as buffers; give an encoder with dropout after `.eval()`"
+        demand_close(encoding.crystals, twin(batch).crystals, f"{what}; {advice}")
         for how, others, _ in rewritten(crystals):
             again = encoder(geometry(CrystalBatch.collate(others))).crystals
             advice = "pool with sums or means over owners, and let coordinates enter by distances and angles only"
