@@ -280,6 +280,25 @@ class Borrowed(torch.nn.Module):
         return Encoding(encoding.levels)
 
 
+class Dropping(SiteNet):
+    """An encoder with dropout, as people train them."""
+
+    def forward(self, batch, *, greedy=False):
+        encoding = super().forward(batch, greedy=greedy)
+        site, crystal = encoding.levels
+        dropped = torch.nn.functional.dropout(crystal.summaries, 0.5, self.training)
+        return Encoding((site, replace(crystal, summaries=dropped)))
+
+
+def test_vectors_are_those_of_an_encoder_that_does_not_learn_whose_state_stays_as_it_is():
+    encoder = Dropping(site_width=4, crystal_width=6, hidden=8)
+    learning = CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=12), statistics=False).transform(some_crystals())
+    assert encoder.training
+    done = CrystalFeaturizer(encoder.eval(), geometry=AllPairs(max_sites=12), statistics=False)
+    np.testing.assert_array_equal(learning, done.transform(some_crystals()))
+    assert (done.untrained_twin(1).transform(some_crystals()) != 0).all()
+
+
 def test_an_encoder_from_elsewhere_has_a_twin_too():
     twin = untrained(Borrowed(inner_seed=5), seed=1)
     assert isinstance(twin, Borrowed)

@@ -1,5 +1,7 @@
 """Vectors of a whole data set, by any encoder."""
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,13 +19,15 @@ def encode(
     """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch.
 
     Args:
-        encoder: Any encoder; it is used where its weights are.
+        encoder: Any encoder; it is used where its weights are, without dropout and the like, and stays as it is.
         geometry: Makes the pairs that it was trained on.
         data: The crystals, in their canonical cells.
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
     """
     keep_freed_memory()
     out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
+    if isinstance(encoder, nn.Module) and encoder.training:
+        encoder = deepcopy(encoder).eval()
     device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
     with torch.inference_mode():
         for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
