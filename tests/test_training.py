@@ -19,6 +19,7 @@ from torch import nn
 from crystalmax import saving
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Encoding
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Density
 from crystalmax.negatives import OtherCrystals
@@ -243,6 +244,30 @@ def test_dying_at_any_step_and_resuming_loses_nothing(call, tmp_path, uninterrup
     assert_same((resumed.inner, without(history, "size")), uninterrupted)
     # Nothing is done twice but what was not saved: validation belongs to the step before it.
     assert resumed.calls <= 10 - call + 1
+
+
+class Dropping(SiteNet):
+    """An encoder with dropout, which draws from torch's global generator."""
+
+    def forward(self, batch, *, greedy=False):
+        site, crystal = super().forward(batch, greedy=greedy).levels
+        dropped = nn.functional.dropout(crystal.summaries, 0.5, self.training)
+        return Encoding((site, replace(crystal, summaries=dropped)))
+
+
+def test_dropout_is_of_the_seed_too_however_often_training_was_stopped(tmp_path, saving_every_step):
+    def made():
+        with seeded_weights(0):
+            return DeepInfoMax(Dropping(site_width=4, crystal_width=5, hidden=8))
+
+    torch.manual_seed(1)
+    uninterrupted = run(made=made())
+    with pytest.raises(Died):
+        run(tmp_path, made=Counting(made(), at=3, act=die))
+    torch.manual_seed(2)
+    resumed = Counting(made())
+    _, history = run(tmp_path, made=resumed)
+    assert_same((resumed.inner, without(history, "size")), uninterrupted)
 
 
 LONG = replace(HOW, epochs=8)

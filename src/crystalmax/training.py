@@ -181,7 +181,7 @@ def train(
         raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
-    with quiet(), signals_as_before():
+    with quiet(), signals_as_before(), torch.random.fork_rng(devices=[]):
         trainer = processes.trainer(
             precision=cast(Precision, how.precision),
             max_epochs=how.epochs,
@@ -366,8 +366,9 @@ class _Module(pl.LightningModule):
         return self.geometry(self.data.batch(rows).to(self.device))
 
     def _rng(self, step: int, place: int = 0) -> Generator:
-        key = np.random.SeedSequence([self.how.seed, step % 2**32, place]).generate_state(1, np.uint64)[0]
-        return torch.Generator(self.device).manual_seed(int(key) >> 1)
+        keys = np.random.SeedSequence([self.how.seed, step % 2**32, place]).generate_state(2, np.uint64).tolist()
+        torch.manual_seed(keys[1] >> 1)  # dropout and the like draw from there
+        return torch.Generator(self.device).manual_seed(keys[0] >> 1)
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         strategy = self.trainer.strategy
