@@ -12,8 +12,9 @@ import torch
 from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
+from crystalmax.encoders import SiteNet
 from crystalmax.intrinsic import Density
-from crystalmax.pretraining import pretrain
+from crystalmax.pretraining import parts_of, pretrain, untrained
 from crystalmax.saving import Interrupted
 from crystalmax.seen import FILE, Seen
 from crystalmax.shipped import SHIPPED
@@ -244,6 +245,34 @@ def test_what_could_not_be_saved_is_refused_before_training(data, tmp_path):
     with pytest.raises(ValueError, match=r"Forgets does not store its argument 'depth'"):
         pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
     assert not (tmp_path / "run").exists()
+
+
+class Activated(SiteNet):
+    """Holds a part of a package that nobody said they trust."""
+
+    def __init__(self, *, site_width=4, crystal_width=6, hidden=8, activation=torch.nn.SiLU):
+        super().__init__(site_width=site_width, crystal_width=crystal_width, hidden=hidden)
+        self.activation = activation
+
+
+class Bare(torch.nn.Module):
+    """No objective, as it inherits none."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+
+def test_what_could_not_be_loaded_is_refused_before_training(data, tmp_path):
+    encoder = {"use": f"{__name__}.Activated"}
+    content = {"objective": {"use": "DeepInfoMax", "encoder": encoder}}
+    with pytest.raises(ValueError, match=r"at encoder.activation: refusing to import 'torch.nn.modules.activation"):
+        pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
+    assert not (tmp_path / "run").exists()
+    untrained(parts_of(content), 0, trusted=(__name__, "torch"))
+    content = {"objective": {"use": f"{__name__}.Bare", "encoder": encoder}}
+    with pytest.raises(ValueError, match=r"\[objective\] is Bare and \[geometry\] AllPairs; a recipe needs one that"):
+        pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has such a device")

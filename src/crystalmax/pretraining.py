@@ -177,12 +177,14 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
         objective = build(parts["objective"], trusted=trusted)
     geometry = build(parts["geometry"], trusted=trusted)
     if not (isinstance(objective, Objective) and isinstance(geometry, Geometry)):
-        raise ValueError("a recipe needs an [objective] over an encoder and a [geometry] that makes pairs")
+        found = f"[objective] is {type(objective).__name__} and [geometry] {type(geometry).__name__}"
+        raise ValueError(f"{found}; a recipe needs one that inherits `Objective`, and one that makes pairs")
     if not isinstance(getattr(objective, "encoder", None), nn.Module):
         raise ValueError(f"{type(objective).__name__} has no module as its `encoder`; let its __init__ keep it as that")
     try:
-        for part in (objective, geometry):
-            describe(part)  # or they could not be saved in the end
+        with seeded_weights(seed):
+            for part in (objective, geometry):
+                build(describe(part), trusted=trusted)  # or they could not be saved in the end, or not loaded
     except TypeError as error:
         raise ValueError(str(error)) from None
     return objective, geometry
