@@ -160,7 +160,7 @@ def test_a_sound_encoder_passes():
             "32 bits",
             r"`owner` of constituents of level 'site' of Toy is of torch.int32; make it torch.int64, by `.long",
         ),
-        ("row", r"`row` of constituents of level 'site' of Toy leaves 0 to \d+; number over the whole batch, from 0"),
+        ("row", r"`row` of constituents of level 'site' of Toy has 10000000 to \d+, not 0 to \d+; number"),
         ("tensor", "^Toy returned Tensor; return Encoding$"),
         ("raises", "^KeyError on small crystals: 'oops'; mend what raised it$"),
         ("nan", "level 'crystal' of Toy has summaries that are not finite; look for divisions by 0"),
@@ -250,7 +250,7 @@ class Family:
         ("true", "false constituents of level 'site' from Family are the true ones; .* draw others"),
         ("level", "draws for a level 'bond', but there are site, crystal; name one of these"),
         ("nothing", "drew nothing for any level; return a mapping"),
-        ("owner", "`owner` of false constituents of level 'site' from Family leaves 0 to 22"),
+        ("owner", "`owner` of false constituents of level 'site' from Family has 1 to 23, not 0 to 22"),
         ("empty", "there are no false constituents of level 'site' from Family; draw some"),
     ],
 )

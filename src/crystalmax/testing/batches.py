@@ -9,13 +9,12 @@ from torch import Generator, Tensor
 from crystalmax.alterations import Alteration, Rebuilt
 from crystalmax.crystal import CrystalBatch, Occupant, pairs_of
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum
 from crystalmax.testing.claims import (
     check_description,
     contract,
     demand,
     demand_close,
-    demand_index,
     demand_role,
     demand_type,
     left_alone,
@@ -119,7 +118,7 @@ def _check_pairs(batch: CrystalBatch, name: str) -> None:
         f"pairs from {name} are not grouped by center; sort them by `center`, as loops over sites rely on it",
     )
     for what in ("center", "neighbor"):
-        demand_index(getattr(pairs, what), batch.n_sites, f"`{what}` of pairs from {name}")
+        demand_rows(getattr(pairs, what), batch.n_sites, f"`{what}` of pairs from {name}")
     within = torch.equal(gather(owner, pairs.center), gather(owner, pairs.neighbor))
     demand(within, f"{name} pairs sites of different crystals; look for neighbors within each crystal")
     lonely = batch.n_sites - len(torch.unique(pairs.center))

@@ -161,10 +161,3 @@ def demand_close(one: Shaped[Tensor, "*some"], other: Shaped[Tensor, "*others"],
     """Raise an AssertionError unless two arrays of numbers are the same, up to rounding."""
     off = float((one - other).detach().abs().max()) if one.shape == other.shape else float("nan")
     demand(off < _CLOSE, f"{otherwise} (they differ by {off:.2g})")
-
-
-def demand_index(index: Shaped[Tensor, " parts"], bound: int, what: str) -> None:
-    """Raise an AssertionError unless numbers of rows are whole, of 64 bits and below a bound: loops rely on it."""
-    demand(index.dtype == torch.int64, f"{what} is of {index.dtype}; make it torch.int64, by `.long()`")
-    inside = len(index) == 0 or 0 <= int(index.min()) <= int(index.max()) < bound
-    demand(inside, f"{what} leaves 0 to {bound - 1}; number over the whole batch, from 0")

@@ -11,13 +11,12 @@ from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents, Encoder, Encoding
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.negatives import NegativeSampler
-from crystalmax.segments import gather, segment_mean
+from crystalmax.segments import demand_rows, gather, segment_mean
 from crystalmax.testing.claims import (
     check_description,
     contract,
     demand,
     demand_close,
-    demand_index,
     demand_role,
     demand_type,
     left_alone,
@@ -126,7 +125,7 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
         empty = n_sets - len(torch.unique(level.constituents.owner))
         demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents; every set needs at least one")
-        demand_index(level.crystal, batch.n_crystals, f"`crystal` of {where}")
+        demand_rows(level.crystal, batch.n_crystals, f"`crystal` of {where}")
         demand(
             level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
             f"{where} must say in `crystal`, ascending, which crystal each of its {n_sets} sets belongs to",
@@ -139,7 +138,7 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
     found = parts.values.shape[1]
     demand(found == width, f"{where} have width {found}, but `widths` promises {width}; make both agree")
     for index, bound, what in ((parts.row, len(parts.values), "row"), (parts.owner, n_sets, "owner")):
-        demand_index(index, bound, f"`{what}` of {where}")
+        demand_rows(index, bound, f"`{what}` of {where}")
     demand(
         bool((parts.owner.diff() >= 0).all()),
         f"{where} are not grouped by owner; sort them by `owner`, as loops over sets rely on it",
