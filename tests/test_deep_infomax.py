@@ -332,6 +332,18 @@ def test_rows_that_there_are_not_are_refused_before_a_loop_reads_them(shifted, m
         DeepInfoMax(net)(AllPairs(8)(CrystalBatch.collate(some_crystals())), rng())
 
 
+class Misspelt:
+    def draw(self, truth, batch, encode, rng):
+        return {"sites": truth["site"].constituents}
+
+
+def test_false_samples_of_a_level_that_there_is_not_are_refused(batch):
+    with seeded_weights(0):
+        dim = DeepInfoMax(SiteNet(site_width=4, crystal_width=6, hidden=8), negatives=[OtherCrystals(), Misspelt()])
+    with pytest.raises(KeyError, match="no level 'sites'; this encoding has site, crystal"):
+        dim(batch, rng())
+
+
 FAULTY = """
 from dataclasses import replace
 from torch import Generator

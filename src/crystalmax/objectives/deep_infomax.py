@@ -98,10 +98,10 @@ class DeepInfoMax(Objective):
         for number in order:
             if all(len(families) >= wanted for families in found.values()):
                 break
-            family = self.negatives[number].draw(truth, batch, self._encode_false, rng)
-            for name, families in found.items():
-                if name in family and len(families) < wanted:
-                    families.append(family[name])
+            for name, family in self.negatives[number].draw(truth, batch, self._encode_false, rng).items():
+                families = found[truth[name].name]  # a level that there is not is refused, not left out in silence
+                if len(families) < wanted:
+                    families.append(family)
         return found
 
     def _encode_false(self, batch: CrystalBatch) -> Encoding:
