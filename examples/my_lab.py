@@ -18,7 +18,7 @@ class SwapTwo:
     def __call__(self, batch, rng):
         if len(batch.kinds) < 2:  # such as carbon
             return batch
-        one, other = torch.randperm(len(batch.kinds), generator=rng)[:2].tolist()
+        one, other = torch.randperm(len(batch.kinds), generator=rng, device=rng.device)[:2].tolist()
         places = torch.arange(len(batch.kinds), device=batch.device)
         places[one], places[other] = other, one
         return replace(batch, species=places[batch.species])
@@ -46,12 +46,11 @@ class PlainMeans(nn.Module):
         of_sites = self.site(segment_mean(of_pairs, pairs.center, batch.n_sites, pairs.count))
         members = of_sites.detach() if greedy else of_sites
         of_crystals = self.crystal(segment_mean(members, batch.crystal_of_site, batch.n_crystals))
-        every_pair, every_site = torch.arange(len(of_pairs)), torch.arange(batch.n_sites)
+        every_pair = torch.arange(len(of_pairs), device=batch.device)
+        every_site = torch.arange(batch.n_sites, device=batch.device)
+        every_crystal = torch.arange(batch.n_crystals, device=batch.device)
         parts = Constituents(of_pairs, every_pair, pairs.center, pairs.count)
-        whole = Constituents(members, every_site, batch.crystal_of_site, torch.ones(batch.n_sites))
+        whole = Constituents(members, every_site, batch.crystal_of_site, torch.ones_like(members[:, 0]))
         return Encoding(
-            (
-                Level("site", parts, of_sites, batch.crystal_of_site),
-                Level("crystal", whole, of_crystals, torch.arange(batch.n_crystals)),
-            )
+            (Level("site", parts, of_sites, batch.crystal_of_site), Level("crystal", whole, of_crystals, every_crystal))
         )

@@ -16,7 +16,7 @@ from torch import nn
 
 from crystalmax import spec
 from crystalmax.alterations import Alteration, Rebuilt
-from crystalmax.crystal import Pairs
+from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.estimators import Estimator
@@ -389,6 +389,21 @@ def test_the_example_that_the_page_prints_keeps_the_contract(monkeypatch):
     check_encoder(my_lab.PlainMeans())
     check_transform(my_lab.SwapTwo())
     check_sampler(Corrupted(my_lab.SwapTwo()))  # a part that ships, with one of another package inside
+
+
+def test_the_example_makes_its_tensors_where_the_batch_is(monkeypatch):
+    """As on a GPU: what is made without a device lies elsewhere, here on one that holds no numbers."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    my_lab = importlib.import_module("my_lab")
+    batch, encoder = AllPairs(20)(CrystalBatch.collate(toy_crystals())), my_lab.PlainMeans()
+    with torch.device("meta"):
+        other = my_lab.SwapTwo()(batch, torch.Generator().manual_seed(0))
+        levels = encoder(other).levels
+    assert other.species.is_cpu
+    for level in levels:
+        members = level.constituents
+        made = (level.summaries, level.crystal, members.values, members.row, members.owner, members.weight)
+        assert all(tensor.is_cpu for tensor in made)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS, ids=str)
