@@ -239,6 +239,7 @@ def test_one_trusted_name_is_not_read_as_its_letters():
         (functools.partial(Net, 4), "takes keyword arguments"),
         (functools.partial(tool, x=1), "not a class"),
         (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "not a class that another session could import"),
+        (type("Noted", (), {"__module__": "__main__"}), r"__main__.Noted'> is not .* define one in a module"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_not_described(component, message):

@@ -133,8 +133,8 @@ def _plain(value: object, where: str) -> object:
 
 
 def _name(component: object) -> str:
-    if not isinstance(component, type) or "<locals>" in component.__qualname__:
-        raise TypeError(f"{component!r} is not a class that another session could import, so it cannot be described")
+    if not isinstance(component, type) or "<locals>" in component.__qualname__ or component.__module__ == "__main__":
+        raise TypeError(f"{component!r} is not a class that another session could import; define one in a module")
     if _public_classes().get(component.__name__) is component:
         return component.__name__
     return f"{component.__module__}.{component.__qualname__}"
