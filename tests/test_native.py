@@ -154,6 +154,14 @@ def test_draws_from_other_crystals_equal_those_of_torch(sizes, seed):
     assert (of_part[single] != of_part).all()
 
 
+@pytest.mark.parametrize("weights", [[0.0] * 4, [-1.0] * 4, [1.0, -3.0, 0.5, 1.0], [torch.nan, 1.0, 1.0, 1.0]])
+def test_weights_that_are_none_draw_rows_that_there_are(weights):
+    of_part = torch.tensor([0, 0, 1, 1])
+    chance = torch.tensor([0.1, 0.6, 0.3, 0.9], dtype=torch.float64)
+    drawn = drawn_from_others(torch.tensor(weights), of_part, chance, 2)
+    assert 0 <= drawn.min() <= drawn.max() < 4
+
+
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_attention_and_sums_equal_torch(sizes, seed):
     rng = torch.Generator().manual_seed(seed)

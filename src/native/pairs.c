@@ -290,7 +290,9 @@ EXPORT int64_t draw_from_others(const float *weight, const int64_t *crystal, con
         /* A point on that line with the own crystal cut out, so that it can never be drawn. */
         double point = chance[p] * (total - own[crystal[p]]);
         if (point >= begins[crystal[p]]) point += own[crystal[p]];
-        int64_t piece = (int64_t)(point / total * (double)n), at = guide[piece < n ? piece : n - 1];
+        /* Weights of 0 or below, which somebody's own encoder may give, leave a share that is none. */
+        double share = point / total;
+        int64_t piece = share > 0.0 ? (int64_t)(fmin(share, 1.0) * (double)n) : 0, at = guide[piece < n ? piece : n - 1];
         while (at > 0 && ends[at - 1] > point) at--;
         while (at < n - 1 && ends[at] <= point) at++;
         drawn[p] = at;
