@@ -4,13 +4,14 @@ import copy
 import pickle
 from dataclasses import replace
 from itertools import product
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 from sklearn.utils import estimator_checks
 
 from crystalmax import SmallDataRegressor
@@ -25,6 +26,7 @@ from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.prediction import finetune
 from crystalmax.regressor import CrystalRegressor, predict
+from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.structures import Refused
 from crystalmax.vectors import encode
@@ -279,6 +281,14 @@ def test_it_works_in_cross_validation():
     quick = regressor(folds=0, epochs=2)
     predicted = cross_val_predict(quick, CRYSTALS, VALUES, cv=2)
     assert np.isfinite(predicted).all()
+
+
+def test_who_interrupts_a_cross_validation_ends_it(monkeypatch):
+    training = mock.Mock(side_effect=Interrupted)
+    monkeypatch.setattr(CrystalRegressor, "_train", training)
+    with pytest.raises(Interrupted):
+        cross_val_score(regressor(), CRYSTALS, VALUES, cv=2)  # it takes an `Exception` for a failed fit, and goes on
+    assert training.call_count == 1
 
 
 CHECKS = (

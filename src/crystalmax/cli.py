@@ -389,7 +389,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("crystalmax: interrupted", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
+    except BaseException as error:
         if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
             # A process that another one started does not fail: the first, which may still be saving, would be killed.
             helps = os.environ.get("LOCAL_RANK", "0") != "0"

@@ -23,8 +23,11 @@ _SECONDS_BETWEEN_SAVES = 60.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):
-    """Training was asked to stop by a signal, and did so between two steps."""
+class Interrupted(BaseException):
+    """Training was asked to stop by a signal, and did so between two steps.
+
+    Like `KeyboardInterrupt` no `Exception`, which a cross-validation takes for a failed fit, and goes on to the next.
+    """
 
 
 @contextmanager

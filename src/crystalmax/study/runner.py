@@ -26,7 +26,6 @@ from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax import __version__
-from crystalmax.saving import Interrupted
 from crystalmax.study.cell import COLUMNS, Cell, Result
 from crystalmax.writing import at_once
 
@@ -159,8 +158,6 @@ def _run(cell: Cell, folder: Path) -> Outcome:
         seconds = time.perf_counter() - began
         _write(result, cell.name, seconds, folder)
         return Outcome(cell.name, cell.cost, seconds)
-    except Interrupted:
-        raise
     except Exception:  # whatever a cell fails with, the others shall still run
         return Outcome(cell.name, cell.cost, time.perf_counter() - began, traceback.format_exc())
     finally:
