@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.linear_model import RidgeCV
 
 from crystalmax import baselines, probe
@@ -27,6 +28,13 @@ def test_statistics_tell_themselves_and_noise_tells_nothing(crystals):
     assert probe.told(scaled, crystals) > 0.6
     assert abs(probe.told(noise, crystals)) < 0.1
     assert probe.told(scaled[:, :20], crystals) < probe.told(scaled, crystals)
+
+
+def test_who_asks_sklearn_for_tables_gets_the_same_share(crystals):
+    noise = np.random.default_rng(0).normal(size=(len(crystals), 8))
+    usual = probe.told(noise, crystals)
+    with config_context(transform_output="pandas"):
+        assert probe.told(noise, crystals) == usual
 
 
 def test_an_outlier_counts_less(crystals, monkeypatch):

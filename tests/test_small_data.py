@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import NotFittedError
@@ -541,3 +542,12 @@ def test_very_small_labels_are_predicted_as_if_in_a_larger_unit(labels):
     np.testing.assert_array_equal(small.predict_with_interval(unseen), unit * usual.predict_with_interval(unseen))
     np.testing.assert_array_equal(small.held_out_, unit * usual.held_out_)
     assert small.error_ == unit * usual.error_
+
+
+@pytest.mark.parametrize("function", [smooth, steps])
+def test_who_asks_sklearn_for_tables_gets_the_same_predictions(function):
+    (X, y), (unseen, _) = function(40), function(5, seed=1)
+    usual = SmallDataRegressor(5).fit(X, y).predict_with_interval(unseen)
+    with config_context(transform_output="pandas"):
+        found = SmallDataRegressor(5).fit(X, y).predict_with_interval(unseen)
+    np.testing.assert_array_equal(found, usual)

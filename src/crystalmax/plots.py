@@ -251,7 +251,7 @@ def map_of_vectors(
     vectors: Float[np.ndarray, "crystals width"], values: Float[np.ndarray, " crystals"], *, quantity: str = ""
 ) -> Figure:
     """Crystals by the first two principal components of their vectors, coloured by a property; unknown is grey."""
-    x, y = PCA(2, random_state=0).fit_transform(StandardScaler().fit_transform(vectors)).T
+    x, y = np.asarray(PCA(2, random_state=0).fit_transform(StandardScaler().fit_transform(vectors))).T
     figure = Figure(figsize=(4.9, 3.9), layout="constrained")
     panel = figure.subplots()
     low, high = np.nanquantile(values, [0.02, 0.98])

@@ -42,7 +42,8 @@ class Powers:
         """Find the power that makes these labels most likely to be normal."""
         column = labels[:, None]
         for transformer in (PowerTransformer(), make_pipeline(StandardScaler(), PowerTransformer()), StandardScaler()):
-            scaled = transformer.fit_transform(column)
+            # Arrays, also where `sklearn.set_config` asks all transformers for tables.
+            scaled = transformer.set_output(transform="default").fit_transform(column)
             powers = cls(transformer, (float(scaled.min()), float(scaled.max())))
             with suppress(ValueError):  # where an inverse is not a number
                 if np.abs(powers.back(scaled) - column).max() <= EXACT * np.ptp(labels):

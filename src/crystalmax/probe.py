@@ -35,8 +35,9 @@ def told(vectors: Float[np.ndarray, "crystals width"], crystals: Sequence[Crysta
     varied = numbers[:, numbers.std(axis=0) > _ROUNDING * np.abs(numbers).max(axis=0)]
     if not varied.size or not np.isfinite(vectors).all():
         return float("nan")
-    scaled = StandardScaler().fit_transform(varied).clip(-_FARTHEST, _FARTHEST)
+    scaler = StandardScaler().set_output(transform="default")
+    scaled = scaler.fit_transform(varied).clip(-_FARTHEST, _FARTHEST)
     one, other = np.array_split(np.random.default_rng(0).permutation(len(vectors)), 2)
-    ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 5, 15)))
+    ridge = make_pipeline(scaler, RidgeCV(alphas=np.logspace(-2, 5, 15)))
     missed = ridge.fit(vectors[one], scaled[one]).predict(vectors[other]) - scaled[other]
     return float(1 - (missed**2).sum() / (scaled[other] ** 2).sum())

@@ -104,7 +104,7 @@ class Process:
         cls, X: Columns, y: Labels, blocks: Blocks, *, powers: bool = False, seed: int = 0, known: Kernel | None = None
     ) -> "Process":
         """Find hyperparameters by the likelihood of `FEW` of the labels unless they are known; condition on all."""
-        scaler = StandardScaler().fit(X)
+        scaler = StandardScaler().set_output(transform="default").fit(X)
         inputs = _scaled(scaler, X)
         scale = Powers.of(y) if powers else None
         labels = scale.there(y) if scale else y
