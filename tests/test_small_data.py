@@ -4,6 +4,7 @@ import math
 import tracemalloc
 import warnings
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
-from crystalmax import SmallDataRegressor
+from crystalmax import SmallDataRegressor, small_data
 from crystalmax.kernels import PRIORS
 from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
 from crystalmax.small_data import ANEW, MASSES, PLACES, SHARPNESS, STEPS, _between, _ends, _parts, weighed_shares
@@ -551,3 +552,14 @@ def test_who_asks_sklearn_for_tables_gets_the_same_predictions(function):
     with config_context(transform_output="pandas"):
         found = SmallDataRegressor(5).fit(X, y).predict_with_interval(unseen)
     np.testing.assert_array_equal(found, usual)
+
+
+def test_who_interrupts_a_fit_has_the_one_before(monkeypatch):
+    X, y = smooth(30)
+    regressor = SmallDataRegressor(5).fit(X, y)
+    before = regressor.predict_with_interval(X)
+    with monkeypatch.context() as patched:
+        patched.setattr(small_data, "weighed_shares", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            regressor.fit(X[:20], 1e-9 * y[:20])
+    np.testing.assert_array_equal(regressor.predict_with_interval(X), before)

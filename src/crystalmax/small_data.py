@@ -98,11 +98,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
                 "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
-        labels = labels.astype(np.float64)
-        self.unit_ = unit_of(labels)
-        return self._fit(columns, labels / self.unit_, numbers_of(groups, len(labels)), blocks)
+        return self._fit(columns, labels.astype(np.float64), numbers_of(groups, len(labels)), blocks)
 
     def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
+        unit = unit_of(y)
+        y = y / unit
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
         parts = _parts(groups, seed)
         value = value_of_many(y, parts)
@@ -112,20 +112,22 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         forests = [fit(X, y, trees=self.trees) for fit in fit_forests]
         processes = [fit(X, y) for fit in fit_processes]
         hurdles = [fit(X, y) for fit in fit_hurdles]
-        self.members_: tuple[Member, ...] = (*forests, *processes, *hurdles)
-        self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
+        members: tuple[Member, ...] = (*forests, *processes, *hurdles)
         # With fewer trees a forest looks worse than it is, and gets a smaller share.
         by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
         by_processes = [process.left_out(parts) for process in processes]
         by_hurdles = [left_out(hurdle.again, X, y, parts) for hurdle in hurdles]
 
         medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles], levels=[0.5])
-        self.shares_ = weighed_shares(len(self.members_), lambda shares: medians(shares)[:, 0] - y)
-        self.held_out_ = self.unit_ * medians(self.shares_)[:, 0]
-        self.error_ = float(np.abs(self.held_out_ - self.unit_ * y).mean())
+        shares = weighed_shares(len(members), lambda shares: medians(shares)[:, 0] - y)
+        held_out = unit * medians(shares)[:, 0]
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
             by_processes = [left_out(fit, X, y, parts) for fit in fit_processes]
             by_hurdles = [left_out(fit, X, y, parts) for fit in fit_hurdles]
+        # All at once: who interrupts a fit has the one before, not members of one with shares of another.
+        self.unit_, self.members_, self.shares_, self.held_out_ = unit, members, shares, held_out
+        self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
+        self.error_ = float(np.abs(held_out - unit * y).mean())
         self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles), y
         return self
 
