@@ -170,6 +170,11 @@ def test_deuterium_is_hydrogen_with_a_note():
     crystal, notes = convert(structure)
     assert crystal.kinds[crystal.species[0]] == (Occupant(1, 1.0),)
     assert notes == ("deuterium was read as hydrogen",)
+    crystal, notes = convert(Structure(Lattice.cubic(4), [Species("D", 1), "Cl"], [ORIGIN, CENTER]))
+    assert crystal.kinds[crystal.species[0]] == (Occupant(1, 1.0, 1.0),)
+    assert notes == ("deuterium was read as hydrogen",)
+    with pytest.raises(Refused, match="'T' is not an element"):
+        convert(Structure(Lattice.cubic(4), [Species("T", 1), "Cl"], [ORIGIN, CENTER]))
 
 
 @pytest.mark.parametrize(

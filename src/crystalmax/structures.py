@@ -237,14 +237,13 @@ def _name(atomic_number: int) -> str:
 
 
 def _from_pymatgen(structure: object, key: str) -> Reading:
-    from pymatgen.core.periodic_table import Species as Ion
     from pymatgen.core.structure import IStructure
 
     if not isinstance(structure, IStructure) or not all(structure.lattice.pbc):
         raise Refused(key, "it is not periodic in three directions", "only crystals can be read, no molecules or slabs")
-    # An isotope is a member of the enumeration Element whose name, not its symbol, tells it from hydrogen.
+    # An isotope is told from hydrogen by its name, not by its symbol; dummies have no name, elements no charge.
     rows = [
-        [(one.symbol, share, one.oxi_state) if isinstance(one, Ion) else (one.name, share, None) for one, share in site]
+        [(getattr(one, "name", one.symbol), share, getattr(one, "oxi_state", None)) for one, share in site]
         for site in (site.species.items() for site in structure)
     ]
     return _of_rows(structure.lattice.matrix, structure.frac_coords, rows, key)
