@@ -514,6 +514,12 @@ def test_a_label_that_fits_two_files_is_an_error(tmp_path):
     assert [record.targets["gap"] for record in read(tmp_path, labels=named)] == [1.0, 2.0]
 
 
+def test_no_name_at_all_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):
+    (tmp_path / "a.cif").write_text(SALT)
+    monkeypatch.chdir(tmp_path)
+    assert [record.crystal is None for record in read(["a.cif", ""])] == [False, True]
+
+
 def test_objects_keep_their_place_and_bad_ones_a_row():
     records = list(read([STRUCTURE, None, bulk("Cu"), 3, CESIUM], SALT))
     assert [record.key for record in records] == ["0.0", "0.1", "0.2", "0.3", "0.4", "1"]

@@ -100,7 +100,7 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _pieces(source: object, position: str) -> Iterator[_Piece]:
-    if isinstance(source, str) and "\n" not in source:
+    if isinstance(source, str) and source and "\n" not in source:  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):
         yield from _pieces_of_path(Path(source))
