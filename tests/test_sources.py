@@ -497,6 +497,16 @@ def test_rows_longer_than_the_header_are_told_of_in_our_words(tmp_path):
         read_labels(tmp_path / "labels.csv")
 
 
+def test_two_columns_of_one_name_are_an_error(tmp_path):
+    for header in ("file,gap,gap", 'file,gap,"gap "', "file,file,gap"):
+        (tmp_path / "labels.csv").write_text(f"{header}\na,1,5\n")
+        twice = "file" if header.startswith("file,file") else "gap"
+        with pytest.raises(ValueError, match=f"two columns are called '{twice}'; rename or remove one of them"):
+            read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("file,gap,,, , \na,1,,,,\n")  # as spreadsheets save what was cleared
+    assert read_labels(tmp_path / "labels.csv")["a"]["gap"] == 1
+
+
 def test_labels_name_tables_and_poscars_with_or_without_their_ending(tmp_path):
     (tmp_path / "POSCAR_a.vasp").write_text(POSCAR)
     labels = pd.DataFrame({"file": ["POSCAR_a.vasp", "b.cif"], "gap": [1.0, 2.0]})

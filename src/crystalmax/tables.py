@@ -129,12 +129,15 @@ def read_csv(path: Path) -> Table:
     """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs.
 
     Raises:
-        ValueError: A row has more cells than the header, or it is no such table.
+        ValueError: A row has more cells than the header, two columns have one name, or it is no such table.
     """
     with open(path, encoding="utf-8-sig") as file:
         lines = [_QUOTED.sub("", file.readline()) for _ in range(2)]
     # Of as many in header and first row, a comma may as well stand in a name or a number.
     separator = max(";\t,", key=lambda mark: (min(line.count(mark) for line in lines), mark in lines[0]))
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].fillna("").str.strip()
+    if twice := header[header.duplicated() & (header != "")].tolist():  # pandas would call the second `gap.1`
+        raise ValueError(f"{path}: two columns are called {twice[0]!r}; rename or remove one of them")
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
