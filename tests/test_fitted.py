@@ -114,7 +114,7 @@ def test_two_crystals_at_least_have_a_value_and_none_an_absurd_one():
     assert len(gathered(known[:2], "edge").crystals) == 2
     with pytest.raises(ValueError, match=r"two crystals are needed, and only 'salt 5.64' has a value of 'edge'; the"):
         gathered(known[:1], "edge")
-    with pytest.raises(ValueError, match=r"^no crystal has a value of 'gap'; the properties are: edge; crystals have"):
+    with pytest.raises(ValueError, match=r"^no crystal has a value of 'gap'; the properties are: edge; a column of"):
         gathered(known, "gap")
     absurd = replace(known[0], targets={"edge": -1e308})
     with pytest.raises(ValueError, match=r"^'edge' of 'salt 5.64' is -1e\+308; correct it"):

@@ -19,6 +19,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalmax import sources
 from crystalmax.listing import notes, write_skipped
+from crystalmax.records import labelled
 from crystalmax.sources import read
 from crystalmax.tables import read_csv, read_labels
 
@@ -505,6 +506,12 @@ def test_two_columns_of_one_name_are_an_error(tmp_path):
             read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("file,gap,,, , \na,1,,,,\n")  # as spreadsheets save what was cleared
     assert read_labels(tmp_path / "labels.csv")["a"]["gap"] == 1
+
+
+def test_that_text_is_no_property_is_told_where_one_is_missing():
+    table = pd.DataFrame({"cif": [SALT, CESIUM], "gap": ["1.5", "2.5"], "mass": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="the properties are: mass; a column of text is none, also where it holds num"):
+        labelled(read(table), "gap")
 
 
 def test_labels_name_tables_and_poscars_with_or_without_their_ending(tmp_path):

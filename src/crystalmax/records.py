@@ -74,6 +74,7 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
     if len(found.crystals) < 2:
         who = f"two crystals are needed, and only {found.crystals[0].key!r}" if found.crystals else "no crystal"
         hint = f"the properties are: {', '.join(sorted(known))}" if known else "there are no properties at all"
+        hint += "" if target in known else "; a column of text is none, also where it holds numbers"
         hint += f"; crystals have names such as {found.without[0]!r}" if found.without else ""
         hint += f"; {len(found.refused):,} refused, first {found.refused[0].refusal}" if found.refused else ""
         raise ValueError(f"{who} has a value of {target!r}; {hint}")
