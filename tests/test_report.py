@@ -70,6 +70,12 @@ def test_figures_are_drawn_without_global_state(scores):
     assert dict(mpl.rcParams) == before
 
 
+def test_columns_of_tables_are_compared_in_their_order():
+    measured = pd.Series([1.0, 2.0, 4.0], index=[2, 1, 0])
+    figure = plots.predicted_and_measured(measured, pd.Series([1.0, 2.0, 4.5]))
+    assert figure.axes[0].get_title(loc="left") == "mean absolute error 0.167"
+
+
 def test_curves_of_many_recipes_look_different(scores):
     ours = scores.table[scores.table.kind == "pretrained"]
     recipes = [ours.assign(features=f"recipe {n}") for n in range(7)]

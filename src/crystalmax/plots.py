@@ -16,6 +16,7 @@ from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
@@ -227,13 +228,13 @@ def paired_differences(table: pd.DataFrame, pretrained: str) -> Figure:
 
 
 @_styled
-def predicted_and_measured(
-    measured: Float[np.ndarray, " rows"], predicted: Float[np.ndarray, " rows"], *, quantity: str = ""
-) -> Figure:
-    """Predictions against measurements; the closer to the diagonal, the better.
+def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantity: str = "") -> Figure:
+    """Predictions against measurements, one each, in the same order; the closer to the diagonal, the better.
 
     Axes are logarithmic where all values are positive and spread over three decades or more.
     """
+    # Columns of tables would be subtracted by their indices, whatever their order.
+    measured, predicted = np.asarray(measured), np.asarray(predicted)
     figure = Figure(figsize=(3.9, 3.7), layout="constrained")
     panel = figure.subplots()
     ends = np.quantile([measured, predicted], [0, 1])
