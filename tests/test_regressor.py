@@ -248,6 +248,8 @@ def test_what_cannot_be_read_is_nan_when_predicting_and_raises_when_fitting(fitt
     flat = crystal("flat", np.zeros((3, 3)), [[0, 0, 0]], [0], pure("Fe"))
     predicted = fitted.predict([CRYSTALS[0], flat])
     assert np.isfinite(predicted).tolist() == [True, False]
+    assert list(fitted.refusals_) == [1]
+    assert "volume" in fitted.refusals_[1]
     assert fitted.predict([]).shape == (0,)
     with pytest.raises(Refused, match="row 1"):
         regressor().fit([CRYSTALS[0], flat, *CRYSTALS], [1.0, 2.0, *VALUES])

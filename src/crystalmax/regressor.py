@@ -63,6 +63,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     Attributes:
         objective_: What predicts: a `Blend`, or an `Ensemble` of many labels or without folds.
         held_out_: A prediction for each label by what has not seen it; empty without folds.
+        refusals_: After `predict`: for each row that is NaN, its position and the reason.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""
         check_is_fitted(self, "objective_")
-        crystals, rows, _ = readable(X, raise_on_error=False)
+        crystals, rows, self.refusals_ = readable(X, raise_on_error=False)
         out = np.full(len(X), np.nan)
         if crystals:
             out[rows] = predict(self.objective_, self.geometry, CrystalDataset.from_crystals(crystals))
