@@ -3,6 +3,7 @@
 import pickle
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -331,3 +332,5 @@ def test_what_can_give_nothing_is_refused():
         CrystalFeaturizer(None, statistics=False).transform(some_crystals())
     with pytest.raises(ValueError, match="encoder is 'runs/mine'; give 'shipped', None or an encoder"):
         CrystalFeaturizer().set_params(encoder="runs/mine").transform(some_crystals())
+    with pytest.raises(ValueError, match="give 'shipped', None or an encoder, or call `from_pretrained`"):
+        CrystalFeaturizer().set_params(encoder=Path("runs/mine")).transform(some_crystals())

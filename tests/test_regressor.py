@@ -267,6 +267,8 @@ def test_what_cannot_be_read_is_nan_when_predicting_and_raises_when_fitting(fitt
 def test_mistakes_are_answered_in_a_sentence(crystals, values, sentence):
     with pytest.raises(ValueError, match=sentence):
         regressor().fit(crystals, values)
+    with pytest.raises(ValueError, match="encoder is 'shipped'; give an encoder, or call `from_pretrained`"):
+        regressor().set_params(encoder="shipped").fit(CRYSTALS, VALUES)
 
 
 def test_predicting_before_fitting_says_so():

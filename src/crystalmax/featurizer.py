@@ -115,7 +115,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return found
 
     def numbers(self, data: CrystalDataset) -> Float[np.ndarray, "crystals width"]:
-        """Numbers of crystals that have been read already, a row each."""
+        """Numbers of canonical crystals, as `ingest.canonical_records` reads them, a row each."""
         self._check()
         parts = []
         if self._network is not None:
@@ -149,7 +149,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
     def _check(self) -> None:
         if self.on_error not in ("raise", "nan"):
             raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
-        if isinstance(self.encoder, str) and self.encoder != "shipped":
+        if self.encoder is not None and self.encoder != "shipped" and not isinstance(self.encoder, Encoder):
             raise ValueError(
                 f"encoder is {self.encoder!r}; give 'shipped', None or an encoder, or call `from_pretrained`"
             )

@@ -100,7 +100,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
 
         Raises:
             Refused: A structure cannot be read.
-            ValueError: Lengths differ, a value is not finite, or there are fewer than two labels a fold.
+            ValueError: As `fit_crystals`, or lengths differ, or a value is not finite.
         """
         values = np.asarray(y, dtype=np.float64)
         if values.shape != (len(X),):
@@ -116,8 +116,10 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         """Fine-tune on canonical crystals that carry their value.
 
         Raises:
-            ValueError: There are fewer than two labels a fold.
+            ValueError: There are fewer than two labels a fold, or the encoder is none.
         """
+        if not isinstance(self.encoder, Encoder):
+            raise ValueError(f"encoder is {self.encoder!r}; give an encoder, or call `from_pretrained`")
         data = CrystalDataset.from_crystals(crystals)
         least = max(2, 2 * self.folds)
         if len(data) < least:
