@@ -508,6 +508,19 @@ def test_two_columns_of_one_name_are_an_error(tmp_path):
     assert read_labels(tmp_path / "labels.csv")["a"]["gap"] == 1
 
 
+def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
+    labels = pd.DataFrame({"compound": ["a", "b"], "gap": [1.0, 2.0]}).set_index("compound")
+    expected = {"a": {"gap": 1.0}, "b": {"gap": 2.0}}
+    assert read_labels(labels) == expected
+    assert read_labels(labels.reset_index().set_index("compound", drop=False)) == expected
+    assert read_labels(labels.reset_index().set_axis([7, 5])) == expected
+    named = labels.rename_axis("file")
+    named.to_parquet(tmp_path / "labels.parquet")
+    assert read_labels(named) == read_labels(tmp_path / "labels.parquet") == expected
+    (record,) = read(pd.DataFrame({"cif": [SALT]}, index=pd.Index(["salt"], name="id")))
+    assert record.key == "salt"
+
+
 def test_that_text_is_no_property_is_told_where_one_is_missing():
     table = pd.DataFrame({"cif": [SALT, CESIUM], "gap": ["1.5", "2.5"], "mass": [1.0, 2.0]})
     with pytest.raises(ValueError, match="the properties are: mass; a column of text is none, also where it holds num"):

@@ -117,6 +117,7 @@ def composed(name: str) -> str:
 
 def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
     if isinstance(table, Table):
+        table = table if table.index.name in (None, *table.columns) else table.reset_index()  # as Parquet keeps it
         yield from pa.Table.from_pandas(table, preserve_index=False).to_batches(max_chunksize=_BATCH)
     elif Path(table).suffix.lower() in (".parquet", ".pq"):
         # What is buffered ahead stays in memory until the end, though it was read.
