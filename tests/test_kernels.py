@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from crystalmax import kernels
 from crystalmax.kernels import PRIORS, BlockMatern, most_likely
@@ -39,24 +39,26 @@ def test_it_is_a_matern_kernel_of_the_scaled_distance(seed):
 
 def test_one_block_is_the_kernel_of_scikit_learn():
     X = rows(7)
-    found, gradient = (1.7 * BlockMatern((6,), 0.8) + WhiteKernel(0.1))(X, eval_gradient=True)
+    found, gradient = BlockMatern((6,), np.array([0.8]), 1.7, 0.1)(X, eval_gradient=True)
     expected, other = (1.7 * Matern(0.8 * 6**0.5, nu=1.5) + WhiteKernel(0.1))(X, eval_gradient=True)
     np.testing.assert_allclose(found, expected)
     np.testing.assert_allclose(gradient, other, atol=1e-12)
 
 
 def test_its_gradient_is_that_of_differences():
-    X, kernel = rows(6), ConstantKernel(1.3) * BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0])) + WhiteKernel(0.2)
+    X, kernel = rows(6), BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]), constant=1.3, noise=0.2)
     _, gradient = kernel(X, eval_gradient=True)
     numeric = approx_fprime(kernel.theta, lambda theta: kernel.clone_with_theta(theta)(X).ravel(), 1e-7)
     np.testing.assert_allclose(gradient.reshape(36, -1), numeric, atol=1e-5)
 
 
-def test_its_scales_are_what_a_search_moves():
-    kernel = BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]))
-    np.testing.assert_allclose(kernel.theta, np.log([0.5, 1, 2]))
-    moved = kernel.clone_with_theta(np.log([3.0, 2.0, 1.0]))
-    np.testing.assert_allclose(moved.length_scale, [3, 2, 1])
+def test_its_hyperparameters_are_what_a_search_moves():
+    kernel = BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]), constant=1.3, noise=0.2)
+    np.testing.assert_allclose(kernel.theta, np.log([1.3, 0.5, 1, 2, 0.2]))
+    assert [each.name for each in kernel.hyperparameters] == ["constant", "length_scale", "noise"]
+    assert kernel.bounds.shape == (5, 2)
+    moved = kernel.clone_with_theta(np.log([0.7, 3.0, 2.0, 1.0, 0.4]))
+    np.testing.assert_allclose([moved.constant, *moved.length_scale, moved.noise], [0.7, 3, 2, 1, 0.4])
     np.testing.assert_allclose(clone(moved)(rows(3)), moved(rows(3)))
     np.testing.assert_allclose(moved.diag(rows(3)), np.diag(moved(rows(3))))
 
@@ -83,12 +85,12 @@ def test_distances_are_taken_once_in_a_search_and_anew_for_other_rows(monkeypatc
     rng, asked = np.random.default_rng(0), []
     monkeypatch.setattr(kernels, "cdist", lambda a, b, metric: asked.append(len(a)) or cdist(a, b, metric))
     X, other = rng.normal(size=(2, 6, 5))
-    kernel = BlockMatern((2, 3), np.ones(2))
+    kernel = BlockMatern((2, 3), np.ones(2), noise=1.0)
     kernel(X, eval_gradient=True)
-    kernel.theta = np.log([0.5, 2.0])
+    kernel.theta = np.log([1.0, 0.5, 2.0, 1.0])
     values, gradient = kernel(X, eval_gradient=True)
     assert len(asked) == 2
-    fresh = BlockMatern((2, 3), np.array([0.5, 2.0]))
+    fresh = BlockMatern((2, 3), np.array([0.5, 2.0]), noise=1.0)
     np.testing.assert_array_equal(values, fresh(X))
     np.testing.assert_array_equal(gradient, fresh(X, eval_gradient=True)[1])
     np.testing.assert_array_equal(kernel(other, eval_gradient=True)[0], fresh(other))

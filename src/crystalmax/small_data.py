@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from crystalmax.memory import keep_freed_memory
 from crystalmax.powers import unit_of
 from crystalmax.quantile_models import (
     Blocks,
@@ -101,6 +102,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return self._fit(columns, labels.astype(np.float64), numbers_of(groups, len(labels)), blocks)
 
     def _fit(self, X: Columns, y: Labels, groups: Int[np.ndarray, " labels"], blocks: Blocks) -> "SmallDataRegressor":
+        keep_freed_memory()
         unit = unit_of(y)
         y = y / unit
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
