@@ -55,6 +55,11 @@ class Pair(NamedTuple):
     right: int = 0
 
 
+class Greedy:
+    def __init__(self, width, *depths):
+        self.width, self.depths = width, depths
+
+
 class Forgetful:
     def __init__(self, width):
         self.size = width
@@ -233,6 +238,7 @@ def test_one_trusted_name_is_not_read_as_its_letters():
     ("component", "message"),
     [
         (Forgetful(3), "Forgetful does not store its argument 'width' under that name"),
+        (Greedy(3, 4), r"Greedy takes any arguments, by \* or \*\*, which would be lost; let its __init__ name each"),
         (Part(inner=tool), "Part.inner is .*not a component"),
         (Part(inner=({1, 2},)), r"Part.inner\[0\] is \{1, 2\}, which is not a component"),
         (Part(inner=torch.zeros(2)), "not"),

@@ -45,7 +45,8 @@ def describe(component: object) -> dict[str, object]:
     stands for a part that is built later, once its other arguments are known.
 
     Raises:
-        TypeError: It does not store its arguments under their names, or is of a class that cannot be imported.
+        TypeError: It does not store its arguments under their names, takes any, or is of a class that cannot be
+            imported.
     """
     if isinstance(component, functools.partial):
         if component.args:
@@ -59,6 +60,9 @@ def describe(component: object) -> dict[str, object]:
     for argument in parameters:
         if not hasattr(component, argument):
             raise TypeError(f"{name} does not store its argument {argument!r} under that name; let its __init__ do so")
+    taken = inspect.signature(type(component)).parameters
+    if len(taken) > len(parameters) and type(component).__init__ is not nn.Module.__init__:
+        raise TypeError(f"{name} takes any arguments, by * or **, which would be lost; let its __init__ name each")
     arguments = {argument: getattr(component, argument) for argument in parameters}
     return {"use": name, **_plain_items(arguments, name)}
 
