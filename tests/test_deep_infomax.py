@@ -460,6 +460,11 @@ def test_a_shortcut_needs_at_least_one(shortcut):
         objective(**{shortcut: 0})
 
 
+def test_a_penalty_is_no_reward():
+    with pytest.raises(ValueError, match=r"beta is -1\.0; give 0 for no penalty, or more"):
+        DeepInfoMax(SiteNet(site_width=4, crystal_width=6, hidden=8), beta=-1.0)
+
+
 def test_the_fast_recipe_is_the_paper_with_shortcuts():
     paper, fast = read_recipe("paper"), read_recipe("fast")
     assert (fast["objective"].pop("constituents"), fast["objective"].pop("families")) == (4, 1)

@@ -63,6 +63,8 @@ class DeepInfoMax(Objective):
         for name, number in (("constituents", constituents), ("families", families)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}; draw at least 1, or leave it out to take all")
+        if not beta >= 0:
+            raise ValueError(f"beta is {beta}; give 0 for no penalty, or more")
         self.encoder = encoder
         self.estimator = JensenShannon() if estimator is None else estimator
         self.negatives, self.critic, self.regularizer, self.beta = tuple(negatives), critic, regularizer, beta
