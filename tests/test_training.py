@@ -262,6 +262,7 @@ def test_dropout_is_of_the_seed_too_however_often_training_was_stopped(tmp_path,
 
     torch.manual_seed(1)
     uninterrupted = run(made=made())
+    assert_same(run(made=made().eval()), uninterrupted)  # as one that was loaded
     with pytest.raises(Died):
         run(tmp_path, made=Counting(made(), at=3, act=die))
     torch.manual_seed(2)

@@ -197,7 +197,6 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             weight_decay=1e-2,
             seed=seed,
         )
-        objective.train()
         here = Processes(accelerator=self.accelerator)
         train(objective, data, Split(rows, rows[:0]), how, geometry=self.geometry, processes=here)
         return objective.eval()

@@ -174,6 +174,7 @@ def train(
         log.warning("no crystals are set aside, so there is no loss to watch, and all epochs will be trained")
     processes.check(objective, how.batches_per_step)
     keep_freed_memory()
+    objective.train()  # one that was loaded predicts, without dropout and the like
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
     if saved is not None and saved.exists() and not goes_on(saved, module):
