@@ -109,6 +109,12 @@ def test_a_batch_equals_the_collated_crystals(kept, tmp_path):
     assert torch.equal(data.batch(rows).lattice, expected.lattice)
 
 
+def test_a_notebook_shows_it_in_a_line():
+    crystals = [rock_salt(), rock_salt(), rock_salt()]
+    n_sites = sum(crystal.n_sites for crystal in crystals)
+    assert repr(CrystalDataset.from_crystals(crystals)) == f"<CrystalDataset: 3 crystals with {n_sites} sites>"
+
+
 def test_an_empty_data_set_is_one(tmp_path):
     for data in (CrystalDataset.from_crystals([]), write_dataset(tmp_path / "empty", [], provenance={})):
         assert len(data) == 0

@@ -94,6 +94,9 @@ class CrystalDataset:
     content_hash: str = ""
     more: tuple[Columns, ...] = ()
 
+    def __repr__(self) -> str:  # all arrays and species would fill the cell of a notebook
+        return f"<CrystalDataset: {len(self):,} crystals with {len(self.species):,} sites>"
+
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal]) -> "CrystalDataset":
         """A data set in memory."""
