@@ -28,8 +28,6 @@ WEIGHTINGS = {
     "further that way": {**WEIGHTS, "fractions": 0.03, "composition": 0.7, "valence": 0.2}
     | {"charges": 4.0, "levels": 4.0, "springs": 3.0, "densities": 3.0},
     "with the potential": {**WEIGHTS, "potential": 2.0},
-    "with bands": {**WEIGHTS, "bands": 2.0},
-    "with bands and the potential": {**WEIGHTS, "bands": 2.0, "potential": 2.0},
 }
 """Of a number of each block; one that is not named is not told."""
 

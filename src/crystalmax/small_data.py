@@ -63,7 +63,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     shares with which its median comes near to labels that were left out. The prediction is the median of the mixture,
     where the mean absolute error is least. Intervals lie between quantiles of the mixture, as far out as labels left
     out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118). Columns need no scaling, and may be
-    more than labels. A fit takes two seconds with 50 labels, and half a minute with 1,000.
+    more than labels. A fit takes a second with 50 labels, and some 20 with 1,000.
 
     Args:
         trees: Of the forest.
