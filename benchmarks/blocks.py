@@ -5,7 +5,7 @@
 
 Trainings of the recipe of the weights that ship, judged as `search.py` judges its trials, from the same folder. The
 score is against vectors that tell element fractions, composition and structure alike. Short trainings take fifteen
-minutes on one core; those of full length (`--structures 40000 --epochs 20`, another folder) take two hours.
+minutes on one core; those of full length (`--structures 40000 --epochs 20`, another folder) take an hour.
 """
 
 import logging
