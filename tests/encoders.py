@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Encoding
 from crystalmax.segments import weighted_sum
 from crystalmax.spec import seeded_weights
 
@@ -13,6 +15,15 @@ def made(part, seed=0, **options):
     """A part with weights of this seed."""
     with seeded_weights(seed):
         return part(**options)
+
+
+class Dropping(SiteNet):
+    """An encoder with dropout, which draws from torch's global generator."""
+
+    def forward(self, batch, *, greedy=False):
+        site, crystal = super().forward(batch, greedy=greedy).levels
+        dropped = torch.nn.functional.dropout(crystal.summaries, 0.5, self.training)
+        return Encoding((site, replace(crystal, summaries=dropped)))
 
 
 def in_double(batch):

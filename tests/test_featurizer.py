@@ -44,6 +44,7 @@ from crystals import (
     some_crystals,
     supercell,
 )
+from encoders import Dropping
 
 
 def network(seed=0, **widths):
@@ -279,16 +280,6 @@ class Borrowed(torch.nn.Module):
     def forward(self, batch, *, greedy=False):
         encoding = self.inner(batch, greedy=greedy)
         return Encoding(encoding.levels)
-
-
-class Dropping(SiteNet):
-    """An encoder with dropout, as people train them."""
-
-    def forward(self, batch, *, greedy=False):
-        encoding = super().forward(batch, greedy=greedy)
-        site, crystal = encoding.levels
-        dropped = torch.nn.functional.dropout(crystal.summaries, 0.5, self.training)
-        return Encoding((site, replace(crystal, summaries=dropped)))
 
 
 def test_vectors_are_those_of_an_encoder_that_does_not_learn_whose_state_stays_as_it_is():

@@ -19,7 +19,6 @@ from torch import nn
 from crystalmax import saving
 from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoders import SiteNet
-from crystalmax.encoding import Encoding
 from crystalmax.geometry import AllPairs
 from crystalmax.intrinsic import Density
 from crystalmax.negatives import OtherCrystals
@@ -30,6 +29,7 @@ from crystalmax.saving import Interrupted
 from crystalmax.spec import seeded_weights
 from crystalmax.training import Split, Training, train
 from crystals import perovskite, pure, rock_salt
+from encoders import Dropping
 
 GEOMETRY = AllPairs(max_sites=6)
 HOW = Training(epochs=3, sites_per_batch=14, learning_rate=1e-2, seed=4)
@@ -244,15 +244,6 @@ def test_dying_at_any_step_and_resuming_loses_nothing(call, tmp_path, uninterrup
     assert_same((resumed.inner, without(history, "size")), uninterrupted)
     # Nothing is done twice but what was not saved: validation belongs to the step before it.
     assert resumed.calls <= 10 - call + 1
-
-
-class Dropping(SiteNet):
-    """An encoder with dropout, which draws from torch's global generator."""
-
-    def forward(self, batch, *, greedy=False):
-        site, crystal = super().forward(batch, greedy=greedy).levels
-        dropped = nn.functional.dropout(crystal.summaries, 0.5, self.training)
-        return Encoding((site, replace(crystal, summaries=dropped)))
 
 
 def test_dropout_is_of_the_seed_too_however_often_training_was_stopped(tmp_path, saving_every_step):
