@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,18 +17,25 @@ from torch import nn
 
 from crystalmax import spec
 from crystalmax.alterations import Alteration, Rebuilt
+from crystalmax.augmentations import ThermalDisplacement
+from crystalmax.contrasts import BarlowTwins, NTXent, VICReg
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
-from crystalmax.estimators import Estimator
+from crystalmax.estimators import DonskerVaradhan, Estimator, InfoNCE
 from crystalmax.geometry import AllPairs
+from crystalmax.intrinsic import Statistics
 from crystalmax.negatives import Corrupted, OtherCrystals
 from crystalmax.neighbors import Neighbors
+from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
+from crystalmax.objectives.base import Objective
+from crystalmax.regularizers import NoRegularizer, UniformPrior
 from crystalmax.segments import gather, segment_mean, segment_sum
 from crystalmax.testing import (
     check_encoder,
     check_estimator,
     check_geometry,
+    check_objective,
     check_sampler,
     check_transform,
     toy_crystals,
@@ -36,6 +44,7 @@ from crystalmax.transforms import FalseComposition, FalsePolymorph, Transform
 from encoders import made
 
 SINGLE = Neighbors(4.0, 6, merge=False)
+VIEWS = Rebuilt((ThermalDisplacement(),), AllPairs(max_sites=20))
 
 
 def shipped(role, *modules):
@@ -354,6 +363,83 @@ def test_faults_of_geometries_are_caught(fault, message):
         check_geometry(Pairing(fault))
 
 
+OBJECTIVES = {
+    "Deep InfoMax": DeepInfoMax,
+    "of a few": partial(DeepInfoMax, constituents=3, families=2),
+    "InfoNCE, a prior": partial(DeepInfoMax, estimator=InfoNCE(), regularizer=UniformPrior),
+    "no noise": partial(DeepInfoMax, estimator=DonskerVaradhan(), regularizer=NoRegularizer),
+    "statistics, prepared": partial(Reconstruction, intrinsics=[Statistics({"composition": 1.0})]),
+    "mixture": partial(Mixture, parts=[DeepInfoMax, Reconstruction], automatic=True),
+    **{
+        f"{type(contrast).__name__}, {level}": partial(Contrastive, views=VIEWS, contrast=contrast, level=level)
+        for contrast in (NTXent(), BarlowTwins(), VICReg())
+        for level in ("site", "crystal")
+    },
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_objectives_that_ship_keep_the_contract(objective):
+    check_objective(objective(made(SiteNet, site_width=8, crystal_width=8, hidden=16)))
+
+
+def test_an_objective_that_needs_labels_keeps_the_contract_on_crystals_that_have_them():
+    labelled = [replace(crystal, targets={"size": float(crystal.n_sites)}) for crystal in toy_crystals()]
+    check_objective(Regression(made(Toy), target="size"), Neighbors(5.0), labelled)
+    with pytest.raises(AssertionError, match="the data set has no property 'size' to learn"):
+        check_objective(Regression(made(Toy), target="size"), Neighbors(5.0))
+
+
+class Sizes(Objective):
+    """Vectors are to tell the number of sites; with a fault."""
+
+    def __init__(self, encoder, *, fault="none"):
+        super().__init__()
+        self.encoder, self.fault = encoder, fault
+        self.head = nn.Linear(8, 1)
+        self.start = torch.rand(1) if fault == "unregistered" else torch.zeros(1)
+        self.step = 0.0
+        if fault == "idle":
+            self.unused = nn.Linear(2, 2)
+
+    def forward(self, batch, rng):
+        vectors = self.encoder(batch).crystals
+        sizes = torch.bincount(batch.crystal_of_site).float() / 3
+        told = self.head(vectors.detach() if self.fault == "detached" else vectors)[:, 0] + self.start
+        if self.fault == "in place":
+            batch.positions.add_(1)
+        if self.fault == "chance":
+            told = told + torch.randn(1)
+        if self.fault == "steps":
+            self.step += 1.0
+        if self.fault == "few":
+            told = told / (len(sizes) - 2)
+        gap = (told - sizes + self.step).square()
+        if self.fault == "root":
+            gap = (gap * 0).sqrt()
+        return {"sizes": 2 * gap.detach().mean() - gap.mean() if self.fault == "reversed" else gap.mean()}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("detached", "Sizes sends no gradient to its encoder; leave `detach`"),
+        ("in place", "Sizes changed `positions` of its input in place; work on new tensors"),
+        ("chance", "Sizes draws from torch's global generator"),
+        ("steps", "Sizes gives other terms for the same generator; draw all numbers from `rng`"),
+        ("few", "Sizes gives (inf|nan) as 'sizes' of 2 small crystals; look for divisions by 0"),
+        ("root", r"Sizes has endless gradients for encoder.site.weight, .*; look for roots"),
+        ("unregistered", "Sizes gives other terms once it is built again .*; register tensors"),
+        ("idle", "Sizes does not learn unused.weight, unused.bias; use these weights"),
+        ("reversed", r"the terms of Sizes rose from [\d.e+]+ to [\d.e+]+ in 30 steps of Adam"),
+    ],
+)
+def test_faults_of_objectives_are_caught(fault, message):
+    check_objective(Sizes(made(Toy)), Neighbors(5.0))
+    with pytest.raises(AssertionError, match=message):
+        check_objective(Sizes(made(Toy), fault=fault), Neighbors(5.0))
+
+
 class Bare(nn.Module):
     """It has nothing that a role asks for."""
 
@@ -361,7 +447,7 @@ class Bare(nn.Module):
 def complaints():
     """What each check says of it."""
     found = {}
-    for check in (check_encoder, check_estimator, check_geometry, check_sampler, check_transform):
+    for check in (check_encoder, check_estimator, check_geometry, check_objective, check_sampler, check_transform):
         try:
             check(Bare if check is check_geometry else Bare())
         except AssertionError as error:
@@ -379,6 +465,7 @@ def test_parts_that_lack_what_their_role_asks_for_are_told_what():
     needed = "chance, loss, mean_over_false"
     assert said["check_estimator"] == f"Bare has no {needed}; write it as crystalmax.estimators.Estimator says"
     assert said["check_sampler"] == "Bare has no draw; write it as crystalmax.negatives.NegativeSampler says"
+    assert said["check_objective"].startswith("Bare does not inherit crystalmax.objectives.base.Objective")
     assert said["check_geometry"].endswith("Bare'> is a class; give one that is made of it")
     assert said["check_transform"].startswith("NotImplementedError on small crystals: Module [Bare] is missing")
 

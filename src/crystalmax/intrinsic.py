@@ -1,7 +1,7 @@
 """What a structure itself says of a crystal, as numbers that a vector can be asked for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -62,6 +62,14 @@ class Prepares(Protocol):
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with these columns; they count in these rows only, and may be kept in the folder of the run."""
+
+
+def prepared(parts: Iterable[object], data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
+    """The data set with the columns that these parts need, where they need any."""
+    for part in parts:
+        if isinstance(part, Prepares):
+            data = part.prepared(data, rows, folder)
+    return data
 
 
 class _Squared:

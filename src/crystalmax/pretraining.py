@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, 
 from crystalmax.dataset import CrystalDataset, Dataset, Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.intrinsic import Prepares
+from crystalmax.intrinsic import prepared
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
@@ -105,6 +106,7 @@ def pretrain(
     given = {"batches_per_step": batches_per_step, "weights": [*weights] or None, "seed": seed, "epochs": epochs}
     how = _training(plan["training"], given, run if resume else None)
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
+    begun = deepcopy(objective.encoder)
     if plan.get("start"):  # runs of before there were starts have none
         _start_from(objective, run / START if resume or start is None else start, trusted)
     split = _split(data, geometry, split, how.seed)
@@ -125,10 +127,11 @@ def pretrain(
             if start is not None and not resume:
                 _keep(start, run / START)
             write_json(run / "run.json", {**plan, "content_hash": hash_of(plan)})  # once the recipe has proved sound
-        prepared = _prepared(objective, data, learnt, run)
+        with stopped_by_signals():  # in training, it stops between two steps
+            known = prepared(objective.modules(), data, learnt, run)
         try:
             history = train(
-                objective, prepared, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
+                objective, known, split, how, geometry=geometry, folder=run, processes=processes, progress=progress
             )
         except Interrupted:
             if first:
@@ -136,8 +139,7 @@ def pretrain(
             raise
         if not first:
             return history
-        begun, _ = untrained(plan, how.seed, trusted=trusted)
-        encoders = {"vectors": objective.eval().encoder, "untrained": begun.eval().encoder}
+        encoders = {"vectors": objective.eval().encoder, "untrained": begun}
         told = _told(encoders, geometry, data, split.valid, how.sites_per_batch)
         save(Model(objective, geometry, {**extra, "told": told, "finished": True}), run)
         if not (run / seen.FILE).exists():  # a run that goes on has the same structures
@@ -188,15 +190,6 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     except TypeError as error:
         raise ValueError(str(error)) from None
     return objective, geometry
-
-
-def _prepared(objective: Objective, data: Dataset, learnt: Rows, run: Path) -> Dataset:
-    """The data with all that parts of the objective make of them before training."""
-    with stopped_by_signals():  # in training, it stops between two steps
-        for part in objective.modules():
-            if isinstance(part, Prepares):
-                data = part.prepared(data, learnt, run)
-    return data
 
 
 def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import Dataset
 from crystalmax.encoding import Encoder, width_of
-from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, Prepares, RadialDistribution
+from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution, prepared
 from crystalmax.layers import Dense
 from crystalmax.objectives.base import Objective
 
@@ -40,10 +40,7 @@ class Reconstruction(Objective):
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with the columns that its intrinsic properties need in these rows."""
-        for intrinsic in self.intrinsics:
-            if isinstance(intrinsic, Prepares):
-                data = intrinsic.prepared(data, rows, folder)
-        return data
+        return prepared(self.intrinsics, data, rows, folder)
 
     def forward(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
         """A term for each property, under the name of its class, with a number from the second of a class on.

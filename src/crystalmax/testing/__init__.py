@@ -11,4 +11,5 @@ from crystalmax.testing.batches import check_transform as check_transform
 from crystalmax.testing.claims import toy_crystals as toy_crystals
 from crystalmax.testing.levels import check_encoder as check_encoder
 from crystalmax.testing.levels import check_sampler as check_sampler
+from crystalmax.testing.losses import check_objective as check_objective
 from crystalmax.testing.scores import check_estimator as check_estimator
