@@ -1,5 +1,6 @@
 """Vectors of crystals: what they must not depend on, what they must depend on, and scikit-learn's manners."""
 
+import math
 import pickle
 import re
 from dataclasses import replace
@@ -289,6 +290,15 @@ def test_vectors_are_those_of_an_encoder_that_does_not_learn_whose_state_stays_a
     done = CrystalFeaturizer(encoder.eval(), geometry=AllPairs(max_sites=12), statistics=False)
     np.testing.assert_array_equal(learning, done.transform(some_crystals()))
     assert (done.untrained_twin(1).transform(some_crystals()) != 0).all()
+
+
+def test_vectors_that_are_not_finite_are_told_of(caplog):
+    encoder = SiteNet(site_width=4, crystal_width=6, hidden=8)
+    torch.nn.init.constant_(next(encoder.parameters()), math.inf)
+    found = CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=12), statistics=False).transform(some_crystals())
+    assert np.isnan(found).any()
+    n = len(found)
+    assert f"SiteNet gives {n} of {n} crystals vectors that are not finite" in caplog.text
 
 
 def test_an_encoder_from_elsewhere_has_a_twin_too():

@@ -329,6 +329,8 @@ def test_impossible_mixtures_are_refused():
         Mixture(encoder(), parts=())
     with pytest.raises(ValueError, match="4 parts need as many weights"):
         mixture(weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match="LayerNorm does not keep the encoder as its `encoder`; let it do so"):
+        Mixture(encoder(), parts=(lambda encoder: nn.LayerNorm(4),))
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "reconstruction", "mixture"])

@@ -184,6 +184,22 @@ def test_arguments_of_another_type_are_refused_with_their_names(plain, message):
         build(plain)
 
 
+@dataclass(frozen=True)
+class Range:
+    """From one number to another."""
+
+    ends: tuple[float, float] = (0.0, 1.0)
+    names: tuple[str, ...] = ()
+
+
+def test_as_many_numbers_as_an_argument_asks_for_are_taken():
+    range_ = {"use": f"{__name__}.Range"}
+    assert build({**range_, "ends": [1, 2], "names": ["a", "b", "c"]}, trusted=HERE) == Range((1, 2), ("a", "b", "c"))
+    for ends in ([1.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match=r"^ends of Range is \(1\.0,.* give list\[float, float\]$"):
+            build({**range_, "ends": ends}, trusted=HERE)
+
+
 def test_a_whole_number_is_a_number_and_a_type_that_is_not_known_takes_anything():
     assert build({"use": "Neighbors", "cutoff": 6, "max_neighbors": None}).cutoff == 6
     assert build({"use": f"{__name__}.Loose", "names": 3, "scale": "x"}, trusted=HERE) == Loose(3, "x")

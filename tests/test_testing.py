@@ -288,12 +288,15 @@ class Bound:
         high = segment_mean(false.values, false.owner, wholes, weight)
         if self.fault == "sum":
             high = segment_sum(false.values * false.weight, false.owner, wholes)
-        gap = high - low
+        n_false = segment_sum(false.weight, false.owner, wholes)
+        gap = high / (n_false / n_false) - low if self.fault == "0 / 0" else high - low
         if self.fault == "sets":
             gap = gap + 0.1 * gap.mean()
         if self.fault == "overflow":
             return (1 + (4 * gap).exp()).log() / 4 + math.log(2) * 0.75
         found = nn.functional.softplus(gap)
+        if self.fault != "alone":
+            found = torch.where(n_false > 0, found, 0.0)
         return found.sum() if self.fault == "shape" else found
 
 
@@ -306,6 +309,8 @@ class Bound:
         ("chance", r"says that its loss by chance is 1.0, but at scores of 0 .* correct `chance`"),
         ("weight", "does not count a constituent as often as its `weight` says"),
         ("sum", "says `mean_over_false`, but its loss changes if all false ones are listed twice; take a mean"),
+        ("alone", "Bound lets a set without false constituents cost something; give it 0"),
+        ("0 / 0", "Bound has endless gradients where a set has no false constituents"),
         ("overflow", "keep losses finite|endless gradients at scores of some 30; use softplus"),
     ],
 )

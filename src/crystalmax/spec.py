@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
-from itertools import repeat
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -249,8 +248,10 @@ def _fits(value: object, asked: Any) -> bool:  # noqa: ANN401
     if origin is Callable:
         return callable(value)
     if origin in (tuple, list, Sequence) and inside:
-        each = repeat(inside[0]) if inside[1:] in ((), (...,)) else inside
-        return isinstance(value, list | tuple) and all(map(_fits, value, each))
+        if not isinstance(value, list | tuple):
+            return False
+        each = inside if origin is tuple and inside[1:] != (...,) else [inside[0]] * len(value)
+        return len(each) == len(value) and all(map(_fits, value, each))
     if origin in (dict, Mapping):
         return isinstance(value, Mapping) and all(_fits(each, inside[1]) for each in value.values())
     if asked in (int, float):  # a whole number is a number too, but true is none

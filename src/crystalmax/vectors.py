@@ -1,5 +1,6 @@
 """Vectors of a whole data set, by any encoder."""
 
+import logging
 from copy import deepcopy
 
 import numpy as np
@@ -11,6 +12,8 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import Geometry
 from crystalmax.memory import keep_freed_memory
+
+log = logging.getLogger(__name__)
 
 
 def encode(
@@ -32,4 +35,8 @@ def encode(
     with torch.inference_mode():
         for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
             out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
+    if n_endless := int((~np.isfinite(out).all(1)).sum()):
+        log.warning(
+            "%s gives %d of %d crystals vectors that are not finite", type(encoder).__name__, n_endless, len(data)
+        )
     return out

@@ -39,6 +39,8 @@ class Mixture(Objective):
         self.encoder, self.parts, self.weights, self.automatic = encoder, tuple(parts), weights, automatic
         self.objectives = nn.ModuleList(part(encoder) for part in parts)
         for objective in self.objectives:
+            if "encoder" not in objective._modules:
+                raise ValueError(f"{type(objective).__name__} does not keep the encoder as its `encoder`; let it do so")
             # Registered once, above: weights are stored once, and `to` moves the one encoder that all share.
             del objective._modules["encoder"]
             object.__setattr__(objective, "encoder", encoder)

@@ -29,6 +29,7 @@ def check_estimator(estimator: Estimator) -> None:
     trial.check_direction()
     trial.check_sets_and_weights()
     trial.check_claims()
+    trial.check_set_without_false()
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,17 @@ class _Trial:
         """False scores, each in so many rows."""
         values, owner = (torch.repeat_interleave(column, times) for column in (self.false, self.owner))
         return Scores(values, owner, torch.ones_like(values))
+
+    def check_set_without_false(self) -> None:
+        true, others = self.true.clone().requires_grad_(), self.owner < self.owner.max()
+        once = torch.ones_like(self.true)
+        false = Scores(self.false[others], self.owner[others], once[others])
+        cost = self.of_scores(Scores(true, self.owner, once), false)
+        what = f"{self.name} lets a set without false constituents cost something; give it 0, by torch.where"
+        demand_close(cost[-1], torch.zeros(()), what)
+        (gradient,) = torch.autograd.grad(cost.sum(), true)
+        what = f"{self.name} has endless gradients where a set has no false constituents; avoid log(0) and 0 / 0 there"
+        demand(bool(gradient.isfinite().all()), what)
 
     def check_claims(self) -> None:
         at_zero, chance = self.loss(0 * self.true, 0 * self.false), self.estimator.chance
