@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ase.build import bulk
@@ -519,6 +520,21 @@ def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
     assert read_labels(named) == read_labels(tmp_path / "labels.parquet") == expected
     (record,) = read(pd.DataFrame({"cif": [SALT]}, index=pd.Index(["salt"], name="id")))
     assert record.key == "salt"
+
+
+def test_objects_beside_labels_are_neither_names_nor_numbers():
+    salt = Structure.from_str(SALT, fmt="cif")
+    labels = pd.DataFrame(
+        {"structure": [None, salt], "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0], "sites": [[], [1]]}
+    )
+    assert read_labels(labels) == {"a": {"gap": 1.0}, "b": {"gap": 2.0}}
+
+
+def test_a_parquet_table_with_two_columns_of_one_name_is_refused(tmp_path):
+    twice = pa.table([["a"], [SALT], [1.0], [2.0]], names=["id", "cif", "gap", "gap"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    (refusal,) = read(tmp_path / "twice.parquet")
+    assert "two columns are called 'gap'; rename or remove one of them" in str(refusal.refusal)
 
 
 def test_that_text_is_no_property_is_told_where_one_is_missing():

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -118,10 +119,15 @@ def composed(name: str) -> str:
 def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
     if isinstance(table, Table):
         table = table if table.index.name in (None, *table.columns) else table.reset_index()  # as Parquet keeps it
+        # Objects, such as structures beside their labels, are neither names nor numbers.
+        table = table.loc[:, [pd.api.types.is_scalar(next(iter(cells.dropna()), 0)) for _, cells in table.items()]]
         yield from pa.Table.from_pandas(table, preserve_index=False).to_batches(max_chunksize=_BATCH)
     elif Path(table).suffix.lower() in (".parquet", ".pq"):
         # What is buffered ahead stays in memory until the end, though it was read.
-        yield from pq.ParquetFile(table, pre_buffer=False).iter_batches(batch_size=_ROWS_OF_PARQUET)
+        file = pq.ParquetFile(table, pre_buffer=False)
+        if twice := [name for name, times in Counter(file.schema_arrow.names).items() if times > 1]:
+            raise ValueError(f"two columns are called {twice[0]!r}; rename or remove one of them")
+        yield from file.iter_batches(batch_size=_ROWS_OF_PARQUET)
     else:
         yield from _batches(read_csv(Path(table)))
 
