@@ -24,7 +24,6 @@ app = App(
     suppress_keyboard_interrupt=False,  # it would end without a word
 )
 
-
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[
@@ -242,6 +241,7 @@ def fit(
     out: Path,
     model: Run = SHIPPED,
     vectors: bool = True,
+    networks: bool = False,
     seed: int = 0,
     options: Labels = GIVEN,
 ) -> None:
@@ -250,7 +250,8 @@ def fit(
     Args:
         out: The model folder to write.
         vectors: Whether vectors stand beside the statistics; `evaluate` tells whether they help.
-        seed: Of the forest and of the labels that are left out to choose between members.
+        networks: Whether fine-tuned networks have a say, too: less error where structure counts, in minutes.
+        seed: Of the forest, the networks and the labels that are left out to choose between members.
     """
     from crystalmax import checkpoint, fitted
     from crystalmax.listing import list_left_out
@@ -259,8 +260,7 @@ def fit(
     check_free(out)
     read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
-    found = fitted.fit(read.crystals, target, model=loaded, seed=seed)
-    error, trivial = fitted.save(found, out)
+    error, trivial = fitted.save(fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed), out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(f"mean absolute error on labels left out in turn {error:.4g}; of always answering the median {trivial:.4g}")
 

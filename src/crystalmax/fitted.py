@@ -5,6 +5,7 @@ A folder holds
     fit.json              the property, the columns, settings, a checksum of the numbers and a hash of itself
     labels.safetensors    numbers, value and group of each labelled crystal
     encoder/              a model folder, if vectors are among the columns
+    networks/             another, if what fine-tuned networks say is the last of them
 """
 
 import hashlib
@@ -28,8 +29,11 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import SYMBOLS
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.objectives.supervised import Ensemble
 from crystalmax.prediction import error_of_median, table_of
 from crystalmax.records import Record
+from crystalmax.regressor import CrystalRegressor
+from crystalmax.regressor import predict as predicted
 from crystalmax.small_data import SmallDataRegressor, check_coverage
 from crystalmax.writing import (
     check_free,
@@ -45,7 +49,7 @@ from crystalmax.writing import (
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-SPEC, NUMBERS, ENCODER = "fit.json", "labels.safetensors", "encoder"
+SPEC, NUMBERS, ENCODER, NETWORKS = "fit.json", "labels.safetensors", "encoder", "networks"
 SHAPES = {"numbers": 2, "values": 1, "groups": 1}
 """What the file of numbers holds, and how many axes each has."""
 
@@ -61,11 +65,12 @@ class Fitted:
 
     Attributes:
         target: Name of the property.
-        numbers: What describes each labelled crystal.
+        numbers: What describes each labelled crystal, and behind it what networks say that have not seen its label.
         values: Its value.
         groups: Crystals of one formula share a number.
         model: The network whose vectors are the first columns, if there are any.
         seed: Of the regressor.
+        networks: What was fine-tuned to the labels, if anything was.
     """
 
     target: str
@@ -74,10 +79,11 @@ class Fitted:
     groups: Int[np.ndarray, " labels"]
     model: Model | None = None
     seed: int = 0
+    networks: Model | None = None
 
     @property
     def featurizer(self) -> CrystalFeaturizer:
-        """Makes the columns."""
+        """Makes the columns, but for what networks say."""
         return featurizer_of(self.model)
 
     @cached_property
@@ -87,8 +93,19 @@ class Fitted:
         if (n := len(self.values)) > _MANY:
             told = "fitting to %s labels takes minutes and about %.1f GB of memory; fewer, drawn at random, take less"
             log.info(told, f"{n:,}", 0.5 + 60e-9 * n**2)
-        regressor = SmallDataRegressor(blocks=self.featurizer.blocks, random_state=self.seed)
+        regressor = SmallDataRegressor(
+            blocks=self.featurizer.blocks, told=int(self.networks is not None), random_state=self.seed
+        )
         return regressor.fit(self.numbers.astype(np.float64), self.values, groups)
+
+    def numbers_of(self, data: CrystalDataset) -> Float[np.ndarray, "crystals columns"]:
+        """The columns of other crystals."""
+        numbers: Float[np.ndarray, "crystals columns"] = self.featurizer.numbers(data).astype(np.float64)
+        if self.networks is None:
+            return numbers
+        assert isinstance(self.networks.objective, Ensemble)  # or `load` would have refused it
+        said = predicted(self.networks.objective, self.networks.geometry, data)
+        return np.column_stack([numbers, said])
 
 
 def featurizer_of(model: Model | None) -> CrystalFeaturizer:
@@ -96,22 +113,36 @@ def featurizer_of(model: Model | None) -> CrystalFeaturizer:
     return CrystalFeaturizer(None) if model is None else CrystalFeaturizer(model.encoder, geometry=model.geometry)
 
 
-def fit(crystals: Sequence[Crystal], target: str, *, model: Model | None = None, seed: int = 0) -> Fitted:
+def fit(
+    crystals: Sequence[Crystal], target: str, *, model: Model | None = None, networks: bool = False, seed: int = 0
+) -> Fitted:
     """Learn a property that canonical crystals carry, each of them; crystals of one formula are left out together.
 
     Args:
         crystals: Canonical crystals, each with a value of the property.
         target: Name of the property.
         model: The network whose vectors stand before the statistics; none for statistics alone.
-        seed: Of the regressor.
+        networks: Whether copies of that network are fine-tuned, to be one more member of the regressor; takes minutes.
+        seed: Of the regressor, and of the copies.
+
+    Raises:
+        ValueError: There is no network to fine-tune, or labels are too few for it.
     """
+    if networks and model is None:
+        raise ValueError("networks are fine-tuned from the one that makes the vectors; leave out `--no-vectors`")
     numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
     names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
     what, n_left_out = ("formulas", len(names)) if len(names) > 1 else ("labels of one formula", len(values))
     if n_left_out < 9:
         log.warning("intervals of 90 %% need nine %s; with %d they are too narrow", what, n_left_out)
-    return Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
+    found = Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
+    if model is None or not networks:
+        return found
+    tuned = CrystalRegressor(model.encoder, geometry=model.geometry, beside=False, seed=seed)
+    tuned.fit_crystals(crystals, target)
+    copies = Model(tuned.objective_, tuned.geometry, {"target": target, "labels": len(crystals)})
+    return replace(found, numbers=np.column_stack([numbers, tuned.held_out_]), networks=copies)
 
 
 def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
@@ -129,8 +160,7 @@ def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9)
         return replace(record, notes=(*record.notes, f"no labelled crystal has {', '.join(new)}")) if new else record
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
-        numbers = fitted.featurizer.numbers(data).astype(np.float64)
-        return fitted.regressor.predict_with_interval(numbers, coverage)
+        return fitted.regressor.predict_with_interval(fitted.numbers_of(data), coverage)
 
     return table_of(map(noted, records), ["prediction", "low", "high"], ends)
 
@@ -152,6 +182,8 @@ def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
     """
     check_free(folder)
     error = fitted.regressor.error_  # before anything is written, as labels may be too few
+    if fitted.networks is not None:
+        log.info("fine-tuned networks have a share of %.0f %% in predictions", 100 * fitted.regressor.shares_[-1])
     content = safetensors.numpy.save({name: np.ascontiguousarray(getattr(fitted, name)) for name in SHAPES})
     spec = {
         "format": FORMAT,
@@ -159,12 +191,14 @@ def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
         "target": fitted.target,
         "columns": fitted.featurizer.get_feature_names_out().tolist(),
         "encoder": fitted.model is not None,
+        "networks": fitted.networks is not None,
         "seed": fitted.seed,
         "files": {NUMBERS: checksum_of(content)},
     }
     with folder_at_once(folder) as partial:
-        if fitted.model is not None:
-            checkpoint.save(fitted.model, partial / ENCODER)
+        for model, name in ((fitted.model, ENCODER), (fitted.networks, NETWORKS)):
+            if model is not None:
+                checkpoint.save(model, partial / name)
         (partial / NUMBERS).write_bytes(content)
         write_json(partial / SPEC, {**spec, "content_hash": hash_of(spec)})
     return error, error_of_median(fitted.values)
@@ -189,12 +223,16 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     if {name: array.ndim for name, array in arrays.items()} != SHAPES:
         raise ValueError(f"{folder / NUMBERS} does not hold {', '.join(SHAPES)}; {_AGAIN}")
     model = checkpoint.load(folder / ENCODER, trusted=trusted) if spec["encoder"] else None
+    # Folders of before there were networks do not say so.
+    networks = checkpoint.load(folder / NETWORKS, trusted=trusted) if spec.get("networks") else None
+    if networks is not None and not isinstance(networks.objective, Ensemble):
+        raise ValueError(f"{folder / NETWORKS} holds no fine-tuned networks; {_AGAIN}")
     if featurizer_of(model).get_feature_names_out().tolist() != spec["columns"]:
         raise ValueError(
             f"the model in {folder} was fitted by crystalmax {spec['crystalmax']} to columns that this version "
             f"does not make; {_AGAIN}"
         )
-    return Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"])
+    return Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"], networks)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

@@ -131,13 +131,16 @@ def _of_fit(path: Path) -> Verified:
         spec = fitted.read_spec(path)
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
-    numbers, encoder = _compared(path, spec["files"]), path / fitted.ENCODER
-    if not spec["encoder"]:
-        return numbers
-    if not (encoder / SPEC).is_file():  # it was trained before it came here
-        missing = encoder / SPEC if encoder.exists() else encoder
-        return _together([numbers, Verified(faults=(f"{missing} is missing; {_AGAIN}.",))])
-    return _together([numbers, _of_run(encoder)])
+    models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec.get(name)]
+    return _together([_compared(path, spec["files"]), *map(_of_model, models)])
+
+
+def _of_model(path: Path) -> Verified:
+    """A model within a fitted one."""
+    if (path / SPEC).is_file():  # it was trained before it came here
+        return _of_run(path)
+    missing = path / SPEC if path.exists() else path
+    return Verified(faults=(f"{missing} is missing; {_AGAIN}.",))
 
 
 def _of_study(path: Path) -> Verified:

@@ -217,6 +217,27 @@ class Hurdle:
         return _quantiles(np.take_along_axis(values, order, axis=1), np.take_along_axis(weights, order, axis=1), LEVELS)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What another model says, which is as far off as it was for labels that it had not seen.
+
+    Attributes:
+        errors: Quantiles at `LEVELS` of label less prediction.
+    """
+
+    errors: Float[np.ndarray, " levels"]
+
+    @classmethod
+    def fit(cls, X: Columns, y: Labels) -> "Told":
+        """X has one column, a prediction of each label by what had not seen it."""
+        return cls(np.quantile(y - X[:, 0], LEVELS))
+
+    def quantiles(self, X: Columns) -> Quantiles:
+        """Quantiles at `LEVELS` of the value, given a prediction of each row."""
+        said: Quantiles = X + self.errors
+        return said
+
+
 def value_of_many(y: Labels, parts: Parts) -> float | None:
     """The value that most labels share, if enough of them have it, and enough another, whichever part is left out."""
     values, counts = np.unique(y, return_counts=True)

@@ -57,11 +57,12 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         encoder_rate: That of the encoder, as a fraction of it.
         sites_per_batch: Batches are filled up to about this many sites, and to at most an eighth of the labels.
         folds: How many; 0 trains one copy on all labels with nothing beside it, and no error is known.
+        beside: Whether the regressor and the median stand beside the copies.
         seed: Of the heads, the folds, the order of crystals and the regressor on frozen vectors.
         accelerator: Where to train, as Lightning names it.
 
     Attributes:
-        objective_: What predicts: a `Blend`, or an `Ensemble` of many labels or without folds.
+        objective_: What predicts: a `Blend`, or an `Ensemble` where nothing stands beside the copies.
         held_out_: A prediction for each label by what has not seen it; empty without folds.
         refusals_: After `predict`: for each row that is NaN, its position and the reason.
     """
@@ -76,12 +77,14 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         encoder_rate: float = 0.2,
         sites_per_batch: int = 400,
         folds: int = 5,
+        beside: bool = True,
         seed: int = 0,
         accelerator: str = "cpu",
     ) -> None:
         self.encoder, self.geometry = encoder, geometry
         self.epochs, self.learning_rate, self.encoder_rate = epochs, learning_rate, encoder_rate
-        self.sites_per_batch, self.folds, self.seed, self.accelerator = sites_per_batch, folds, seed, accelerator
+        self.sites_per_batch, self.folds, self.beside = sites_per_batch, folds, beside
+        self.seed, self.accelerator = seed, accelerator
 
     @classmethod
     def from_pretrained(
@@ -141,7 +144,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             by_copies[outside] = predict(members[-1], self.geometry, unseen)
             by_medians[outside] = np.median(values[inside])
         self.objective_, self.held_out_ = Ensemble(members).eval(), by_copies
-        if len(data) <= _FEW:
+        if self.beside and len(data) <= _FEW:
             self.objective_, self.held_out_ = self._beside(self.objective_, by_copies, by_medians, data, values, groups)
         return self
 

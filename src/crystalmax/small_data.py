@@ -27,6 +27,8 @@ from crystalmax.quantile_models import (
     Member,
     Parts,
     Process,
+    Quantiles,
+    Told,
     left_out,
     mixture,
     value_of_many,
@@ -65,20 +67,27 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118). Columns need no scaling, and may be
     more than labels. A fit takes a second with 50 labels, and some 20 with 1,000.
 
+    What other models say can be told in columns of their own, the last ones; each is one more member.
+
     Args:
         trees: Of the forest.
         blocks: Widths of blocks of columns that mean different things, such as vectors beside statistics; the processes
             give each a length scale of its own. One block unless given.
+        told: How many of the last columns are predictions by other models, in the units of the labels: in `fit`, of
+            each label by what has not seen it, such as `CrystalRegressor.held_out_` or what `cross_val_predict` gives.
         random_state: Seed of the forest, of the parts that are left out and of the labels that decide hyperparameters.
 
     Attributes:
-        shares_: Share of each member: forest, process, both on transformed labels, and the fifth if it is there.
+        shares_: Share of each member: forest, process, both on transformed labels, the fifth if it is there, and what
+            was told.
         held_out_: A prediction for each label, left out in turn.
         error_: Their mean absolute error; a little too good, as it chose the shares.
     """
 
-    def __init__(self, trees: int = 100, *, blocks: Sequence[int] = (), random_state: int | None = 0) -> None:
-        self.trees, self.blocks, self.random_state = trees, blocks, random_state
+    def __init__(
+        self, trees: int = 100, *, blocks: Sequence[int] = (), told: int = 0, random_state: int | None = 0
+    ) -> None:
+        self.trees, self.blocks, self.told, self.random_state = trees, blocks, told, random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> "SmallDataRegressor":
         """Fit all members, then choose their shares.
@@ -93,10 +102,13 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
                 or blocks that do not cover the columns.
         """
         columns, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        blocks = tuple(self.blocks) or (columns.shape[1],)
-        if min(blocks) < 1 or sum(blocks) != columns.shape[1]:
+        described = columns.shape[1] - self.told
+        if self.told < 0 or described < 1:
+            raise ValueError(f"{self.told} of {columns.shape[1]} columns were told; others must say what is described")
+        blocks = tuple(self.blocks) or (described,)
+        if min(blocks) < 1 or sum(blocks) != described:
             raise ValueError(
-                f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {columns.shape[1]} "
+                f"blocks of {' + '.join(map(str, blocks))} columns were announced, but there are {described} "
                 "columns; give the widths of what stands side by side, at least 1 each, or none"
             )
         return self._fit(columns, labels.astype(np.float64), numbers_of(groups, len(labels)), blocks)
@@ -105,6 +117,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         keep_freed_memory()
         unit = unit_of(y)
         y = y / unit
+        X, *told = self._parted(X, unit)
         seed = int(np.random.default_rng(self.random_state).integers(2**31))
         parts = _parts(groups, seed)
         value = value_of_many(y, parts)
@@ -114,13 +127,15 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         forests = [fit(X, y, trees=self.trees) for fit in fit_forests]
         processes = [fit(X, y) for fit in fit_processes]
         hurdles = [fit(X, y) for fit in fit_hurdles]
-        members: tuple[Member, ...] = (*forests, *processes, *hurdles)
+        voices = [Told.fit(column, y) for column in told]
+        members: tuple[Member, ...] = (*forests, *processes, *hurdles, *voices)
         # With fewer trees a forest looks worse than it is, and gets a smaller share.
         by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
         by_processes = [process.left_out(parts) for process in processes]
         by_hurdles = [left_out(hurdle.again, X, y, parts) for hurdle in hurdles]
+        by_voices = [left_out(Told.fit, column, y, parts) for column in told]
 
-        medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles], levels=[0.5])
+        medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles, *by_voices], levels=[0.5])
         shares = weighed_shares(len(members), lambda shares: medians(shares)[:, 0] - y)
         held_out = unit * medians(shares)[:, 0]
         if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
@@ -130,8 +145,20 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         self.unit_, self.members_, self.shares_, self.held_out_ = unit, members, shares, held_out
         self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
         self.error_ = float(np.abs(held_out - unit * y).mean())
-        self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles), y
+        self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles, *by_voices), y
         return self
+
+    def _parted(self, X: Columns, unit: float) -> list[Columns]:
+        """What is described, and each column that was told, in the unit of the labels."""
+        described = X.shape[1] - self.told
+        return [X[:, :described], *(X[:, [column]] / unit for column in range(described, X.shape[1]))]
+
+    def _said(self, X: Columns) -> list[Quantiles]:
+        """What each member says."""
+        described, *told = self._parted(X, self.unit_)
+        others = len(self.members_) - len(told)
+        seen = [*[described] * others, *told]
+        return [member.quantiles(columns) for member, columns in zip(self.members_, seen, strict=True)]
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
         """The median of the mixture for each row; NaN where a column is, as in what a featuriser could not read."""
@@ -156,7 +183,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         told = np.full((len(columns), len(levels)), np.nan)
         for begin in range(0, len(known), AT_ONCE):
             rows = known[begin : begin + AT_ONCE]
-            told[rows] = mixture([each.quantiles(columns[rows]) for each in self.members_], self.shares_, levels)
+            told[rows] = mixture(self._said(columns[rows]), self.shares_, levels)
         return told
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
