@@ -20,6 +20,7 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | molecules, chains, slabs: not periodic in three directions | refused |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
 | CIF: no symmetry, or a name that is not known | read as P1, noted |
+| CIF: a space group with two origins, and neither operations nor which of them | the first origin, noted |
 | CIF: a cell without the symmetry of its operations, by 1 % | read as given, noted |
 | CIF: symmetry given as magnetic operations only | refused |
 | CIF: stated formula disagrees with the atoms | kept, noted (refused where gemmi could not read the file) |

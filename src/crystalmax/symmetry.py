@@ -1,6 +1,7 @@
 """Symmetry operations of a CIF block, and the atoms that they make."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ _NAMES = (
 )
 
 
+_SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})
+"""Of Hermann-Mauguin symbols: P2(1)/c and P2_1/c are P21/c, and the ICSD calls first and second origins S and Z."""
+
+
 class Operations(NamedTuple):
     """Symmetry operations on fractional coordinates: rotation, then translation."""
 
@@ -41,15 +46,7 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
         if triplets := tuple(block.find_values(tag)):
             return _parsed(triplets), ""
     values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
-    hall, symbol, number = (next(filter(None, found), "") for found in values)
-    if operations := _named(hall, symbol, alpha, gamma):
-        return operations, ""
-    if number.isdecimal() and 1 <= int(number) <= 230:
-        standard = gemmi.find_spacegroup_by_number(int(number)).operations()
-        return _arrays(standard), f"symmetry was taken from space group number {number}, in its standard setting"
-    stated = symbol or hall
-    note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
-    return _parsed(("x,y,z",)), note
+    return _named(*(next(filter(None, found), "") for found in values), alpha, gamma)
 
 
 def keep_cell(operations: Operations, lattice: Float[np.ndarray, "3 3"]) -> bool:
@@ -94,12 +91,21 @@ def _parsed(triplets: tuple[str, ...]) -> Operations:
 
 
 @lru_cache(maxsize=1024)
-def _named(hall: str, symbol: str, alpha: float, gamma: float) -> Operations | None:
-    try:
-        return _arrays(gemmi.symops_from_hall(hall))
-    except RuntimeError:
-        group = gemmi.find_spacegroup_by_name(symbol.replace("_", ""), alpha, gamma)
-        return None if group is None else _arrays(group.operations())
+def _named(hall: str, symbol: str, number: str, alpha: float, gamma: float) -> tuple[Operations, str]:
+    with suppress(RuntimeError):
+        return _arrays(gemmi.symops_from_hall(hall)), ""
+    spelt, note = symbol.translate(_SPELLING), ""
+    group = gemmi.find_spacegroup_by_name(spelt, alpha, gamma)
+    if group and group.ext == "1" and ":" not in spelt:
+        note = f"which origin of space group {symbol!r} is meant is not said: read as {group.xhm()!r}"
+    if group is None and number.isdecimal() and 1 <= int(number) <= 230:
+        group = gemmi.find_spacegroup_by_name(gemmi.find_spacegroup_by_number(int(number)).hm, alpha, gamma)
+        note = f"symmetry was taken from space group number {number}: read as {group.xhm()!r}"
+    if group:
+        return _arrays(group.operations()), note
+    stated = symbol or hall
+    note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
+    return _parsed(("x,y,z",)), note
 
 
 def _arrays(operations: Iterable[gemmi.Op]) -> Operations:
