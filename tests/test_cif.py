@@ -249,9 +249,16 @@ def test_pymatgen_takes_what_gemmi_does_not():
 
 
 @pytest.mark.parametrize("separator", "._")
-def test_magnetic_symmetry_alone_is_refused(separator):
-    tag = f"_space_group_symop_magn_operation{separator}xyz"
-    loop = f"loop_\n{tag}\n'x,y,z,+1'\n'-x,-y,-z,-1'\n"
+@pytest.mark.parametrize(
+    ("tag", "operations"),
+    [
+        ("magn_operation{}xyz", "'x,y,z,+1'\n'-x,-y,-z,-1'"),
+        ("ssg_operation{}algebraic", "'x1,x2,x3,x4'\n'-x1,-x2,-x3,-x4'"),
+        ("magn_ssg_operation{}algebraic", "'x1,x2,x3,x4,+1'\n'-x1,-x2,-x3,-x4,-1'"),
+    ],
+)
+def test_magnetic_or_superspace_symmetry_alone_is_refused(separator, tag, operations):
+    loop = f"loop_\n_space_group_symop_{tag.format(separator)}\n{operations}\n"
     assert "magnetic operations only" in only(cif(CSCL, symmetry="", extra=loop)).reason
     assert only(cif(CSCL, symmetry=named("P -1"), extra=loop)).notes == ()
 

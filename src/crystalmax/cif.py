@@ -23,7 +23,8 @@ from crystalmax.symmetry import TRIPLETS, keep_cell, operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _AXES = ("fract_x", "fract_y", "fract_z")
-_MAGNETIC = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_operation.xyz")
+_OPERATIONS = ("magn_operation{}xyz", "ssg_operation{}algebraic", "magn_ssg_operation{}algebraic")
+_OF_OTHERS = tuple(f"_space_group_symop_{name.format(dot)}" for name in _OPERATIONS for dot in "._")
 _FORMULA_SLACK = 0.02
 _LONGEST_FORMULA = 2048
 _LESS = "give a smaller cell, or fewer operations"
@@ -78,9 +79,9 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
     refuse_far(np.vstack([crystal.lattice, crystal.positions]), key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
-    if guess and any(block.find_values(tag) for tag in _MAGNETIC):
-        remedy = "add the operations without time reversal, as _space_group_symop_operation_xyz"
-        raise Refused(key, "its symmetry is given as magnetic operations only", remedy)
+    if guess and any(block.find_values(tag) for tag in _OF_OTHERS):
+        remedy = "add the operations of its space group, as _space_group_symop_operation_xyz"
+        raise Refused(key, "its symmetry is given as superspace or magnetic operations only", remedy)
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
         refuse_above(n_images, limits.MAX_IMAGES, "atoms by symmetry", key, _LESS)

@@ -22,7 +22,7 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | CIF: no symmetry, or a name that is not known | read as P1, noted |
 | CIF: a space group with two origins, and neither operations nor which of them | the first origin, noted |
 | CIF: a cell without the symmetry of its operations, by 1 % | read as given, noted |
-| CIF: symmetry given as magnetic operations only | refused |
+| CIF: symmetry given as superspace or magnetic operations only | refused |
 | CIF: stated formula disagrees with the atoms | kept, noted (refused where gemmi could not read the file) |
 | CIF: no element column | element from the label, see `symbols` |
 | CIF: syntax that gemmi does not accept | read by pymatgen, noted; refused where it cannot either |
