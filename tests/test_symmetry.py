@@ -110,6 +110,28 @@ def test_of_two_origins_the_one_that_is_named_is_taken_and_a_guess_is_told(symbo
     assert bool(note) == bool(said) == ("read as 'F d -3 m:1'" in note)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "code", "gamma", "expected"),
+    [
+        ("_space_group_name_H-M_alt", "'F d -3 m'", "2", 90, "F d -3 m:2"),
+        ("_space_group_name_H-M_alt", "'F d -3 m'", "1", 90, "F d -3 m:1"),
+        ("_space_group_name_H-M_alt", "'R -3 m'", "h", 120, "R -3 m:H"),
+        ("_space_group_name_H-M_alt", "'R -3 m'", "r", 120, "R -3 m:R"),
+        ("_space_group_name_H-M_alt", "'P 1 21/c 1'", "b1", 90, "P 1 21/c 1"),
+        ("_space_group_name_H-M_alt", "'F d -3 m:1'", "2", 90, "F d -3 m:1"),
+        ("_space_group_IT_number", "227", "2", 90, "F d -3 m:2"),
+    ],
+)
+def test_a_code_of_the_coordinate_system_tells_the_origin_and_the_axes(tag, value, code, gamma, expected):
+    block = gemmi.cif.Block("x")
+    block.set_pair(tag, value)
+    block.set_pair("_space_group_IT_coordinate_system_code", code)
+    operations, note = operations_of(block, 90.0, float(gamma))
+    group = gemmi.find_spacegroup_by_name(expected).operations()
+    np.testing.assert_array_equal(operations.translations * gemmi.Op.DEN, [operation.tran for operation in group])
+    assert bool(note) == tag.endswith("number")
+
+
 @pytest.mark.parametrize(("name", "said"), [("?", "no symmetry is given"), ("'Q 9 x'", "'Q 9 x' is not known")])
 def test_unknown_symmetry_is_p1_and_said_so(name, said):
     block = gemmi.cif.Block("x")

@@ -21,6 +21,7 @@ _NAMES = (
     ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"),
     ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"),
     ("_space_group_IT_number", "_symmetry_Int_Tables_number"),
+    ("_space_group_IT_coordinate_system_code",),
 )
 
 
@@ -91,18 +92,23 @@ def _parsed(triplets: tuple[str, ...]) -> Operations:
 
 
 @lru_cache(maxsize=1024)
-def _named(hall: str, symbol: str, number: str, alpha: float, gamma: float) -> tuple[Operations, str]:
+def _named(hall: str, symbol: str, number: str, code: str, alpha: float, gamma: float) -> tuple[Operations, str]:
     with suppress(RuntimeError):
         return _arrays(gemmi.symops_from_hall(hall)), ""
+
+    def find(name: str) -> gemmi.SpaceGroup | None:
+        with_code = gemmi.find_spacegroup_by_name(f"{name}:{code.upper()}", alpha, gamma)
+        return with_code or gemmi.find_spacegroup_by_name(name, alpha, gamma)
+
     spelt, note = symbol.translate(_SPELLING), ""
-    group = gemmi.find_spacegroup_by_name(spelt, alpha, gamma)
-    if group and group.ext == "1" and ":" not in spelt:
-        note = f"which origin of space group {symbol!r} is meant is not said: read as {group.xhm()!r}"
+    group = find(spelt)
     if group is None and number.isdecimal() and 1 <= int(number) <= 230:
-        group = gemmi.find_spacegroup_by_name(gemmi.find_spacegroup_by_number(int(number)).hm, alpha, gamma)
-        note = f"symmetry was taken from space group number {number}: read as {group.xhm()!r}"
+        group = find(gemmi.find_spacegroup_by_number(int(number)).hm)
+        note = f"symmetry was taken from space group number {number}"
+    elif group and group.ext == "1" and code != "1" and ":" not in spelt:
+        note = f"which origin of space group {symbol!r} is meant is not said"
     if group:
-        return _arrays(group.operations()), note
+        return _arrays(group.operations()), note and f"{note}: read as {group.xhm()!r}"
     stated = symbol or hall
     note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
     return _parsed(("x,y,z",)), note
