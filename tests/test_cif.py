@@ -248,6 +248,29 @@ def test_pymatgen_takes_what_gemmi_does_not():
     assert "Missing elements Cl" in refused.reason
 
 
+FIFTH = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/5,y,z'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "x,y")), "what stands among the symmetry operations is none"),
+        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "2x,y,z")), "what stands among the symmetry operations is none"),
+        (cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0 0 0"), symmetry=FIFTH), "Occupancy 2.0 exceeded tolerance"),
+    ],
+)
+def test_what_pymatgen_makes_of_no_operations_and_of_atoms_in_one_place_is_refused(text, said):
+    assert said in only(text).reason
+
+
+@pytest.mark.parametrize("unknown", ["?", "."])
+def test_operations_that_are_not_known_leave_it_to_the_symbol(unknown):
+    symmetry = f"{named('P m -3 m')}\n_symmetry_equiv_pos_as_xyz {unknown}"
+    crystal, notes = only(cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0.5 0.5 0"), symmetry=symmetry))
+    assert crystal.composition() == {55: 1, 17: 3}
+    assert notes == ()
+
+
 @pytest.mark.parametrize("separator", "._")
 @pytest.mark.parametrize(
     ("tag", "operations"),

@@ -15,7 +15,7 @@ import numpy as np
 from gemmi import cif
 from jaxtyping import Float
 
-from crystalmax import limits, symbols
+from crystalmax import limits, structures, symbols
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.limits import refuse_above, refuse_crowds, refuse_far
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
@@ -106,10 +106,11 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Occupancies are for our policies to judge, hence the tolerance.
-            parser = CifParser.from_str(text, occupancy_tolerance=1e6)
+            parser = CifParser.from_str(text, occupancy_tolerance=structures.OCCUPANCY_SLACK)
             _refuse_slow(parser, key)
             (structure,) = parser.parse_structures(primitive=False, on_error="raise")
+        if not all(np.isclose(abs(np.linalg.det(one.rotation_matrix)), 1) for one in parser.symmetry_operations):
+            raise ValueError("what stands among the symmetry operations is none")
         if problem := parser.check(structure):
             raise ValueError(problem)
         refuse_far(np.vstack([structure.lattice.matrix, structure.frac_coords]), key)

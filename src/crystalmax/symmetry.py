@@ -44,7 +44,7 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     RuntimeError.
     """
     for tag in TRIPLETS:
-        if triplets := tuple(block.find_values(tag)):
+        if triplets := tuple(filter(None, map(cif.as_string, block.find_values(tag)))):
             return _parsed(triplets), ""
     values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
     return _named(*(next(filter(None, found), "") for found in values), alpha, gamma)
@@ -88,7 +88,7 @@ def _images(positions: Float[np.ndarray, "atoms 3"], operations: Operations) -> 
 
 @lru_cache(maxsize=1024)
 def _parsed(triplets: tuple[str, ...]) -> Operations:
-    return _arrays(gemmi.Op(cif.as_string(triplet)) for triplet in triplets)
+    return _arrays(map(gemmi.Op, triplets))
 
 
 @lru_cache(maxsize=1024)
@@ -109,9 +109,8 @@ def _named(hall: str, symbol: str, number: str, code: str, alpha: float, gamma: 
         note = f"which origin of space group {symbol!r} is meant is not said"
     if group:
         return _arrays(group.operations()), note and f"{note}: read as {group.xhm()!r}"
-    stated = symbol or hall
-    note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
-    return _parsed(("x,y,z",)), note
+    unread = f"space group {symbol or hall!r} is not known" if symbol or hall else "no symmetry is given"
+    return _parsed(("x,y,z",)), f"{unread}: read as P1"
 
 
 def _arrays(operations: Iterable[gemmi.Op]) -> Operations:
