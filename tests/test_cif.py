@@ -254,13 +254,28 @@ FIFTH = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/5,y,z'\n"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "x,y")), "what stands among the symmetry operations is none"),
-        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "2x,y,z")), "what stands among the symmetry operations is none"),
+        (
+            cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "x,y")),
+            "the cell does not have the symmetry of its operations",
+        ),
+        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "2x,y,z")), "the cell does not have the symmetry"),
+        (RHOMBOHEDRAL.replace(" :R", "") + "_note 'cut off\n", "the cell does not have the symmetry of its operations"),
         (cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0 0 0"), symmetry=FIFTH), "Occupancy 2.0 exceeded tolerance"),
     ],
 )
 def test_what_pymatgen_makes_of_no_operations_and_of_atoms_in_one_place_is_refused(text, said):
     assert said in only(text).reason
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (RHOMBOHEDRAL + "_note 'cut off\n", "P1"),
+        (cif((f"type_symbol {XYZ} occupancy", "Na 0 0 0 1", "K 0 0 0 0.04")) + "_note 'cut off\n", "rescaled"),
+    ],
+)
+def test_what_pymatgen_reinterprets_is_noted(text, said):
+    assert any(said in note for note in only(text).notes)
 
 
 @pytest.mark.parametrize("unknown", ["?", "."])

@@ -85,7 +85,7 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
         refuse_above(n_images, limits.MAX_IMAGES, "atoms by symmetry", key, _LESS)
-        if not keep_cell(operations, crystal.lattice):
+        if not keep_cell(operations.rotations, crystal.lattice):
             notes.append("the cell does not have the symmetry of its operations: read as given")
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
         crystal = replace(crystal, positions=positions, species=crystal.species[atoms])
@@ -109,8 +109,8 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
             parser = CifParser.from_str(text, occupancy_tolerance=structures.OCCUPANCY_SLACK)
             _refuse_slow(parser, key)
             (structure,) = parser.parse_structures(primitive=False, on_error="raise")
-        if not all(np.isclose(abs(np.linalg.det(one.rotation_matrix)), 1) for one in parser.symmetry_operations):
-            raise ValueError("what stands among the symmetry operations is none")
+        if not keep_cell(np.array([op.rotation_matrix for op in parser.symmetry_operations]), structure.lattice.matrix):
+            raise ValueError("the cell does not have the symmetry of its operations")
         if problem := parser.check(structure):
             raise ValueError(problem)
         refuse_far(np.vstack([structure.lattice.matrix, structure.frac_coords]), key)
@@ -121,7 +121,7 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     except Exception as error:  # whatever a parser raises on broken text, it means the same
         reason = " ".join(f"neither gemmi ({cause}) nor pymatgen ({error}) can read it".split())
         return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
-    return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *reading.notes))
+    return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *parser.warnings, *reading.notes))
 
 
 def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser, whose package is imported late

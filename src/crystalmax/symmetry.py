@@ -50,10 +50,10 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     return _named(*(next(filter(None, found), "") for found in values), alpha, gamma)
 
 
-def keep_cell(operations: Operations, lattice: Float[np.ndarray, "3 3"]) -> bool:
-    """Whether these operations leave lengths and angles of a cell as they are."""
+def keep_cell(rotations: Float[np.ndarray, "operations 3 3"], lattice: Float[np.ndarray, "3 3"]) -> bool:
+    """Whether operations with these rotations leave lengths and angles of a cell as they are."""
     metric = lattice @ lattice.T
-    moved = operations.rotations.transpose(0, 2, 1) @ metric @ operations.rotations
+    moved = rotations.transpose(0, 2, 1) @ metric @ rotations
     lengths = np.sqrt(metric.diagonal())
     return bool((np.abs(moved - metric) <= CELL_SLACK * np.outer(lengths, lengths)).all())
 
