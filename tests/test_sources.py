@@ -219,6 +219,14 @@ def test_every_kind_of_file_gives_the_same_crystal(tmp_path):
         assert record.crystal.composition() == {11: 1.0, 17: 1.0}
 
 
+@pytest.mark.parametrize("symmetry", ["LATT 4", "LATT 1", "LATT -1\nSYMM -X,-Y,Z", "latt -4"])
+def test_a_shelx_file_with_symmetry_is_refused(tmp_path, symmetry):
+    atoms = "SFAC Na Cl\nNa 1 0 0 0 1\nCl 2 0.5 0.5 0.5 1\nEND\n"
+    (tmp_path / "x.res").write_text(f"TITL x\nCELL 0.71073 5.6 5.6 5.6 90 90 90\n{symmetry}\n{atoms}")
+    (record,) = read(tmp_path / "x.res")
+    assert "SHELX file with symmetry" in record.refusal.reason
+
+
 def test_folders_are_read_deeply_in_the_order_of_names(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".hidden").mkdir()

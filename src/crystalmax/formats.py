@@ -71,6 +71,8 @@ def read_other(path: Path, key: str, max_sites: int) -> Outcomes:
     if form not in ASE_FORMATS:
         reason = f"it cannot be read: ASE takes it for {form!r}, which is not among the formats that are safe to read"
         return [Refused(key, reason, _REMEDY)]
+    if form == "res" and re.search(rb"(?im)^\s*(SYMM|LATT\s+(?!-1\s))", path.read_bytes()):
+        return [Refused(key, "it is a SHELX file with symmetry, over which ASE passes in silence", _REMEDY)]
     return _read_with_ase(path, key, max_sites, form)
 
 

@@ -19,8 +19,7 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | no atom, or more than `max_sites` sites | refused |
 | molecules, chains, slabs: not periodic in three directions | refused |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
-| CIF: no symmetry, or a name that is not known | read as P1, noted |
-| CIF: a space group with two origins, and neither operations nor which of them | the first origin, noted |
+| CIF: no symmetry, or a name that is not known; one with two origins that says neither | P1; the first; noted |
 | CIF: a cell without the symmetry of its operations, by 1 % | as given, noted (refused where gemmi could not read it) |
 | CIF: symmetry given as superspace or magnetic operations only | refused |
 | CIF: stated formula disagrees with the atoms | kept, noted (refused where gemmi could not read the file) |

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import gemmi
 import numpy as np
-from gemmi import cif
+from gemmi import cif, find_spacegroup_by_name
 from jaxtyping import Float, Int
 
 SPECIAL_POSITION = 0.05
@@ -97,10 +97,9 @@ def _named(hall: str, symbol: str, number: str, code: str, alpha: float, gamma: 
         return _arrays(gemmi.symops_from_hall(hall)), ""
 
     def find(name: str) -> gemmi.SpaceGroup | None:
-        with_code = gemmi.find_spacegroup_by_name(f"{name}:{code.upper()}", alpha, gamma)
-        return with_code or gemmi.find_spacegroup_by_name(name, alpha, gamma)
+        return find_spacegroup_by_name(f"{name}:{code}", alpha, gamma) or find_spacegroup_by_name(name, alpha, gamma)
 
-    spelt, note = symbol.translate(_SPELLING), ""
+    spelt, code, note = symbol.translate(_SPELLING), code.upper(), ""
     group = find(spelt)
     if group is None and number.isdecimal() and 1 <= int(number) <= 230:
         group = find(gemmi.find_spacegroup_by_number(int(number)).hm)
