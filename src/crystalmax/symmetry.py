@@ -25,8 +25,7 @@ _NAMES = (
 )
 
 
-_SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})
-"""Of Hermann-Mauguin symbols: P2(1)/c and P2_1/c are P21/c, and the ICSD calls first and second origins S and Z."""
+_SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})  # P2(1)/c; the ICSD calls origins S and Z
 
 
 class Operations(NamedTuple):
