@@ -248,10 +248,55 @@ def test_pymatgen_takes_what_gemmi_does_not():
     assert "Missing elements Cl" in refused.reason
 
 
+FIFTH = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/5,y,z'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "x,y")),
+            "the cell does not have the symmetry of its operations",
+        ),
+        (cif(CSCL, symmetry=FIFTH.replace("x+1/5,y,z", "2x,y,z")), "the cell does not have the symmetry"),
+        (RHOMBOHEDRAL.replace(" :R", "") + "_note 'cut off\n", "the cell does not have the symmetry of its operations"),
+        (cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0 0 0"), symmetry=FIFTH), "Occupancy 2.0 exceeded tolerance"),
+    ],
+)
+def test_what_pymatgen_makes_of_no_operations_and_of_atoms_in_one_place_is_refused(text, said):
+    assert said in only(text).reason
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (RHOMBOHEDRAL + "_note 'cut off\n", "P1"),
+        (cif((f"type_symbol {XYZ} occupancy", "Na 0 0 0 1", "K 0 0 0 0.04")) + "_note 'cut off\n", "rescaled"),
+    ],
+)
+def test_what_pymatgen_reinterprets_is_noted(text, said):
+    assert any(said in note for note in only(text).notes)
+
+
+@pytest.mark.parametrize("unknown", ["?", "."])
+def test_operations_that_are_not_known_leave_it_to_the_symbol(unknown):
+    symmetry = f"{named('P m -3 m')}\n_symmetry_equiv_pos_as_xyz {unknown}"
+    crystal, notes = only(cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0.5 0.5 0"), symmetry=symmetry))
+    assert crystal.composition() == {55: 1, 17: 3}
+    assert notes == ()
+
+
 @pytest.mark.parametrize("separator", "._")
-def test_magnetic_symmetry_alone_is_refused(separator):
-    tag = f"_space_group_symop_magn_operation{separator}xyz"
-    loop = f"loop_\n{tag}\n'x,y,z,+1'\n'-x,-y,-z,-1'\n"
+@pytest.mark.parametrize(
+    ("tag", "operations"),
+    [
+        ("magn_operation{}xyz", "'x,y,z,+1'\n'-x,-y,-z,-1'"),
+        ("ssg_operation{}algebraic", "'x1,x2,x3,x4'\n'-x1,-x2,-x3,-x4'"),
+        ("magn_ssg_operation{}algebraic", "'x1,x2,x3,x4,+1'\n'-x1,-x2,-x3,-x4,-1'"),
+    ],
+)
+def test_magnetic_or_superspace_symmetry_alone_is_refused(separator, tag, operations):
+    loop = f"loop_\n_space_group_symop_{tag.format(separator)}\n{operations}\n"
     assert "magnetic operations only" in only(cif(CSCL, symmetry="", extra=loop)).reason
     assert only(cif(CSCL, symmetry=named("P -1"), extra=loop)).notes == ()
 

@@ -74,3 +74,13 @@ def test_occurrence_is_looked_up_by_structure():
     assert occur_in(asked, known).tolist() == [False, True, False, True]
     assert occur_in(asked, []).tolist() == [False] * 4
     assert occur_in([], known).tolist() == []
+
+
+def test_packings_of_an_element_are_one_structure_as_the_page_says():
+    iron, place = pure("Fe"), [[0, 0, 0]]
+    body = crystal("alpha", 2.87 * np.eye(3), [*place, [0.5, 0.5, 0.5]], [0, 0], iron)
+    close = crystal("gamma", 3.65 / 2 * (1 - np.eye(3)), place, [0], iron)
+    simple = crystal("simple", 2.3 * np.eye(3), place, [0], iron)
+    alpha, gamma, other = map(Fingerprint.of, (body, close, simple))
+    assert alpha.equals(gamma)
+    assert not alpha.equals(other)

@@ -220,6 +220,23 @@ def test_every_kind_of_file_gives_the_same_crystal(tmp_path):
         assert record.crystal.composition() == {11: 1.0, 17: 1.0}
 
 
+@pytest.mark.parametrize("symmetry", ["LATT 4", "LATT 1", "LATT -1\nSYMM -X,-Y,Z", "latt -4"])
+def test_a_shelx_file_with_symmetry_is_refused(tmp_path, symmetry):
+    atoms = "SFAC Na Cl\nNa 1 0 0 0 1\nCl 2 0.5 0.5 0.5 1\nEND\n"
+    (tmp_path / "x.res").write_text(f"TITL x\nCELL 0.71073 5.6 5.6 5.6 90 90 90\n{symmetry}\n{atoms}")
+    (record,) = read(tmp_path / "x.res")
+    assert "of a res file like this one ASE ignores symmetry" in record.refusal.reason
+
+
+@pytest.mark.parametrize(("masses", "said"), [("", "guesses elements"), ("Masses\n\n1 22.99\n2 35.45\n\n", "")])
+def test_types_of_lammps_are_no_elements(tmp_path, masses, said):
+    edges = "".join(f"0.0 4.0 {axis}lo {axis}hi\n" for axis in "xyz")
+    text = f"x\n\n2 atoms\n2 atom types\n\n{edges}\n{masses}Atoms # atomic\n\n1 1 0 0 0\n2 2 2 2 2\n"
+    (tmp_path / "x.lammps-data").write_text(text)
+    (record,) = read(tmp_path / "x.lammps-data")
+    assert said in record.refusal.reason if said else record.crystal.composition() == {11: 1.0, 17: 1.0}
+
+
 def test_folders_are_read_deeply_in_the_order_of_names(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".hidden").mkdir()

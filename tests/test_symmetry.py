@@ -25,7 +25,7 @@ def naive_images(position, operations):
     return np.array(kept)
 
 
-NAMES = ["P -1", "P 1 21/c 1", "F d d d", "I 4/m m m", "P 3 2 1", "P 63/m m c", "F m -3 m", "I a -3 d"]
+NAMES = ["P -1", "P 1 21/c 1", "F d d d:1", "I 4/m m m", "P 3 2 1", "P 63/m m c", "F m -3 m", "I a -3 d"]
 COORDINATES = [0.0, 0.5, 0.25, 1 / 3, 2 / 3, 0.125, 0.1, 0.37, 0.6180339]
 
 
@@ -73,8 +73,12 @@ def test_repeated_operations_add_no_atoms():
         ("_symmetry_space_group_name_H-M", "'R -3 m'", 60, 60, 12),
         ("_symmetry_space_group_name_H-M", "Fm-3m", 90, 90, 192),
         ("_symmetry_space_group_name_H-M", "P2_1/c", 90, 90, 4),
+        ("_symmetry_space_group_name_H-M", "'P 2(1)/n'", 90, 90, 4),
+        ("_symmetry_space_group_name_H-M", "'F d -3 m:2'", 90, 90, 192),
         ("_space_group_name_H-M_alt", "'P -1'", 90, 90, 2),
         ("_symmetry_Int_Tables_number", "225", 90, 90, 192),
+        ("_symmetry_Int_Tables_number", "166", 90, 120, 36),
+        ("_symmetry_Int_Tables_number", "166", 60, 60, 12),
     ],
 )
 def test_symmetry_is_found_wherever_a_file_gives_it(tag, value, alpha, gamma, count):
@@ -82,6 +86,49 @@ def test_symmetry_is_found_wherever_a_file_gives_it(tag, value, alpha, gamma, co
     block.set_pair(tag, value)
     operations, note = operations_of(block, float(alpha), float(gamma))
     assert len(operations.rotations) == count
+    assert bool(note) == tag.endswith("number")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "origin", "said"),
+    [
+        ("F d -3 m S", 1, ""),
+        ("F d -3 m Z", 2, ""),
+        ("F d -3 m", 1, "origin"),
+        ("F d -3 m:1", 1, ""),
+        ("?", 1, "number"),
+    ],
+)
+def test_of_two_origins_the_one_that_is_named_is_taken_and_a_guess_is_told(symbol, origin, said):
+    block = gemmi.cif.Block("x")
+    block.set_pair("_symmetry_space_group_name_H-M", f"'{symbol}'")
+    block.set_pair("_symmetry_Int_Tables_number", "227")
+    operations, note = operations_of(block, 90.0, 90.0)
+    diamond = {1: 0.0, 2: 0.125}[origin] * np.ones((1, 3))
+    assert len(orbits(diamond, 3.567 * np.eye(3), operations)[0]) == 8
+    assert said in note
+    assert bool(note) == bool(said) == ("read as 'F d -3 m:1'" in note)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "code", "gamma", "expected"),
+    [
+        ("_space_group_name_H-M_alt", "'F d -3 m'", "2", 90, "F d -3 m:2"),
+        ("_space_group_name_H-M_alt", "'F d -3 m'", "1", 90, "F d -3 m:1"),
+        ("_space_group_name_H-M_alt", "'R -3 m'", "h", 120, "R -3 m:H"),
+        ("_space_group_name_H-M_alt", "'R -3 m'", "r", 120, "R -3 m:R"),
+        ("_space_group_name_H-M_alt", "'P 1 21/c 1'", "b1", 90, "P 1 21/c 1"),
+        ("_space_group_name_H-M_alt", "'F d -3 m:1'", "2", 90, "F d -3 m:1"),
+        ("_space_group_IT_number", "227", "2", 90, "F d -3 m:2"),
+    ],
+)
+def test_a_code_of_the_coordinate_system_tells_the_origin_and_the_axes(tag, value, code, gamma, expected):
+    block = gemmi.cif.Block("x")
+    block.set_pair(tag, value)
+    block.set_pair("_space_group_IT_coordinate_system_code", code)
+    operations, note = operations_of(block, 90.0, float(gamma))
+    group = gemmi.find_spacegroup_by_name(expected).operations()
+    np.testing.assert_array_equal(operations.translations * gemmi.Op.DEN, [operation.tran for operation in group])
     assert bool(note) == tag.endswith("number")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from gemmi import cif
 from jaxtyping import Float
 
-from crystalmax import limits, symbols
+from crystalmax import limits, structures, symbols
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.limits import refuse_above, refuse_crowds, refuse_far
 from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
@@ -23,7 +23,8 @@ from crystalmax.symmetry import TRIPLETS, keep_cell, operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _AXES = ("fract_x", "fract_y", "fract_z")
-_MAGNETIC = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_operation.xyz")
+_OPERATIONS = ("magn_operation{}xyz", "ssg_operation{}algebraic", "magn_ssg_operation{}algebraic")
+_OF_OTHERS = tuple(f"_space_group_symop_{name.format(dot)}" for name in _OPERATIONS for dot in "._")
 _FORMULA_SLACK = 0.02
 _LONGEST_FORMULA = 2048
 _LESS = "give a smaller cell, or fewer operations"
@@ -78,13 +79,13 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
     refuse_far(np.vstack([crystal.lattice, crystal.positions]), key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
-    if guess and any(block.find_values(tag) for tag in _MAGNETIC):
-        remedy = "add the operations without time reversal, as _space_group_symop_operation_xyz"
-        raise Refused(key, "its symmetry is given as magnetic operations only", remedy)
+    if guess and any(block.find_values(tag) for tag in _OF_OTHERS):
+        remedy = "add the operations of its space group, as _space_group_symop_operation_xyz"
+        raise Refused(key, "its symmetry is given as superspace or magnetic operations only", remedy)
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
         refuse_above(n_images, limits.MAX_IMAGES, "atoms by symmetry", key, _LESS)
-        if not keep_cell(operations, crystal.lattice):
+        if not keep_cell(operations.rotations, crystal.lattice):
             notes.append("the cell does not have the symmetry of its operations: read as given")
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
         crystal = replace(crystal, positions=positions, species=crystal.species[atoms])
@@ -105,10 +106,11 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Occupancies are for our policies to judge, hence the tolerance.
-            parser = CifParser.from_str(text, occupancy_tolerance=1e6)
+            parser = CifParser.from_str(text, occupancy_tolerance=structures.OCCUPANCY_SLACK)
             _refuse_slow(parser, key)
             (structure,) = parser.parse_structures(primitive=False, on_error="raise")
+        if not keep_cell(np.array([op.rotation_matrix for op in parser.symmetry_operations]), structure.lattice.matrix):
+            raise ValueError("the cell does not have the symmetry of its operations")
         if problem := parser.check(structure):
             raise ValueError(problem)
         refuse_far(np.vstack([structure.lattice.matrix, structure.frac_coords]), key)
@@ -119,7 +121,7 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     except Exception as error:  # whatever a parser raises on broken text, it means the same
         reason = " ".join(f"neither gemmi ({cause}) nor pymatgen ({error}) can read it".split())
         return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
-    return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *reading.notes))
+    return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *parser.warnings, *reading.notes))
 
 
 def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser, whose package is imported late

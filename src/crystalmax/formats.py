@@ -71,6 +71,8 @@ def read_other(path: Path, key: str, max_sites: int) -> Outcomes:
     if form not in ASE_FORMATS:
         reason = f"it cannot be read: ASE takes it for {form!r}, which is not among the formats that are safe to read"
         return [Refused(key, reason, _REMEDY)]
+    if form in _GUESSED and re.search(_GUESSED[form], path.read_bytes()):
+        return [Refused(key, f"of a {form} file like this one ASE ignores symmetry, or guesses elements", _REMEDY)]
     return _read_with_ase(path, key, max_sites, form)
 
 
@@ -149,4 +151,5 @@ _TEXTS = (
 ASE_FORMATS = frozenset(_TEXTS.split())
 """Formats of text that ASE parses without running, importing or unpickling anything."""
 _REMEDY = "give CIF, POSCAR, pymatgen JSON or extended XYZ; `ase convert` makes these of much else"
+_GUESSED = {"res": rb"(?im)^\s*(SYMM|LATT\s+(?!-1\s))", "lammps-data": rb"(?s)\A(?!.*\bMasses\b)"}
 _WIDE = re.compile(rb"(?i):[a-z]:\d{4}")

@@ -19,9 +19,9 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | no atom, or more than `max_sites` sites | refused |
 | molecules, chains, slabs: not periodic in three directions | refused |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
-| CIF: no symmetry, or a name that is not known | read as P1, noted |
-| CIF: a cell without the symmetry of its operations, by 1 % | read as given, noted |
-| CIF: symmetry given as magnetic operations only | refused |
+| CIF: no symmetry, or a name that is not known; one with two origins that says neither | P1; the first; noted |
+| CIF: a cell without the symmetry of its operations, by 1 % | as given, noted (refused where gemmi could not read it) |
+| CIF: symmetry given as superspace or magnetic operations only | refused |
 | CIF: stated formula disagrees with the atoms | kept, noted (refused where gemmi could not read the file) |
 | CIF: no element column | element from the label, see `symbols` |
 | CIF: syntax that gemmi does not accept | read by pymatgen, noted; refused where it cannot either |

@@ -1,12 +1,13 @@
 """Symmetry operations of a CIF block, and the atoms that they make."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 import gemmi
 import numpy as np
-from gemmi import cif
+from gemmi import cif, find_spacegroup_by_name
 from jaxtyping import Float, Int
 
 SPECIAL_POSITION = 0.05
@@ -20,7 +21,11 @@ _NAMES = (
     ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"),
     ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"),
     ("_space_group_IT_number", "_symmetry_Int_Tables_number"),
+    ("_space_group_IT_coordinate_system_code",),
 )
+
+
+_SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})  # P2(1)/c; the ICSD calls origins S and Z
 
 
 class Operations(NamedTuple):
@@ -38,24 +43,16 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     RuntimeError.
     """
     for tag in TRIPLETS:
-        if triplets := tuple(block.find_values(tag)):
+        if triplets := tuple(filter(None, map(cif.as_string, block.find_values(tag)))):
             return _parsed(triplets), ""
     values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
-    hall, symbol, number = (next(filter(None, found), "") for found in values)
-    if operations := _named(hall, symbol, alpha, gamma):
-        return operations, ""
-    if number.isdecimal() and 1 <= int(number) <= 230:
-        standard = gemmi.find_spacegroup_by_number(int(number)).operations()
-        return _arrays(standard), f"symmetry was taken from space group number {number}, in its standard setting"
-    stated = symbol or hall
-    note = f"space group {stated!r} is not known: read as P1" if stated else "no symmetry is given: read as P1"
-    return _parsed(("x,y,z",)), note
+    return _named(*(next(filter(None, found), "") for found in values), alpha, gamma)
 
 
-def keep_cell(operations: Operations, lattice: Float[np.ndarray, "3 3"]) -> bool:
-    """Whether these operations leave lengths and angles of a cell as they are."""
+def keep_cell(rotations: Float[np.ndarray, "operations 3 3"], lattice: Float[np.ndarray, "3 3"]) -> bool:
+    """Whether operations with these rotations leave lengths and angles of a cell as they are."""
     metric = lattice @ lattice.T
-    moved = operations.rotations.transpose(0, 2, 1) @ metric @ operations.rotations
+    moved = rotations.transpose(0, 2, 1) @ metric @ rotations
     lengths = np.sqrt(metric.diagonal())
     return bool((np.abs(moved - metric) <= CELL_SLACK * np.outer(lengths, lengths)).all())
 
@@ -90,16 +87,28 @@ def _images(positions: Float[np.ndarray, "atoms 3"], operations: Operations) -> 
 
 @lru_cache(maxsize=1024)
 def _parsed(triplets: tuple[str, ...]) -> Operations:
-    return _arrays(gemmi.Op(cif.as_string(triplet)) for triplet in triplets)
+    return _arrays(map(gemmi.Op, triplets))
 
 
 @lru_cache(maxsize=1024)
-def _named(hall: str, symbol: str, alpha: float, gamma: float) -> Operations | None:
-    try:
-        return _arrays(gemmi.symops_from_hall(hall))
-    except RuntimeError:
-        group = gemmi.find_spacegroup_by_name(symbol.replace("_", ""), alpha, gamma)
-        return None if group is None else _arrays(group.operations())
+def _named(hall: str, symbol: str, number: str, code: str, alpha: float, gamma: float) -> tuple[Operations, str]:
+    with suppress(RuntimeError):
+        return _arrays(gemmi.symops_from_hall(hall)), ""
+
+    def find(name: str) -> gemmi.SpaceGroup | None:
+        return find_spacegroup_by_name(f"{name}:{code}", alpha, gamma) or find_spacegroup_by_name(name, alpha, gamma)
+
+    spelt, code, note = symbol.translate(_SPELLING), code.upper(), ""
+    group = find(spelt)
+    if group is None and number.isdecimal() and 1 <= int(number) <= 230:
+        group = find(gemmi.find_spacegroup_by_number(int(number)).hm)
+        note = f"symmetry was taken from space group number {number}"
+    elif group and group.ext == "1" and code != "1" and ":" not in spelt:
+        note = f"which origin of space group {symbol!r} is meant is not said"
+    if group:
+        return _arrays(group.operations()), note and f"{note}: read as {group.xhm()!r}"
+    unread = f"space group {symbol or hall!r} is not known" if symbol or hall else "no symmetry is given"
+    return _parsed(("x,y,z",)), f"{unread}: read as P1"
 
 
 def _arrays(operations: Iterable[gemmi.Op]) -> Operations:
