@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import load
-from crystalmax.crystal import CrystalBatch
+from crystalmax.crystal import CrystalBatch, Occupant
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Encoder
@@ -126,6 +126,19 @@ def test_a_mixture_is_neither_of_its_elements_and_a_vacancy_counts(case):
     vectors = case.network()(case.batch([metal(kind) for kind in kinds])).crystals
     distances = torch.cdist(vectors, vectors) + torch.eye(len(kinds))
     assert distances.min() > 1e-3
+
+
+@EVERY
+def test_oxidation_states_say_nothing_until_it_is_learnt_what_they_say(case):
+    """Else a network that never saw any, as the one that ships, makes noise of those of a file that states some."""
+    charged = ((Occupant(11, 1.0, 1.0),), (Occupant(17, 1.0, -1.0),))
+    net = case.network()
+    plain, stated = net(case.batch([rock_salt(), replace(rock_salt(), kinds=charged)])).crystals
+    torch.testing.assert_close(plain, stated, atol=1e-6, rtol=0)
+    ends = ("embed_site.0.weight", "of_features.weight")
+    weights = [weight for name, weight in net.named_parameters() if name.endswith(ends)]
+    for gradient in torch.autograd.grad(stated.square().sum(), weights):
+        assert gradient[:, -1].any()
 
 
 def reached(net, number):

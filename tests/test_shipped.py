@@ -7,6 +7,7 @@ import pytest
 
 from crystalmax import CrystalFeaturizer, CrystalRegressor, baselines
 from crystalmax.checkpoint import load
+from crystalmax.crystal import Occupant
 from crystalmax.dataset import CrystalDataset
 from crystalmax.integrity import verify
 from crystalmax.seen import Seen
@@ -55,6 +56,12 @@ def test_vectors_are_those_of_the_crystal_and_not_of_its_cell(featurizer):
     moved = replace(salt, positions=salt.positions + np.array([0.1, 0.2, 0.3]))
     one, other = featurizer.numbers(CrystalDataset.from_crystals([salt, moved]))
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_vectors_pass_over_oxidation_states_as_no_structure_that_was_learnt_from_states_any(featurizer):
+    stated = replace(rock_salt(), kinds=((Occupant(11, 1.0, 1.0),), (Occupant(17, 1.0, -1.0),)))
+    plain, other = featurizer.transform([rock_salt(), stated])
+    np.testing.assert_allclose(plain, other, atol=1e-6)
 
 
 def test_fine_tuning_starts_from_them():

@@ -60,6 +60,16 @@ def species_features(
     return torch.cat([kinds[:, :N_ELEMENTS] @ table, kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
 
 
+def deaf_to_charges(layer: nn.Module) -> None:
+    """Weights of oxidation states, the last of a species' features, begin at 0.
+
+    So structures that state none teach a network to pass over them. Weights as they were drawn would stay, and make
+    noise of those that other structures state.
+    """
+    with torch.no_grad():
+        layer.get_parameter("weight")[:, -1] = 0
+
+
 class SpeciesVectors(nn.Module):
     """A vector for each species: of its features, and learnt for each element, weighted by occupancy.
 
@@ -76,6 +86,7 @@ class SpeciesVectors(nn.Module):
         self.width = width
         self.register_buffer("table", torch.tensor(elements.standardised()).float(), persistent=False)
         self.of_features = nn.Linear(N_SPECIES_FEATURES, width)
+        deaf_to_charges(self.of_features)
         self.of_elements = nn.Linear(N_ELEMENTS, width, bias=False)
 
     def forward(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds width"]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.attention_blocks import AttentionBlocks
-from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, species_features, two_levels
+from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, deaf_to_charges, species_features, two_levels
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
 from crystalmax.encoders.pair_network import PairNetwork, Triples, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
@@ -60,6 +60,7 @@ class SiteNet(nn.Module):
         self.distance = ScaledDistance() if distance is None else distance
         self.register_buffer("site_features", torch.tensor(elements.standardised()).float(), persistent=False)
         self.embed_site = perceptron([N_SPECIES_FEATURES, hidden])
+        deaf_to_charges(self.embed_site[0])
         self.pair: PairNetwork | AttentionBlocks = (
             PairNetwork(self.distance, hidden)  # several times faster
             if blocks == heads == 1
