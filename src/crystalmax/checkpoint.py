@@ -35,7 +35,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
-from crystalmax.spec import build, describe
+from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
 FORMAT = 1
@@ -100,7 +100,7 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
             another element table, or weights that do not fit its spec.
     """
     spec = read_spec(folder)
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
+    with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
     if not isinstance(objective, Objective) or not isinstance(geometry, Geometry):

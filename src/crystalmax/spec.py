@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from itertools import repeat
 from pathlib import Path
+from threading import RLock
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -36,6 +37,8 @@ _PARTS = (
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
+_ALONE = RLock()
+"""Held by the one thread that draws from torch's global generator, or has hooks on all modules that are made."""
 
 
 def describe(component: object) -> dict[str, object]:
@@ -82,9 +85,9 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     packages = (*_TRUSTED, *trusted)
     try:
         # Once without memory, to see how much it would take; some parts can only be made in earnest.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
+        with _ALONE, torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
             _build(spec, packages, "")
-        with _limited():
+        with _ALONE, _limited():
             return _build(spec, packages, "")
     except RecursionError:
         raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
@@ -92,8 +95,11 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """Modules made inside get weights that depend on the seed alone; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Whatever is drawn inside, such as initial weights, depends on the seed alone; other threads wait their turn.
+
+    The global generator is left as it was.
+    """
+    with _ALONE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
