@@ -95,10 +95,7 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """Whatever is drawn inside, such as initial weights, depends on the seed alone; other threads wait their turn.
-
-    The global generator is left as it was.
-    """
+    """What is drawn inside, such as weights, is of the seed alone and alters no other draws; threads take turns."""
     with _ALONE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
