@@ -145,8 +145,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 def _read_weights(path: Path, listed: Mapping[str, Any], objective: nn.Module) -> dict[str, torch.Tensor]:
     most = sum(tensor.nbytes for tensor in objective.state_dict().values()) + MAX_HEADER_BYTES
-    if path.stat().st_size > most:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the parts in {SPEC} can need; {_AGAIN}")
+    if not 0 < (found := path.stat().st_size) <= most:  # 0 are also what a link to a device has
+        raise ValueError(f"{path} has {found:,} bytes, but the parts in {SPEC} can need 1 to {most:,}; {_AGAIN}")
     content = path.read_bytes()
     if WEIGHTS in listed and hashlib.sha256(content).hexdigest() != listed[WEIGHTS]["sha256"]:
         raise ValueError(
