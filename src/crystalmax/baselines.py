@@ -131,10 +131,8 @@ def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
     """What these parts say, side by side, of structures that are looked around in once."""
-    rows = []
-    for crystal in crystals or [_POLONIUM]:
-        around = surroundings(crystal)
-        rows.append({name: value for part in parts for name, value in part(crystal, around).items()})
+    seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
+    rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))
     return values.round(DECIMALS), names
 

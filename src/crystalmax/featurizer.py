@@ -32,6 +32,7 @@ CHUNK = 128
 """Structures that one worker is given at once."""
 
 Rows = TypeVar("Rows", list[object], np.ndarray)
+_of_none = cache(partial(baselines.statistics, ()))  # their names take as long as the numbers of a small crystal
 
 
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -166,9 +167,6 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return tags
 
 
-_of_none = cache(partial(baselines.statistics, ()))  # their names take as long as the numbers of a small crystal
-
-
 @cache
 def _shipped() -> tuple[Encoder, Geometry]:
     model = checkpoint.load(SHIPPED)
@@ -217,9 +215,7 @@ def _read(structures: list[object]) -> list[Crystal | Refused]:
     found: list[Crystal | Refused] = []
     for structure in structures:
         records = list(canonical_records(structure, n_jobs=1))
-        outcome: Crystal | Refused | None = None
-        if len(records) == 1:
-            outcome = records[0].crystal or records[0].refusal
+        outcome = (records[0].crystal or records[0].refusal) if len(records) == 1 else None
         key = records[0].key if records else ""
         found.append(outcome or Refused(key, f"it holds {len(records)} structures", "give them one by one"))
     return found

@@ -37,8 +37,7 @@ _PARTS = (
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
-_ALONE = RLock()
-"""Held by the one thread that draws from torch's global generator, or has hooks on all modules that are made."""
+_ALONE = RLock()  # of the thread that draws from torch's global generator, or has hooks on all modules that are made
 
 
 def describe(component: object) -> dict[str, object]:
@@ -196,15 +195,11 @@ def _limited() -> Iterator[None]:
             found = f"{n_weights:,} weights in {n_tensors:,} arrays"
             raise _TooLarge(f"these are at least {found}, more than {MAX_WEIGHTS:,} in {MAX_TENSORS:,}; ask for less")
 
-    hooks = (
+    with (
         registry.register_module_parameter_registration_hook(count),
         registry.register_module_buffer_registration_hook(count),
-    )
-    try:
+    ):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _find(name: str, trusted: tuple[str, ...]) -> type:

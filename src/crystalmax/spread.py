@@ -15,7 +15,6 @@ Result = TypeVar("Result")
 
 ROUND = 32
 """Items a process that are given out before all of them have come back: the most that wait in memory."""
-
 _LIMITS, _LIMITING = list[Any](), Lock()
 
 
