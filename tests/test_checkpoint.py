@@ -1,6 +1,7 @@
 """Models on disk: the same vectors after loading, nothing unpickled, misfits refused in a sentence."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -146,6 +147,12 @@ def truncate(folder):
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def lead_to_a_device(path):
+    """One that ends, unlike /dev/zero, which would be read until memory is full."""
+    path.unlink()
+    path.symlink_to(os.devnull)
+
+
 def flip_a_bit(folder):
     path = folder / "weights.safetensors"
     content = bytearray(path.read_bytes())
@@ -193,7 +200,15 @@ DAMAGES = {
     ),
     "far too many weights": (
         lambda folder: [(folder / "weights.safetensors").write_bytes(bytes(2**21)), change(folder, files={})],
-        r"has 2,097,152 bytes, more than the parts in spec.json can need",
+        r"has 2,097,152 bytes, but the parts in spec.json can need 1 to [\d,]+; train",
+    ),
+    "a spec that is a device": (
+        lambda folder: lead_to_a_device(folder / "spec.json"),
+        "spec.json has 0 bytes, not 1 to 16,777,216",
+    ),
+    "weights that are a device": (
+        lambda folder: lead_to_a_device(folder / "weights.safetensors"),
+        "has 0 bytes, but the parts in spec.json can need 1 to",
     ),
     "a list of files that is none": (lambda folder: change(folder, files={"../x": 3}), "cannot be compared with"),
     "a missing entry": (lambda folder: change(folder, extra=None), "has no sound entry 'extra'"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -524,6 +525,15 @@ def test_a_command_goes_on_where_nobody_listens(tmp_path, closed):
     command = shlex.join([sys.executable, "-m", "crystalmax", "ingest", ".", "--out", "data", "--jobs", "2"])
     subprocess.run(f"{command} {closed}", shell=True, cwd=tmp_path, check=True)
     assert len(CrystalDataset.open(tmp_path / "data")) == 2
+
+
+def test_what_is_done_has_not_failed_where_its_name_cannot_be_printed(tmp_path):
+    (tmp_path / "salt.cif").write_text(cif("Na", "Cl", "rocksalt"), encoding="utf-8")
+    command = [sys.executable, "-m", "crystalmax", "ingest", "salt.cif", "--out", "é Δ", "--jobs", "1"]
+    poor = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True, env=poor)
+    assert "1 crystals with 2 sites in \\xe9 \\u0394\n" in done.stdout
+    assert len(CrystalDataset.open(tmp_path / "é Δ")) == 1
 
 
 def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):

@@ -1,6 +1,7 @@
 """The regressor for few labels: each member against a naive computation, the mixture, and what is promised of both."""
 
 import math
+import pickle
 import tracemalloc
 import warnings
 from dataclasses import dataclass
@@ -113,6 +114,12 @@ def test_a_process_leaves_labels_out_as_if_it_had_never_seen_them():
         np.testing.assert_allclose(found[held][:, MIDDLE], process.middle + process.spread * mean, atol=1e-6)
         width = (found[held][:, -1] - found[held][:, 0]) / process.spread
         np.testing.assert_allclose(width / deviation, 2 * norm.ppf(LEVELS[-1]), rtol=1e-3)
+
+
+def test_a_process_keeps_no_distances_of_the_search_for_its_hyperparameters():
+    X = np.random.default_rng(0).normal(size=(100, 8))
+    process = Process.fit(X, X.sum(axis=1), (1,) * 8)
+    assert len(pickle.dumps(process)) < 2 * 8 * 100**2  # a matrix between all rows, not one for each block
 
 
 @pytest.mark.parametrize("labels", [smooth, steps])

@@ -4,7 +4,10 @@ import functools
 import inspect
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Barrier, BrokenBarrierError
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +19,7 @@ from torch import nn
 from crystalmax import spec
 from crystalmax.critics import ProjectedDot
 from crystalmax.encoding import Widths
-from crystalmax.spec import build, describe, read_recipe
+from crystalmax.spec import build, describe, read_recipe, seeded_weights
 
 HERE = (__name__,)
 
@@ -53,6 +56,17 @@ class Bare(nn.Module):
 class Pair(NamedTuple):
     left: int
     right: int = 0
+
+
+class Meeting:
+    """A part that waits while it is made whether another thread makes one too, then draws a number."""
+
+    both = Barrier(2, timeout=0.3)
+
+    def __init__(self):
+        with suppress(BrokenBarrierError):
+            self.both.wait()
+        self.drawn = torch.rand(())
 
 
 class Greedy:
@@ -267,6 +281,19 @@ def test_one_trusted_name_is_not_read_as_its_letters():
 def test_what_cannot_be_rebuilt_is_not_described(component, message):
     with pytest.raises(TypeError, match=message):
         describe(component)
+
+
+def test_threads_make_parts_one_after_another_as_they_share_hooks_and_random_numbers():
+    def seeded(_):
+        with seeded_weights(0):
+            return Meeting().drawn
+
+    for make in (seeded, lambda _: build({"use": f"{__name__}.Meeting"}, trusted=HERE).drawn):
+        Meeting.both.reset()
+        with ThreadPoolExecutor(2) as threads:
+            one, other = threads.map(make, range(2))
+        assert Meeting.both.broken
+        assert (one == other) == (make is seeded)
 
 
 def test_the_default_recipe_is_one_of_those_that_ship():

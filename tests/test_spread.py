@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.fingerprint import fingerprint_of
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
-from crystalmax.spread import in_order
+from crystalmax.spread import in_order, one_thread
 from crystals import rock_salt, some_crystals
 from labelled import cif_of
 
@@ -142,3 +142,22 @@ def test_a_worker_that_was_killed_is_told_of_in_a_sentence():
 
 def test_no_workers_are_asked_before_results_are():
     assert next(in_order(lambda crystal: crystal.key, iter([rock_salt()]), 1)) == rock_salt().key
+
+
+def test_a_limit_of_threads_goes_with_the_last_who_needs_it_in_whatever_order_they_leave(monkeypatch):
+    class Limit:
+        threads = 8
+
+        def __init__(self, most):
+            self.before, Limit.threads = Limit.threads, most
+
+        def restore_original_limits(self):
+            Limit.threads = self.before
+
+    monkeypatch.setattr(spread, "threadpool_limits", Limit)
+    with ExitStack() as last, ExitStack() as first:
+        first.enter_context(one_thread())
+        last.enter_context(one_thread())
+        first.close()
+        assert Limit.threads == 1
+    assert Limit.threads == 8

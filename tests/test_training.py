@@ -6,8 +6,11 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -260,6 +263,23 @@ def test_dropout_is_of_the_seed_too_however_often_training_was_stopped(tmp_path,
     resumed = Counting(made())
     _, history = run(tmp_path, made=resumed)
     assert_same((resumed.inner, without(history, "size")), uninterrupted)
+
+
+def test_trainings_in_threads_draw_what_each_would_alone():
+    both = Barrier(2, timeout=0.3)
+
+    def meet():
+        with suppress(BrokenBarrierError):  # one step waits for the other
+            both.wait()
+
+    def made(act=lambda: None):
+        with seeded_weights(0):
+            return Counting(DeepInfoMax(Dropping(site_width=4, crystal_width=5, hidden=8)), at=2, act=act)
+
+    alone = run(made=made())
+    with ThreadPoolExecutor(2) as threads:
+        for beside in threads.map(lambda _: run(made=made(meet)), range(2)):
+            assert_same(beside, alone)
 
 
 LONG = replace(HOW, epochs=8)

@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax import electrons
 from crystalmax.bands import of_bands
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, columns, table
+from crystalmax.spread import one_thread
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
 Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
@@ -131,10 +131,8 @@ def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
     """What these parts say, side by side, of structures that are looked around in once."""
-    rows = []
-    for crystal in crystals or [_POLONIUM]:
-        around = surroundings(crystal)
-        rows.append({name: value for part in parts for name, value in part(crystal, around).items()})
+    seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
+    rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))
     return values.round(DECIMALS), names
 
@@ -178,7 +176,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
     """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
-    with threadpool_limits(1):  # matrices are small, and threads that wait for each other take ten times as long
+    with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
         return _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
 
 

@@ -35,7 +35,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
-from crystalmax.spec import build, describe
+from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
 FORMAT = 1
@@ -100,7 +100,7 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
             another element table, or weights that do not fit its spec.
     """
     spec = read_spec(folder)
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
+    with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
     if not isinstance(objective, Objective) or not isinstance(geometry, Geometry):
@@ -145,8 +145,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 def _read_weights(path: Path, listed: Mapping[str, Any], objective: nn.Module) -> dict[str, torch.Tensor]:
     most = sum(tensor.nbytes for tensor in objective.state_dict().values()) + MAX_HEADER_BYTES
-    if path.stat().st_size > most:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the parts in {SPEC} can need; {_AGAIN}")
+    if not 0 < (found := path.stat().st_size) <= most:  # 0 are also what a link to a device has
+        raise ValueError(f"{path} has {found:,} bytes, but the parts in {SPEC} can need 1 to {most:,}; {_AGAIN}")
     content = path.read_bytes()
     if WEIGHTS in listed and hashlib.sha256(content).hexdigest() != listed[WEIGHTS]["sha256"]:
         raise ValueError(

@@ -18,12 +18,11 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax.powers import unit_of
 from crystalmax.ridge import PowerRidge
 from crystalmax.small_data import numbers_of
-from crystalmax.spread import in_order
+from crystalmax.spread import in_order, one_thread
 from crystalmax.terminal import counted
 
 Kind = Literal["pretrained", "untrained", "baseline", "joint", "trivial"]
@@ -258,7 +257,7 @@ def _predict(
     """Predictions of every method, last of the median; NaN in rows that are not tested."""
     predictions = np.full((len(methods) + 1, len(y)), np.nan)
     seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
-    with threadpool_limits(1):  # sums in another order would change the last digit with the number of threads
+    with one_thread():  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
             for row, method in enumerate(methods):
                 seeded = clone(method.estimator)

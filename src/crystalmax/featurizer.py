@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -32,6 +32,7 @@ CHUNK = 128
 """Structures that one worker is given at once."""
 
 Rows = TypeVar("Rows", list[object], np.ndarray)
+_of_none = cache(partial(baselines.statistics, ()))  # their names take as long as the numbers of a small crystal
 
 
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -137,7 +138,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         width = 0 if self._network is None else width_of(self._network[0])
         names = [f"crystalmax_{i:03d}" for i in range(width)]
         if self.statistics:
-            names += baselines.statistics([])[1]
+            names += _of_none()[1]
         return np.array(names, dtype=object)
 
     @property
@@ -214,9 +215,7 @@ def _read(structures: list[object]) -> list[Crystal | Refused]:
     found: list[Crystal | Refused] = []
     for structure in structures:
         records = list(canonical_records(structure, n_jobs=1))
-        outcome: Crystal | Refused | None = None
-        if len(records) == 1:
-            outcome = records[0].crystal or records[0].refusal
+        outcome = (records[0].crystal or records[0].refusal) if len(records) == 1 else None
         key = records[0].key if records else ""
         found.append(outcome or Refused(key, f"it holds {len(records)} structures", "give them one by one"))
     return found

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import cho_solve
 from scipy.stats import norm
-from sklearn import config_context
+from sklearn import clone, config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
@@ -134,7 +134,8 @@ class Process:
         found = [GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=partial(search, prior=one)) for one in priors]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
-            return min((process.fit(inputs[few], labels[few]) for process in found), key=_surprise).kernel_
+            # A copy leaves behind the distances that the search kept.
+            return clone(min((process.fit(inputs[few], labels[few]) for process in found), key=_surprise).kernel_)
 
     def again(self, X: Columns, y: Labels) -> "Process":
         """Other labels with the same hyperparameters."""

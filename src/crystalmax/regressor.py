@@ -108,9 +108,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         values = np.asarray(y, dtype=np.float64)
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
-        if not np.isfinite(values).all():
-            first = np.flatnonzero(~np.isfinite(values))[0]
-            raise ValueError(f"value {first} is not a finite number; leave such rows out")
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            raise ValueError(f"value {wrong[0]} is not a finite number; leave such rows out")
         crystals, _, _ = readable(X, raise_on_error=True)
         pairs = zip(crystals, values.tolist(), strict=True)
         return self.fit_crystals([replace(crystal, targets={_TARGET: value}) for crystal, value in pairs], _TARGET)

@@ -58,7 +58,7 @@ class Seen:
             ValueError: It is damaged, or too large to be such a list.
         """
         path = folder / FILE
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             with zipfile.ZipFile(path) as archive:

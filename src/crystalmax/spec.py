@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from threading import RLock
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -35,6 +36,7 @@ _PARTS = (
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
+_ALONE = RLock()  # of the thread that draws from torch's global generator, or has hooks on all modules that are made
 
 
 def describe(component: object) -> dict[str, object]:
@@ -81,9 +83,9 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     packages = (*_TRUSTED, *trusted)
     try:
         # Once without memory, to see how much it would take; some parts can only be made in earnest.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
+        with _ALONE, torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
             _build(spec, packages, "")
-        with _limited():
+        with _ALONE, _limited():
             return _build(spec, packages, "")
     except RecursionError:
         raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
@@ -91,8 +93,8 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """Modules made inside get weights that depend on the seed alone; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """What is drawn inside, such as weights, is of the seed alone and alters no other draws; threads take turns."""
+    with _ALONE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
@@ -192,15 +194,11 @@ def _limited() -> Iterator[None]:
             found = f"{n_weights:,} weights in {n_tensors:,} arrays"
             raise _TooLarge(f"these are at least {found}, more than {MAX_WEIGHTS:,} in {MAX_TENSORS:,}; ask for less")
 
-    hooks = (
+    with (
         registry.register_module_parameter_registration_hook(count),
         registry.register_module_buffer_registration_hook(count),
-    )
-    try:
+    ):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _find(name: str, trusted: tuple[str, ...]) -> type:

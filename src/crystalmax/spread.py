@@ -1,17 +1,21 @@
 """Work spread over processes of this machine, or over whatever engine joblib is told to use."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
+from threading import Lock
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ROUND = 32
 """Items a process that are given out before all of them have come back: the most that wait in memory."""
+_LIMITS, _LIMITING = list[Any](), Lock()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], n_jobs: int | None) -> Iterator[Result]:
@@ -39,3 +43,15 @@ def _rounds(parallel: Callable[..., Iterable[Result]], tasks: Iterator[Any], mos
                 yield from parallel(chain([first], islice(tasks, most - 1)))
     except TerminatedWorkerError:
         raise ChildProcessError("a worker was ended, most likely as memory ran out; give fewer jobs") from None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, products of matrices take one thread. The limit is of the process: whoever leaves last, lifts it."""
+    with _LIMITING:
+        _LIMITS.append(threadpool_limits(1))
+    try:
+        yield
+    finally:
+        with _LIMITING:
+            _LIMITS.pop().restore_original_limits()

@@ -11,6 +11,7 @@ several batches, which are dealt to the processes in turn.
 import logging
 import math
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crystalmax.crystal import CrystalBatch
@@ -35,6 +36,7 @@ from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes, Share, Steps, quiet
 from crystalmax.saving import Saver, goes_on, signals_as_before
+from crystalmax.spec import seeded_weights
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +184,7 @@ def train(
         raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
-    with quiet(), signals_as_before(), torch.random.fork_rng(devices=[]):
+    with quiet(), signals_as_before():
         trainer = processes.trainer(
             precision=cast(Precision, how.precision),
             max_epochs=how.epochs,
@@ -273,7 +275,7 @@ class _Module(pl.LightningModule):
         sums: dict[str, float] = {}
         for share in shares:
             batch = self._batch(share.rows)
-            terms = self.objective.terms(batch, self._rng(step, share.place))
+            terms = self._terms(self.objective, batch, step, share.place)
             total = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(total):
                 values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
@@ -304,7 +306,7 @@ class _Module(pl.LightningModule):
         for share in shares:
             batch = self._batch(share.rows)
             # The same false samples every epoch, so that the curve shows the network and not the draw.
-            terms = self._watched().terms(batch, self._rng(-1 - batch_idx * self.trainer.world_size - share.place))
+            terms = self._terms(self._watched(), batch, -1 - batch_idx * self.trainer.world_size - share.place)
             count(sums, terms, batch.n_crystals * share.counts)
         self._count("valid", sums)
 
@@ -366,10 +368,10 @@ class _Module(pl.LightningModule):
     def _batch(self, rows: Rows) -> CrystalBatch:
         return self.geometry(self.data.batch(rows).to(self.device))
 
-    def _rng(self, step: int, place: int = 0) -> Generator:
+    def _terms(self, objective: Objective, batch: CrystalBatch, step: int, place: int = 0) -> Mapping[str, Tensor]:
         keys = np.random.SeedSequence([self.how.seed, step % 2**32, place]).generate_state(2, np.uint64).tolist()
-        torch.manual_seed(keys[1] >> 1)  # dropout and the like draw from there
-        return torch.Generator(self.device).manual_seed(keys[0] >> 1)
+        with seeded_weights(keys[1] >> 1):  # dropout and the like draw from the global generator
+            return objective.terms(batch, Generator(self.device).manual_seed(keys[0] >> 1))
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         strategy = self.trainer.strategy

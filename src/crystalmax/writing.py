@@ -132,8 +132,8 @@ def read_json(path: Path, most_bytes: int) -> Any:  # noqa: ANN401  # whatever t
         ValueError: It is missing, too large to be what is looked for, or no JSON.
     """
     try:
-        if path.stat().st_size > most_bytes:
-            raise ValueError(f"{path.name} is larger than {most_bytes >> 20} MiB")
+        if not 0 < (found := path.stat().st_size) <= most_bytes:  # 0 are also what a link to a device has
+            raise ValueError(f"{path.name} has {found:,} bytes, not 1 to {most_bytes:,}")
         return json.loads(path.read_bytes())
     except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from None

@@ -198,11 +198,9 @@ def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
 
 
 def _blocks(material: Material, rows: pd.DataFrame) -> Section:
-    tables = []
-    for each in material.properties:
-        if len(chosen := rows[rows.property == each.name]):
-            caption, table = _ranking(chosen, each.unit)
-            tables.append((f"{_words(each.name)}. {caption}", table))
+    found = [(each, rows[rows.property == each.name]) for each in material.properties]
+    ranked = [(each.name, *_ranking(chosen, each.unit)) for each, chosen in found if len(chosen)]
+    tables = [(f"{_words(name)}. {caption}", table) for name, caption, table in ranked]
     drawn = [figures.blocks(rows, ALL_STATISTICS)]
     return Section(f"What each block of statistics is worth: {material.name}", figures=drawn, tables=tables)
 
