@@ -199,6 +199,20 @@ def test_a_fit_predicts_with_intervals(home, good_and_broken, tmp_path, vectors)
     assert (tmp_path / "fit" / "encoder").exists() == vectors
 
 
+def test_a_fit_with_networks_says_their_share_and_predicts(home, tmp_path):
+    options = (*home.labelled, "--target", "band_gap", "--out", tmp_path / "fit")
+    assert "networks are fine-tuned from the one that makes the vectors" in refusal(
+        "fit", *options, "--networks", "--no-vectors"
+    )
+    done = crystalmax("fit", *options, "--networks")
+    assert done.code == 0, done.err
+    assert "fine-tuned networks have a share of" in done.err
+    out = tmp_path / "predictions.csv"
+    assert crystalmax("predict", home.cifs, "--model", tmp_path / "fit", "--out", out, "--jobs", 1).code == 0
+    table = pd.read_csv(out)
+    assert table.prediction.between(table.low, table.high).all()
+
+
 def test_damaged_files_are_listed_and_the_good_ones_come_out(good_and_broken, tmp_path):
     done = crystalmax("ingest", good_and_broken, "--out", tmp_path / "data", "--jobs", 1)
     assert done.code == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crystalmax import CrystalFeaturizer, SmallDataRegressor
+from crystalmax import CrystalFeaturizer, CrystalRegressor, SmallDataRegressor
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
@@ -205,6 +205,61 @@ def test_a_description_comes_last(tmp_path, monkeypatch):
         save(fit(labelled(), "edge"), tmp_path / "fit")
     assert not (tmp_path / "fit").exists(), "it would be in the way of the next"
     assert isinstance(fit(labelled(), "edge"), Fitted)
+
+
+@pytest.fixture(scope="module")
+def networked():
+    """A fit with networks, and what its regressor counts them."""
+    return fit(2 * labelled(), "edge", model=network(), networks=True, seed=3)
+
+
+def test_networks_have_a_say_in_a_fit_that_is_read_back_the_same(networked, tmp_path, caplog):
+    caplog.set_level("INFO")
+    save(networked, tmp_path / "fit")
+    share = networked.regressor.shares_[-1]
+    assert f"fine-tuned networks have a share of {100 * share:.0f} % in predictions" in caplog.text
+    again = load(tmp_path / "fit")
+    table = predict(records(), networked)
+    assert table.equals(predict(records(), again))
+    assert networked.numbers.shape[1] == len(networked.featurizer.get_feature_names_out()) + 1
+    assert (verify(tmp_path / "fit").n_compared, verify(tmp_path / "fit").faults) == (3, ())
+
+
+def test_what_networks_say_of_a_label_is_of_those_that_have_not_seen_it(networked):
+    tuned = CrystalRegressor(networked.model.encoder, geometry=AllPairs(max_sites=8), beside=False, seed=3)
+    tuned.fit_crystals(2 * labelled(), "edge")
+    np.testing.assert_array_equal(networked.numbers[:, -1], tuned.held_out_)
+    np.testing.assert_array_equal(
+        networked.numbers_of(CrystalDataset.from_crystals(labelled()))[:, -1], tuned.predict(labelled())
+    )
+
+
+def test_a_fit_whose_networks_are_missing_or_are_none_is_refused(networked, tmp_path):
+    save(networked, tmp_path / "fit")
+    (tmp_path / "fit" / "networks").rename(tmp_path / "elsewhere")
+    (fault,) = verify(tmp_path / "fit").faults
+    assert fault == f"{tmp_path / 'fit' / 'networks'} is missing; make it again, or get another copy."
+    (tmp_path / "fit" / "encoder").rename(tmp_path / "fit" / "networks")
+    (tmp_path / "elsewhere").rename(tmp_path / "fit" / "encoder")
+    with pytest.raises(ValueError, match="networks holds no fine-tuned networks; fit it again"):
+        load(tmp_path / "fit")
+
+
+def test_networks_are_fine_tuned_from_one():
+    with pytest.raises(
+        ValueError, match="networks are fine-tuned from the one that makes the vectors; leave out `--no-"
+    ):
+        fit(2 * labelled(), "edge", networks=True)
+
+
+def test_a_fit_of_before_there_were_networks_is_read(tmp_path):
+    save(fit(labelled(), "edge"), tmp_path / "fit")
+    path = tmp_path / "fit" / "fit.json"
+    plain = {
+        name: value for name, value in json.loads(path.read_text()).items() if name not in ("networks", "content_hash")
+    }
+    path.write_text(json.dumps({**plain, "content_hash": hash_of(plain)}))
+    assert load(tmp_path / "fit").networks is None
 
 
 def test_a_coverage_in_percent_is_refused_before_anything_is_read():

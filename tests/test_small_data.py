@@ -452,6 +452,66 @@ def test_what_it_cannot_learn_from_is_refused():
         SmallDataRegressor(5).fit(X, y).predict(X[:, :2])
 
 
+def with_told(said, n=80, seed=0, noise=1.0, scale=1.0):
+    """Columns, the last what another model says of each label; and labels."""
+    X, y = smooth(n, seed, noise)
+    return np.column_stack([X, scale * said(y, np.random.default_rng(5))]), scale * y
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-21])
+def test_who_is_nearly_right_is_believed_and_who_guesses_is_not(scale):
+    def right(y, rng):
+        return y + 0.05 * rng.normal(size=len(y))
+
+    def guesses(y, rng):
+        return rng.permutation(y)
+
+    for said, least, most in ((right, 0.7, 1.0), (guesses, 0.0, 0.1)):
+        regressor = SmallDataRegressor(told=1).fit(*with_told(said, scale=scale))
+        assert len(regressor.shares_) == 5
+        assert least <= regressor.shares_[-1] <= most
+        X, y = with_told(said, n=300, seed=1, scale=scale)
+        median, low, high = regressor.predict_with_interval(X).T
+        assert 0.8 <= np.mean((low <= y) & (y <= high)) <= 0.97
+        alone = SmallDataRegressor().fit(
+            *(each[:, :4] if each.ndim == 2 else each for each in with_told(said, scale=scale))
+        )
+        error, error_alone = (np.abs(found - y).mean() for found in (median, alone.predict(X[:, :4])))
+        assert error < 0.2 * error_alone if said is right else error < 1.05 * error_alone
+
+
+def test_what_is_told_is_one_more_voice_and_no_column_of_the_others():
+    X, y = smooth(40)
+    told = np.column_stack([X, y + np.arange(40) % 3, 0 * y])
+    regressor = SmallDataRegressor(blocks=(2, 2), told=2).fit(told, y)
+    alone = SmallDataRegressor(blocks=(2, 2)).fit(X, y)
+    for one, other in zip(regressor.members_[:4], alone.members_, strict=False):
+        np.testing.assert_array_equal(one.quantiles(X), other.quantiles(X))
+    for one, other in zip(regressor.left_out_[:4], alone.left_out_, strict=True):
+        np.testing.assert_array_equal(one, other)
+    first, second = regressor.members_[4:]
+    np.testing.assert_allclose(first.errors, np.quantile(-(np.arange(40) % 3), LEVELS), atol=1e-12)
+    np.testing.assert_allclose(second.quantiles(np.array([[7.0]]))[0], 7 + np.quantile(y, LEVELS))
+
+
+def test_of_labels_left_out_what_is_told_is_as_far_off_as_for_the_others():
+    X, y = smooth(40)
+    far = np.where(np.arange(40) == 3, 100.0, 0.0)
+    regressor = SmallDataRegressor(told=1).fit(np.column_stack([X, y - far]), y)
+    errors = regressor.left_out_[-1] - (y - far)[:, None]
+    np.testing.assert_allclose(errors[3], 0, atol=1e-9)
+    assert (errors.max(1) > 1).sum() >= 30  # all that had it among the others
+
+
+def test_of_columns_told_some_others_describe():
+    X, y = smooth(10)
+    for told in (-1, 4, 5):
+        with pytest.raises(ValueError, match=f"{told} of 4 columns were told; others must say what is described"):
+            SmallDataRegressor(told=told).fit(X, y)
+    with pytest.raises(ValueError, match=r"blocks of 2 \+ 2 columns were announced, but there are 3 columns"):
+        SmallDataRegressor(blocks=(2, 2), told=1).fit(X, y)
+
+
 def test_an_interval_between_equal_quantiles_ends_at_their_value():
     for value in (0.1, 3.3, -2.7):
         assert (_between(np.full((1, len(MASSES)), value), PLACES) == value).all()

@@ -148,7 +148,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles, *by_voices), y
         return self
 
-    def _parted(self, X: Columns, unit: float) -> list[Columns]:
+    def _parted(self, X: Columns, unit: float) -> list[Float[np.ndarray, "rows _"]]:
         """What is described, and each column that was told, in the unit of the labels."""
         described = X.shape[1] - self.told
         return [X[:, :described], *(X[:, [column]] / unit for column in range(described, X.shape[1]))]
