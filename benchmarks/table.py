@@ -432,6 +432,26 @@ def starts(file: str = "fine_tuning") -> str:
     )
 
 
+def networks() -> str:
+    """The regressor for few labels with fine-tuned networks among its members and without, a row for each property."""
+    (found,) = results("networks.json").values()
+    rows = [
+        (
+            name.partition(", ")[2],
+            labels,
+            *(f"{row[each]:.3g}" for each in ("without", "with")),
+            f"{row['ratio']:.2f}",
+            f"{row['won']} of {len(row['errors']['with'])}",
+            f"{100 * row['share']:.0f}",
+            f"{row['covered with']:.2f}: {row['width with'] / row['width without']:.2f}",
+        )
+        for name, budgets in found["properties"].items()
+        for labels, row in budgets.items()
+    ]
+    errors, held = ("without networks", "with networks"), "intervals of 90 % hold: width to that without"
+    return table(("error", "labels", *errors, "ratio", "won", "share of networks, %", held), rows)
+
+
 def fine_tuning() -> str:
     """Errors of fine-tuned networks, the paper's and ours."""
     return table(("", "start", "paper", "here"), paper.figure_7(paper.kept()))
@@ -521,6 +541,7 @@ TABLES = {
     "levers_at_length": partial(levers, "levers_at_length"),
     "rules": rules,
     "starts": starts,
+    "networks": networks,
     "fine_tuning": fine_tuning,
     "put_to_the_test": put_to_the_test,
     "rankings": rankings,

@@ -27,7 +27,7 @@ NAMES = {
     *("rivals", "held", "searched", "blocks", "large", "continued", "rules", "levers", "levers_at_length"),
     *("blind", "blind_anew", "blind_vectors", "blind_starts"),
     *("moduli", "moduli_vectors", "moduli_starts"),
-    *("commands", "training"),
+    *("commands", "training", "networks"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
 }
 
