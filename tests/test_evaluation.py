@@ -506,3 +506,8 @@ def test_the_order_of_budgets_changes_nothing():
     )
     pd.testing.assert_frame_equal(down.comparison, up.comparison)
     assert (down.sentence, down.advice) == (up.sentence, up.advice)
+
+
+def test_as_many_groups_as_folds_are_enough():
+    (draw,) = RepeatedFolds(3, n_draws=1).draws(np.array([0, 0, 1, 2, 2]))
+    assert sorted(test.tolist() for _, test in draw.parts) == [[0, 1], [2], [3, 4]]
