@@ -511,3 +511,12 @@ def test_the_order_of_budgets_changes_nothing():
 def test_as_many_groups_as_folds_are_enough():
     (draw,) = RepeatedFolds(3, n_draws=1).draws(np.array([0, 0, 1, 2, 2]))
     assert sorted(test.tolist() for _, test in draw.parts) == [[0, 1], [2], [3, 4]]
+
+
+def test_plans_and_models_are_those_of_the_pages_unless_others_are_given():
+    assert LabelBudgets() == LabelBudgets((50, 100, 250, 1000), n_draws=20, test_fraction=0.2, seed=0)
+    assert RepeatedFolds() == RepeatedFolds(5, n_draws=20, seed=0)
+    models = default_models()
+    assert list(models) == ["ridge", "extra trees"]
+    trees = models["extra trees"].get_params()
+    assert (trees["n_estimators"], trees["max_features"], trees["bootstrap"]) == (100, 1 / 3, False)
