@@ -72,6 +72,10 @@ def test_a_property_that_one_set_lacks_is_unknown_there():
     more = data.with_targets(["mass"], np.array([[5.0], [6.0]]))
     np.testing.assert_array_equal(more.batch(np.array([1, 0])).targets["mass"], [6.0, 5.0])
     np.testing.assert_array_equal(more.batch(np.array([1, 0])).targets["gap"], [np.nan, 1.0])
+    both = more.with_targets(["charge"], np.array([[7.0], [8.0]])).batch(np.array([1, 0])).targets
+    assert (both["mass"].tolist(), both["charge"].tolist()) == ([6, 5], [8, 7])
+    assert data.content_hash
+    assert not more.content_hash  # what it was made from is not known any more
 
 
 GROUPS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
