@@ -88,7 +88,7 @@ class Fitted:
             told = "fitting to %s labels takes minutes and about %.1f GB of memory; fewer, drawn at random, take less"
             log.info(told, f"{n:,}", 0.5 + 60e-9 * n**2)
         regressor = SmallDataRegressor(blocks=self.featurizer.blocks, random_state=self.seed)
-        return regressor.fit(self.numbers.astype(np.float64), self.values, groups)
+        return regressor.fit(self.numbers, self.values, groups)
 
 
 def featurizer_of(model: Model | None) -> CrystalFeaturizer:
@@ -129,8 +129,7 @@ def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9)
         return replace(record, notes=(*record.notes, f"no labelled crystal has {', '.join(new)}")) if new else record
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
-        numbers = fitted.featurizer.numbers(data).astype(np.float64)
-        return fitted.regressor.predict_with_interval(numbers, coverage)
+        return fitted.regressor.predict_with_interval(fitted.featurizer.numbers(data), coverage)
 
     return table_of(map(noted, records), ["prediction", "low", "high"], ends)
 
