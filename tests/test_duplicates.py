@@ -16,7 +16,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import Fingerprint, are_close, fingerprint_of
 from crystalmax.ingest import canonical_records
-from crystals import conventional_rock_salt, perovskite, quartz, rock_salt, some_crystals
+from crystals import conventional_rock_salt, metal, mixed, perovskite, quartz, rock_salt, some_crystals
 from labelled import table_of
 
 
@@ -36,6 +36,24 @@ def test_the_first_of_several_equal_structures_stays_whatever_their_cells(caplog
     assert [record.key for record in found if record.crystal is not None] == ["first", quartz().key, "other"]
     assert [record.refusal.reason for record in found if record.refusal] == ["it is a duplicate of 'first'"] * 2
     assert caplog.messages == ["2 duplicates were left out"]
+
+
+def test_of_several_that_are_close_the_first_is_named():
+    (record,) = canonical_records([rock_salt()])
+    marks = {"a": 1.0, "b": 1.1, "c": 2.0, "between a and b": 1.05}
+    *_, last = without_duplicates(
+        replace(record, key=key, mark=Fingerprint("", np.full(8, distance))) for key, distance in marks.items()
+    )
+    assert last.refusal.reason == "it is a duplicate of 'a'"
+
+
+def test_order_and_disorder_of_one_formula_are_two_structures():
+    """And fingerprints of as many species as they have, so of other lengths."""
+    disordered = metal(mixed(Na=0.5, Cl=0.5), key="disordered")
+    for crystals in ([rock_salt(), disordered], [disordered, rock_salt()]):
+        found = records_of(*crystals, *(replace(one, key="again") for one in crystals))
+        reasons = [record.refusal and record.refusal.reason for record in found]
+        assert reasons == [None, None, *(f"it is a duplicate of {one.key!r}" for one in crystals)]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +92,12 @@ def test_hundredths_tell_what_distances_tell():
         apart = np.abs(first.distances - other.distances).max()
         if abs(apart - 0.06) > 0.011:  # rounding to hundredths decides nearer to the tolerance
             assert are_close(first.hundredths[None], other.hundredths).item() == first.equals(other) == (apart < 0.06)
+
+
+def test_one_distance_that_differs_is_enough():
+    other = np.full(72, 100, dtype=np.uint8)
+    assert are_close(other + 6 * np.eye(72, dtype=np.uint8), other).all()
+    assert not are_close(other + 7 * np.eye(72, dtype=np.uint8), other).any()
 
 
 def test_of_many_structures_few_are_compared_in_all_numbers():

@@ -174,7 +174,7 @@ def test_identical_vectors_make_no_difference():
     found = verdict(evaluate(same, y, models=RIDGE, plan=BUDGETS), "vectors")
     assert found.outcome == "no difference"
     assert (found.comparison.ties == 8).all()
-    assert (found.comparison.p == 1).all()
+    assert (found.comparison[["p", "p_wilcoxon"]] == 1).all(axis=None)
     np.testing.assert_allclose(found.comparison.relative, 0, atol=1e-12)
 
 
@@ -394,7 +394,7 @@ def test_errors_are_medians_over_draws_of_ours_and_of_the_mean_of_twins():
     mae = scores.table.query("labels == 40").pivot(index="draw", columns="features", values="mae")
     twins = mae.drop(columns="vectors").mean(axis=1)
     assert (row.error, row.error_untrained) == pytest.approx((mae.vectors.median(), twins.median()))
-    assert row.wins == (mae.vectors < twins).sum()
+    assert (row.wins, row.losses) == ((mae.vectors < twins).sum(), (mae.vectors > twins).sum())
     assert 0 < row.wins < 8
 
 
@@ -488,3 +488,35 @@ def test_no_difference_names_the_widest_of_all_budgets():
     low, high = found.comparison.low.min(), found.comparison.high.max()
     assert found.outcome == "no difference"
     assert f"{abs(low) * 100:.0f} % lower to {high * 100:.0f} % higher error would fit" in found.sentence
+
+
+def test_the_models_together_stand_last_of_a_budget_however_many_rows_there_are():
+    """The verdict takes the last row of each; of more than 16 rows only a stable order keeps it there."""
+    scores, models = drawn_scores(0), "abcdef"
+    table = pd.concat([scores.table.assign(model=name) for name in models], ignore_index=True)
+    many = replace(scores, table=table, predictions=np.tile(scores.predictions, (len(models), 1)))
+    assert compare(many, "vectors").model.tolist() == [*models, "all"] * 3
+
+
+def test_the_order_of_budgets_changes_nothing():
+    features, y = planted(6, pretrained=0.5)
+    up, down = (
+        verdict(evaluate(features, y, models=RIDGE, plan=LabelBudgets(budgets, n_draws=4)), "vectors")
+        for budgets in ((25, 50, 100), (100, 50, 25))
+    )
+    pd.testing.assert_frame_equal(down.comparison, up.comparison)
+    assert (down.sentence, down.advice) == (up.sentence, up.advice)
+
+
+def test_as_many_groups_as_folds_are_enough():
+    (draw,) = RepeatedFolds(3, n_draws=1).draws(np.array([0, 0, 1, 2, 2]))
+    assert sorted(test.tolist() for _, test in draw.parts) == [[0, 1], [2], [3, 4]]
+
+
+def test_plans_and_models_are_those_of_the_pages_unless_others_are_given():
+    assert LabelBudgets() == LabelBudgets((50, 100, 250, 1000), n_draws=20, test_fraction=0.2, seed=0)
+    assert RepeatedFolds() == RepeatedFolds(5, n_draws=20, seed=0)
+    models = default_models()
+    assert list(models) == ["ridge", "extra trees"]
+    trees = models["extra trees"].get_params()
+    assert (trees["n_estimators"], trees["max_features"], trees["bootstrap"]) == (100, 1 / 3, False)

@@ -1,6 +1,7 @@
 """Fingerprints: one structure has one, however it is written; another structure has another."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,11 +10,43 @@ from hypothesis import strategies as st
 
 from crystalmax.crystal import Occupant
 from crystalmax.fingerprint import TOLERANCE, Fingerprint, occur_in
-from crystals import crystal, oblique, perovskite, pure, quartz, rewritten, rock_salt, some_crystals
+from crystals import (
+    conventional_rock_salt,
+    crystal,
+    deficient_perovskite,
+    oblique,
+    perovskite,
+    pure,
+    quartz,
+    rewritten,
+    rock_salt,
+    some_crystals,
+)
 
 
 def cesium_chloride(kinds=("Na", "Cl")):
     return crystal("cesium chloride", 3.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [0, 1], pure(*kinds))
+
+
+def with_one_other_metal():
+    """Rock salt with a metal so rare that its second neighbours of its kind are farther than what is told apart."""
+    return replace(conventional_rock_salt(), species=np.array([2, 0, 0, 0, 1, 1, 1, 1]), kinds=pure("Na", "Cl", "K"))
+
+
+@pytest.mark.parametrize("one", [perovskite(), deficient_perovskite(), with_one_other_metal()], ids=lambda one: one.key)
+def test_it_is_the_mean_distances_of_the_eight_nearest_of_each_species_by_the_root_of_the_volume_per_atom(one):
+    images = np.array(list(product(range(-3, 4), repeat=3)))
+    unit, expected = (one.volume / sum(one.composition().values())) ** (1 / 3), []
+    for kind, other in product(sorted(range(3), key=one.kinds.__getitem__), repeat=2):
+        nearest = []
+        for site in one.positions[one.species == kind]:
+            around = (one.positions[one.species == other][:, None] + images - site) @ one.lattice
+            away = np.sort(np.linalg.norm(around, axis=-1), axis=None)
+            nearest.append(np.minimum(away[away > 1e-6][:8] / unit, 2.5))
+        expected.append(np.mean(nearest, axis=0))
+    found = Fingerprint.of(one)
+    np.testing.assert_allclose(found.distances, np.concatenate(expected))
+    np.testing.assert_array_equal(found.hundredths, np.rint(100 * found.distances))  # none is too large for a byte
 
 
 @given(st.data())
@@ -61,6 +94,9 @@ def test_an_element_that_shares_a_site_with_itself_is_one_species():
     shared = tuple(Occupant(26, amount, state) for amount, state in ((0.7, 2.0), (0.2, 3.0), (0.1, 4.0)))
     one = replace(rock_salt(), kinds=(shared, *pure("O")))
     assert Fingerprint.of(one).equals(Fingerprint.of(rock_salt(kinds=("Fe", "O"))))
+    beside_whole = replace(conventional_rock_salt(), species=np.array([0] * 2 + [1] * 2 + [2] * 4))
+    beside_whole = replace(beside_whole, kinds=(shared, *pure("Fe", "O")))
+    assert Fingerprint.of(beside_whole).equals(Fingerprint.of(rock_salt(kinds=("Fe", "O"))))
 
 
 def test_the_tolerance_is_in_the_middle_between_relaxations_and_other_structures():

@@ -43,6 +43,8 @@ def test_crystals_are_those_of_one_data_set(cuts):
         np.testing.assert_array_equal(several[row].positions, one[row].positions)
     with pytest.raises(IndexError, match="have 12 crystals; there is no crystal 12"):
         several[12]
+    for rows in (np.random.default_rng(0).permutation(12), np.array([11, 11, 0, 5]), np.arange(0)):
+        assert [crystal.key for crystal in several.crystals(rows)] == [CRYSTALS[row].key for row in rows]
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
@@ -70,6 +72,10 @@ def test_a_property_that_one_set_lacks_is_unknown_there():
     more = data.with_targets(["mass"], np.array([[5.0], [6.0]]))
     np.testing.assert_array_equal(more.batch(np.array([1, 0])).targets["mass"], [6.0, 5.0])
     np.testing.assert_array_equal(more.batch(np.array([1, 0])).targets["gap"], [np.nan, 1.0])
+    both = more.with_targets(["charge"], np.array([[7.0], [8.0]])).batch(np.array([1, 0])).targets
+    assert (both["mass"].tolist(), both["charge"].tolist()) == ([6, 5], [8, 7])
+    assert data.content_hash
+    assert not more.content_hash  # what it was made from is not known any more
 
 
 GROUPS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -113,6 +119,11 @@ def test_weights_that_do_not_fit_are_refused():
         Training(weights=(1.0, 0.0))
     with pytest.raises(ValueError, match="no data set was given"):
         JoinedDataset(())
+
+
+def test_one_data_set_by_itself_may_have_a_weight():
+    data = CrystalDataset.from_crystals(CRYSTALS)
+    assert sorted(order(data, np.arange(2, 9), (3.0,), 0, 0)) == list(range(2, 9))
 
 
 def test_training_draws_by_weight():

@@ -105,3 +105,12 @@ def test_blocks_are_in_memory_one_after_another():
     peak = tracemalloc.get_traced_memory()[1] / (8 * 500**2)
     tracemalloc.stop()
     assert peak < 6  # of matrices between all rows; with all blocks at once, 37
+
+
+def test_a_search_stays_within_its_bounds():
+    def negative_log_likelihood(theta):
+        return ((theta - 4) ** 2).sum(), 2 * (theta - 4)
+
+    bounds = np.array([[-9.0, 1.0], [-9.0, 2.0], [-9.0, 9.0]])
+    found, _ = most_likely(negative_log_likelihood, np.zeros(3), bounds, scales=slice(1, 2), prior=PRIORS[0])
+    np.testing.assert_allclose(found, [1, 2, 4], atol=1e-4)

@@ -327,8 +327,9 @@ def test_a_mixture_stores_its_encoder_once_and_comes_back(tmp_path):
 def test_impossible_mixtures_are_refused():
     with pytest.raises(ValueError, match="without parts"):
         Mixture(encoder(), parts=())
-    with pytest.raises(ValueError, match="4 parts need as many weights"):
-        mixture(weights=(1.0, 2.0))
+    for weights in ((1.0, 2.0), (1.0, 1.0, 1.0, 0.0), (1.0, 1.0, 1.0, -1.0)):
+        with pytest.raises(ValueError, match="4 parts need as many weights above 0"):
+            mixture(weights=weights)
     with pytest.raises(ValueError, match="LayerNorm does not keep the encoder as its `encoder`; let it do so"):
         Mixture(encoder(), parts=(lambda encoder: nn.LayerNorm(4),))
 

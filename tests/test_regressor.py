@@ -344,6 +344,12 @@ def test_the_error_is_absolute_in_units_of_the_deviation_over_known_values():
     assert all(p.grad is not None for p in made.parameters())
 
 
+def test_one_value_alone_counts_whole():
+    batch, made = labelled_batch([9.0] + [float("nan")] * 5), head()
+    expected = abs(made.predict(batch)[0].item() - 9) / 2
+    assert made(batch, torch.Generator())["error"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_batch_without_values_has_no_error():
     batch, made = labelled_batch([float("nan")] * 6), head()
     assert made(batch, torch.Generator())["error"].item() == 0

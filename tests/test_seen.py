@@ -32,6 +32,8 @@ def test_structures_are_found_again_whatever_the_cell_and_small_relaxations(tmp_
     assert seen_before(tmp_path, asked).startswith("2 of the 4 crystals were among the structures")
     assert "3 share a formula" in seen_before(tmp_path, asked)
     assert seen_before(tmp_path, [rock_salt(kinds=("K", "Cl"))]).startswith("none of the 1 crystals")
+    known_by_formula = "0 of the 1 crystals were among the structures that the vectors were learnt from"
+    assert seen_before(tmp_path, [squeezed(rock_salt())]).startswith(known_by_formula)
     assert seen_before(tmp_path / "elsewhere", asked).endswith("is not known")
 
 
@@ -45,6 +47,14 @@ def test_every_crystal_is_on_the_list_of_itself(tmp_path):
     structures, formulas = Seen.load(tmp_path).knows(some_crystals())
     assert structures.all()
     assert formulas.all()
+
+
+def test_what_has_more_distances_is_another_structure_even_if_they_begin_alike():
+    one = Seen.of([quartz()])
+    longer = Seen(one.formula, 2 * one.end, np.tile(one.distance, 2))
+    structures, formulas = longer.knows([quartz()])
+    assert formulas.all()
+    assert not structures.any()
 
 
 def test_a_list_of_nothing_knows_nothing(tmp_path):
@@ -72,7 +82,11 @@ ONE = {"formula": np.zeros(1, np.uint64), "end": np.array([2]), "distance": np.z
         (packed(formula=ONE["formula"]), "end"),
         (packed(**{**ONE, "end": np.array([3])}), "do not fit together"),
         (packed(**{**ONE, "end": np.array([-1])}), "do not fit together"),
+        (packed(**{**ONE, "end": np.array([1])}), "do not fit together"),
         (packed(**{**ONE, "formula": np.zeros(2, np.uint64)}), "do not fit together"),
+        (packed(**{**ONE, "formula": np.zeros(2, np.uint64), "end": np.array([-1, 2])}), "do not fit together"),
+        (packed(**{**ONE, "formula": np.zeros(3, np.uint64), "end": np.array([2, 1, 2])}), "do not fit together"),
+        (packed(**{**ONE, "formula": np.zeros((1, 1), np.uint64)}), "do not fit together"),
         (packed(**{**ONE, "formula": np.array([{}], dtype=object)}), "allow_pickle"),
     ],
 )

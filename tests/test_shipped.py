@@ -12,7 +12,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.integrity import verify
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
-from crystals import rock_salt, some_crystals
+from crystals import perovskite, pure, rock_salt, some_crystals
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,14 @@ def test_they_are_whole_and_take_less_than_five_megabytes():
 
 def test_their_list_has_every_structure_that_they_learnt_from():
     assert len(Seen.load(SHIPPED)) == load(SHIPPED).extra["crystals"]
+
+
+def test_their_list_is_of_fingerprints_as_they_are_made_now():
+    """Another unit or number of neighbours, or another way to write a formula, and it would know nothing any more."""
+    learnt = [perovskite(4.0, pure(*kinds)) for kinds in (("Sr", "Mo", "O"), ("Na", "W", "O"), ("La", "Ti", "N"))]
+    judged_by = [rock_salt(), perovskite()]
+    structures, formulas = Seen.load(SHIPPED).knows([*learnt, *judged_by])
+    assert structures.tolist() == formulas.tolist() == [True] * 3 + [False] * 2
 
 
 def test_vectors_tell_statistics_of_crystals_by_linear_maps(featurizer):

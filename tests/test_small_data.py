@@ -24,7 +24,18 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from crystalmax import SmallDataRegressor, small_data
 from crystalmax.kernels import PRIORS
 from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
-from crystalmax.small_data import ANEW, MASSES, PLACES, SHARPNESS, STEPS, _between, _ends, _parts, weighed_shares
+from crystalmax.small_data import (
+    ANEW,
+    MASSES,
+    PLACES,
+    SHARPNESS,
+    STEPS,
+    _between,
+    _ends,
+    _parts,
+    numbers_of,
+    weighed_shares,
+)
 
 MIDDLE = len(LEVELS) // 2
 
@@ -140,6 +151,8 @@ def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_fr
     assert surprises[0] != pytest.approx(surprises[1], rel=1e-3)
     np.testing.assert_array_equal(process.process.kernel_.theta, each[int(np.argmin(surprises))].theta)
     monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS)
+    monkeypatch.setattr("crystalmax.quantile_models.FEW", 40)
+    np.testing.assert_array_equal(Process.fit(X, y, (1, 3)).process.kernel_.theta, process.process.kernel_.theta)
     monkeypatch.setattr("crystalmax.quantile_models.FEW", 39)
     of_many = Process.fit(X, y, (1, 3)).process.kernel_
     monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS[:1])
@@ -208,6 +221,8 @@ def test_a_value_of_many_is_one_that_enough_labels_have_and_enough_have_not():
     assert found(40, 8, [np.arange(40, 44)]) is None  # four others are left
     assert found(9, 91, [np.arange(0, 1)]) is None  # fewer than a tenth
     assert found(91, 9, [np.arange(0, 1)]) is None
+    assert found(11, 90, [np.arange(0, 1)]) == found(91, 10, [np.arange(0, 1)]) == 0.0  # a tenth is enough
+    assert found(6, 20, [np.arange(0, 1)]) == 0.0  # and so are five
     assert value_of_many(np.arange(30.0), [np.arange(5)]) is None
 
 
@@ -434,6 +449,11 @@ def test_every_label_has_one_group():
         SmallDataRegressor().fit(X, y, groups=np.arange(5))
     with pytest.raises(ValueError, match="label 3 has no group"):
         SmallDataRegressor().fit(X, y, groups=[*"abc", None, *"defghi"])
+
+
+def test_groups_are_numbered_in_the_order_of_their_names():
+    assert numbers_of(["b", "a", "c", "a"], 4).tolist() == [1, 0, 2, 0]
+    assert numbers_of(None, 3).tolist() == [0, 1, 2]
 
 
 def test_what_it_cannot_learn_from_is_refused():

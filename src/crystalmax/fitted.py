@@ -96,11 +96,11 @@ class Fitted:
         regressor = SmallDataRegressor(
             blocks=self.featurizer.blocks, told=int(self.networks is not None), random_state=self.seed
         )
-        return regressor.fit(self.numbers.astype(np.float64), self.values, groups)
+        return regressor.fit(self.numbers, self.values, groups)
 
     def numbers_of(self, data: CrystalDataset) -> Float[np.ndarray, "crystals columns"]:
         """The columns of other crystals."""
-        numbers: Float[np.ndarray, "crystals columns"] = self.featurizer.numbers(data).astype(np.float64)
+        numbers: Float[np.ndarray, "crystals columns"] = self.featurizer.numbers(data)
         if self.networks is None:
             return numbers
         assert isinstance(self.networks.objective, Ensemble)  # or `load` would have refused it
