@@ -78,6 +78,12 @@ def test_differences_are_paired_by_draw():
     assert plain.p_wilcoxon == pytest.approx(0.125)  # four signs alike: 2 / 2 ** 4
 
 
+def test_an_interval_holds_95_percent_of_the_draws_drawn_again():
+    ours = 1 + np.random.default_rng(0).random(400)
+    found = differences(table({("pretrained", "ours"): ours, ("untrained", "twin"): np.ones(400)})).iloc[0]
+    assert found.relative_high - found.relative_low == pytest.approx(2 * 1.96 * ours.std() / 20, rel=0.06)
+
+
 def test_networks_are_held_against_twins_of_their_own_kind():
     ours = table({("pretrained", "ours"): [1.0, 1.0], ("untrained", "our twin"): [2.0, 2.0]})
     peers = table({("pretrained", "peer"): [1.0, 1.0], ("untrained", "peer's twin"): [4.0, 4.0]}, family="peer")
@@ -88,7 +94,7 @@ def test_networks_are_held_against_twins_of_their_own_kind():
 
 def test_cells_are_kept_apart_and_nothing_is_no_error():
     errors = {("pretrained", "ours"): [1.0, 1.0], ("untrained", "twin"): [2.0, 2.0]}
-    found = differences(pd.concat([table(errors), table(errors, labels=100), table(errors, model="trees")]))
+    found = differences(pd.concat([table(errors, model="trees"), table(errors, labels=100), table(errors)]))
     assert list(zip(found.model, found.labels, strict=True)) == [("ridge", 50), ("ridge", 100), ("trees", 50)]
     assert differences(pd.DataFrame({"part": ["curves"], "loss": [1.0]})).empty
 
