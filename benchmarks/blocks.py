@@ -28,6 +28,9 @@ WEIGHTINGS = {
     "further that way": {**WEIGHTS, "fractions": 0.03, "composition": 0.7, "valence": 0.2}
     | {"charges": 4.0, "levels": 4.0, "springs": 3.0, "densities": 3.0},
     "with the potential": {**WEIGHTS, "potential": 2.0},
+    "with bands": {**WEIGHTS, "bands": 2.0},
+    "with bands that count twice as much": {**WEIGHTS, "bands": 4.0},
+    "with bands and the potential": {**WEIGHTS, "bands": 2.0, "potential": 2.0},
 }
 """Of a number of each block; one that is not named is not told."""
 
@@ -38,12 +41,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="what is kept between calls, of search.py too")
     parser.add_argument("--structures", type=int, default=8000, help="to learn from")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--weightings", nargs="*", default=[*WEIGHTINGS], choices=WEIGHTINGS, help="the first is 1")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options.folder.mkdir(parents=True, exist_ok=True)
     data, labelled = kept(options.folder, options.data, options.structures, options.crystals)
     rows, start, found = np.arange(len(data)), {}, {}
-    for name, weights in WEIGHTINGS.items():
+    for name in options.weightings:
+        weights = WEIGHTINGS[name]
         statistics = Statistics(weights=weights)
         prepared = statistics.prepared(data, rows, options.folder)
         featurizer = trained(prepared, rows, SHIPPED, epochs=options.epochs, told=statistics)

@@ -338,9 +338,9 @@ def searched() -> str:
     return table(("trial", *(name.replace("_", " ") for name in columns), "CPU s", "score"), rows)
 
 
-def blocks() -> str:
+def blocks(file: str = "blocks") -> str:
     """What vectors are worth that were told blocks of statistics by these weights."""
-    (found,) = results("blocks.json").values()
+    (found,) = results(f"{file}.json").values()
     rows = [
         (name, ", ".join(f"{weight:g}" for weight in each["weights"]), f"{each['score']:+.3f}")
         for name, each in found["weightings"].items()
@@ -532,6 +532,7 @@ TABLES = {
     "moduli_vectors": partial(vectors, "vectors_tensors"),
     "moduli_starts": partial(starts, "fine_tuning_tensors"),
     "blocks": blocks,
+    "blocks_at_length": partial(blocks, "blocks_at_length"),
     "held": held,
     "searched": searched,
     "large": large,
