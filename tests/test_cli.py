@@ -203,7 +203,7 @@ def test_a_fit_predicts_with_intervals(home, good_and_broken, tmp_path, vectors)
 def test_a_fit_with_networks_predicts_with_intervals(home, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmax.fitted.CrystalRegressor", partial(CrystalRegressor, epochs=2))
     options = (*home.labelled, "--target", "band_gap", "--out", tmp_path / "fit")
-    assert "networks are fine-tuned from the one that makes the vectors" in refusal(
+    assert "networks start from the one that makes the vectors" in refusal(
         "fit", *options, "--networks", "--no-vectors"
     )
     done = crystalmax("fit", *options, "--model", home.path / "run", "--networks")

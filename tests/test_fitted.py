@@ -248,9 +248,7 @@ def test_a_fit_whose_networks_are_missing_or_are_none_is_refused(networked, tmp_
 
 
 def test_networks_are_fine_tuned_from_one():
-    with pytest.raises(
-        ValueError, match="networks are fine-tuned from the one that makes the vectors; leave out `--no-"
-    ):
+    with pytest.raises(ValueError, match="networks start from the one that makes the vectors: give a model, without"):
         fit(2 * labelled(), "edge", networks=True)
 
 

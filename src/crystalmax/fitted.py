@@ -129,7 +129,7 @@ def fit(
         ValueError: There is no network to fine-tune, or labels are too few for it.
     """
     if networks and model is None:
-        raise ValueError("networks are fine-tuned from the one that makes the vectors: give a model, without `--no-vectors`")
+        raise ValueError("networks start from the one that makes the vectors: give a model, without `--no-vectors`")
     numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
     names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
