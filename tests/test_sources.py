@@ -540,10 +540,8 @@ def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
 
 
 def test_objects_beside_labels_are_neither_names_nor_numbers():
-    salt = Structure.from_str(SALT, fmt="cif")
-    labels = pd.DataFrame(
-        {"structure": [None, salt], "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0], "sites": [[], [1]]}
-    )
+    objects = {"structure": [None, Structure(Lattice.cubic(3.0), ["Po"], [[0, 0, 0]])], "sites": [[], [1]]}
+    labels = pd.DataFrame({**objects, "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0]})
     assert read_labels(labels) == {"a": {"gap": 1.0}, "b": {"gap": 2.0}}
 
 
