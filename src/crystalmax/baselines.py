@@ -6,7 +6,7 @@ depends on which cell describes the crystal.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Float
@@ -206,9 +206,15 @@ BLOCKS: Mapping[str, Maker] = {
 """What is known of a crystal without any learning, by what it means."""
 
 
+@cache  # they take as long as the numbers of a small crystal
+def names_of_blocks() -> Mapping[str, tuple[str, ...]]:
+    """Names of the columns of `statistics`, by which of `BLOCKS` they come from."""
+    return {block: make([])[1] for block, make in BLOCKS.items()}
+
+
 def statistics_widths() -> tuple[int, ...]:
     """How many columns of `statistics` come from each of `BLOCKS`."""
-    return tuple(len(make([])[1]) for make in BLOCKS.values())
+    return tuple(map(len, names_of_blocks().values()))
 
 
 def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOCKS)) -> Features:

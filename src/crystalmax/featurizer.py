@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -32,7 +32,6 @@ CHUNK = 128
 """Structures that one worker is given at once."""
 
 Rows = TypeVar("Rows", list[object], np.ndarray)
-_of_none = cache(partial(baselines.statistics, ()))  # their names take as long as the numbers of a small crystal
 
 
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -138,7 +137,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         width = 0 if self._network is None else width_of(self._network[0])
         names = [f"crystalmax_{i:03d}" for i in range(width)]
         if self.statistics:
-            names += _of_none()[1]
+            names += chain.from_iterable(baselines.names_of_blocks().values())
         return np.array(names, dtype=object)
 
     @property

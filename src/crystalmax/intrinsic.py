@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from crystalmax import baselines, elements
-from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE
+from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE, names_of_blocks
 from crystalmax.columns import standardised
 from crystalmax.crystal import Crystal, CrystalBatch, pairs_of, property_of
 from crystalmax.dataset import Dataset
@@ -207,17 +207,11 @@ class Statistics:
     @cached_property
     def _columns(self) -> dict[str, float]:
         """Names of the numbers, as columns of a data set, and their weights."""
-        told = ((name, block) for name, block in _blocks().items() if block in self.weights)
+        told = ((name, block) for block, names in names_of_blocks().items() for name in names if block in self.weights)
         return {f"statistics: {name}": self.weights[block] for name, block in told}
 
     def _statistics(self, crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"]:
         return baselines.statistics(crystals, self.weights)[0]
-
-
-@cache
-def _blocks() -> dict[str, str]:
-    """The block of each of `baselines.statistics`."""
-    return {name: block for block, make in BLOCKS.items() for name in make([])[1]}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,8 +124,7 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
     elif Path(table).suffix.lower() in (".parquet", ".pq"):
         # What is buffered ahead stays in memory until the end, though it was read.
         file = pq.ParquetFile(table, pre_buffer=False)
-        if twice := [name for name, times in Counter(file.schema_arrow.names).items() if times > 1]:
-            raise ValueError(f"two columns are called {twice[0]!r}; rename or remove one of them")
+        _refuse_twins(file.schema_arrow.names)
         yield from file.iter_batches(batch_size=_ROWS_OF_PARQUET)
     else:
         yield from _batches(read_csv(Path(table)))
@@ -143,8 +141,7 @@ def read_csv(path: Path) -> Table:
     # Of as many in header and first row, a comma may as well stand in a name or a number.
     separator = max(";\t,", key=lambda mark: (min(line.count(mark) for line in lines), mark in lines[0]))
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].fillna("").str.strip()
-    if twice := header[header.duplicated() & (header != "")].tolist():  # pandas would call the second `gap.1`
-        raise ValueError(f"{path}: two columns are called {twice[0]!r}; rename or remove one of them")
+    _refuse_twins(filter(None, header), f"{path}: ")  # pandas would call the second `gap.1`
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
@@ -163,6 +160,13 @@ def read_csv(path: Path) -> Table:
         if name not in (identifier, STRUCTURE) and not is_finite:
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
     return table
+
+
+def _refuse_twins(names: Iterable[str], where: str = "") -> None:
+    """Refuse a table with two columns of one name, of which only one would be read."""
+    known = pd.Series([*names], dtype=str)
+    if len(twice := known[known.duplicated()]):
+        raise ValueError(f"{where}two columns are called {twice.iloc[0]!r}; rename or remove one of them")
 
 
 def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:

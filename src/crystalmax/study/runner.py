@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax import __version__
+from crystalmax.spread import one_thread
 from crystalmax.study.cell import COLUMNS, Cell, Result
 from crystalmax.writing import at_once
 
@@ -153,7 +153,7 @@ def _run(cell: Cell, folder: Path) -> Outcome:
     # One thread a cell: sums in another order would change the last digit with the number of processes.
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with one_thread():
             result = cell.work()
         seconds = time.perf_counter() - began
         _write(result, cell.name, seconds, folder)

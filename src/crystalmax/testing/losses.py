@@ -80,10 +80,14 @@ def _terms(objective: Objective, batch: CrystalBatch) -> dict[str, Float[Tensor,
     return terms
 
 
+def _total(objective: Objective, batch: CrystalBatch) -> Float[Tensor, ""]:
+    """What training minimises."""
+    return torch.stack([*_terms(objective, batch).values()]).sum()
+
+
 def _check_gradients(objective: Objective, batch: CrystalBatch) -> None:
     name, named = name_of(objective), [each for each in objective.named_parameters() if each[1].requires_grad]
-    total = torch.stack([*_terms(objective, batch).values()]).sum()
-    found = torch.autograd.grad(total, [each for _, each in named], allow_unused=True)
+    found = torch.autograd.grad(_total(objective, batch), [each for _, each in named], allow_unused=True)
     learns = {each: gradient for (each, _), gradient in zip(named, found, strict=True) if gradient is not None}
     endless = [each for each, gradient in learns.items() if not gradient.isfinite().all()]
     demand(
@@ -100,7 +104,7 @@ def _check_learning(objective: Objective, batch: CrystalBatch) -> None:
     optimizer = torch.optim.Adam(objective.parameters(), lr=_RATE)
     losses = []
     for _ in range(_STEPS):
-        loss = torch.stack([*_terms(objective, batch).values()]).sum()
+        loss = _total(objective, batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
