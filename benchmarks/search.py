@@ -107,13 +107,14 @@ def trained(
     chosen: dict[str, Any],
     *,
     epochs: int = EPOCHS,
+    seed: int = 0,
     told: Statistics = Statistics(),  # noqa: B008  # frozen
 ) -> CrystalFeaturizer:
     """What a recipe with these choices learns."""
     widths = {name: chosen[name] for name in ("site_width", "crystal_width", "hidden")}
     encoder = {"use": "SiteNet", **widths, "distance": {"use": chosen["distance"]}}
     names = ("learning_rate", "schedule", "weight_decay", "sites_per_batch")
-    how = Training(epochs=epochs, **{name: chosen[name] for name in names})
+    how = Training(epochs=epochs, seed=seed, **{name: chosen[name] for name in names})
     geometry = AllPairs(max_sites=MAX_SITES)
     with seeded_weights(how.seed):
         statistics = describe(told)
