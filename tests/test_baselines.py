@@ -265,6 +265,16 @@ def test_some_blocks_are_the_same_columns_and_nothing_else_is_made(monkeypatch):
     assert len(statistics(crystals, baselines.COMPOSITION)[0]) == 2
 
 
+def test_stated_oxidation_states_change_no_column():
+    places = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, 0.0, 0.0], [0.0, 0.5, 0.5]]
+    iron = cubic(4.2, places, [0, 0, 1, 1], pure("Fe", "O"))
+    states = ((Occupant(26, 1.0, 2.0),), (Occupant(26, 1.0, 3.0),), (Occupant(8, 1.0, -2.0),))
+    stated = replace(iron, species=np.array([0, 1, 2, 2]), kinds=states)
+    mixed = replace(iron, kinds=((Occupant(26, 0.5, 2.0), Occupant(26, 0.5, 3.0)), states[2]))
+    for told in (stated, mixed):
+        np.testing.assert_allclose(statistics([told])[0], statistics([iron])[0], rtol=1e-12)
+
+
 @pytest.mark.parametrize("features", ALL_FEATURES)
 def test_without_crystals_there_are_columns(features):
     values, names = features([])

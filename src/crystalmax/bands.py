@@ -91,7 +91,7 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
     The gap is negative where bands overlap, and 0 where electrons are odd or, on shared sites, no whole number. States
     are those of a site, each blurred by 1 eV.
     """
-    primitive = canonical(crystal)
+    primitive = canonical(crystal.without_charges())
     shells = shells_of(primitive)
     level = np.repeat(shells.level, 2 * shells.degree + 1)
     bands = [_levels(overlap, level) for overlap in overlaps_of(primitive, shells)]

@@ -72,6 +72,21 @@ class Crystal:
                 atoms[number] = atoms.get(number, 0.0) + float(count) * occupancy
         return atoms
 
+    def without_charges(self) -> "Crystal":
+        """The same with one species for all that differ in oxidation states only; itself where none is stated."""
+        if all(occupant.oxidation_state is None for kind in self.kinds for occupant in kind):
+            return self
+        kinds: dict[Species, int] = {}
+        number = [kinds.setdefault(_elements_of(kind), len(kinds)) for kind in self.kinds]
+        return replace(self, species=np.array(number)[self.species], kinds=tuple(kinds))
+
+
+def _elements_of(kind: Species) -> Species:
+    amounts: dict[int, float] = {}
+    for atomic_number, occupancy, _ in kind:
+        amounts[atomic_number] = amounts.get(atomic_number, 0.0) + occupancy
+    return tuple(Occupant(element, round(amount, 6)) for element, amount in amounts.items())
+
 
 def kind_table(kinds: Sequence[Species]) -> Float[np.ndarray, "kinds columns"]:
     """Species as rows: occupancy of each element (column Z - 1), mean oxidation state, whether that state is known.

@@ -1,13 +1,13 @@
 """Whether two crystals have the same structure, whatever their cells, orientations and small relaxations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt
 
 from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal, Occupant, Species
+from crystalmax.crystal import Crystal
 from crystalmax.surroundings import surroundings
 
 NEAREST = 8
@@ -37,9 +37,10 @@ class Fingerprint:
     @classmethod
     def of(cls, crystal: Crystal) -> "Fingerprint":
         """The fingerprint of a crystal in any cell, whether its source gives charges or not."""
-        uncharged = _without_charges(crystal)
+        uncharged = crystal.without_charges()
         nearest = _nearest(uncharged)
-        means = [nearest[uncharged.species == kind].mean(axis=0) for kind in range(len(uncharged.kinds))]
+        order = sorted(range(len(uncharged.kinds)), key=uncharged.kinds.__getitem__)
+        means = [nearest[uncharged.species == kind][:, order].mean(axis=0) for kind in order]
         return cls(formula(crystal), np.concatenate(means, axis=None))
 
     @property
@@ -82,21 +83,6 @@ def occur_in(these: Sequence[Fingerprint], others: Sequence[Fingerprint]) -> Boo
     for other in others:
         of_formula.setdefault(other.formula, []).append(other)
     return np.array([any(map(one.equals, of_formula.get(one.formula, ()))) for one in these], dtype=bool)
-
-
-def _without_charges(crystal: Crystal) -> Crystal:
-    """The same with one species for all that differ in charges only; species in order of their elements."""
-    kinds = [_elements_of(kind) for kind in crystal.kinds]
-    distinct = sorted(set(kinds))
-    number = np.array([distinct.index(kind) for kind in kinds])
-    return replace(crystal, species=number[crystal.species], kinds=tuple(distinct))
-
-
-def _elements_of(kind: Species) -> Species:
-    amounts: dict[int, float] = {}
-    for atomic_number, occupancy, _ in kind:
-        amounts[atomic_number] = amounts.get(atomic_number, 0.0) + occupancy
-    return tuple(Occupant(element, round(amount, 6)) for element, amount in amounts.items())
 
 
 def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds neighbours"]:

@@ -131,7 +131,8 @@ class Surroundings:
 
 
 def surroundings(crystal: Crystal) -> Surroundings:
-    """Look around every site of a crystal, out to `CUTOFF`."""
+    """Look around every site of a crystal, out to `CUTOFF`; oxidation states make no other species."""
+    crystal = crystal.without_charges()
     atoms, radius, electronegativity, weight = _of_kinds(crystal)[crystal.species].T
     center, neighbor, displacement, distance = _pairs(crystal)
     reach = EXCLUSION * (radius[center] + radius[neighbor])
