@@ -516,6 +516,14 @@ def test_rows_longer_than_the_header_are_told_of_in_our_words(tmp_path):
         read_labels(tmp_path / "labels.csv")
 
 
+def test_a_comment_is_not_taken_for_the_names_of_the_columns(tmp_path):
+    (tmp_path / "labels.csv").write_text("# measured in May\nfile,gap\na,1\n")
+    with pytest.raises(ValueError, match="its first line is '# measured in May'; expected the names of the columns"):
+        read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("#file,gap\na,1\n")
+    assert list(read_csv(tmp_path / "labels.csv")) == ["#file", "gap"]
+
+
 def test_two_columns_of_one_name_are_an_error(tmp_path):
     for header in ("file,gap,gap", 'file,gap,"gap "', "file,file,gap"):
         (tmp_path / "labels.csv").write_text(f"{header}\na,1,5\n")
