@@ -342,10 +342,15 @@ def blocks(file: str = "blocks") -> str:
     """What vectors are worth that were told blocks of statistics by these weights."""
     (found,) = results(f"{file}.json").values()
     rows = [
-        (name, ", ".join(f"{weight:g}" for weight in each["weights"]), f"{each['score']:+.3f}")
+        (name, ", ".join(f"{weight:g}" for weight in each["weights"]), f"{each['score']:+.3f}", *_of_seeds(each))
         for name, each in found["weightings"].items()
     ]
-    return table(("told", "weights", "score"), rows)
+    return table(("told", "weights", "score", *(["of each seed"] if len(rows[0]) > 3 else [])), rows)
+
+
+def _of_seeds(each: Mapping[str, Any]) -> list[str]:
+    """The score of each seed, where there are several."""
+    return [" / ".join(f"{score:+.3f}" for score in each["scores"])] if len(each.get("scores", ())) > 1 else []
 
 
 def large() -> str:
@@ -533,6 +538,7 @@ TABLES = {
     "moduli_starts": partial(starts, "fine_tuning_tensors"),
     "blocks": blocks,
     "blocks_at_length": partial(blocks, "blocks_at_length"),
+    "blocks_of_seeds": partial(blocks, "blocks_of_seeds"),
     "held": held,
     "searched": searched,
     "large": large,

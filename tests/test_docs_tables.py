@@ -30,6 +30,7 @@ NAMES = {
         "searched",
         "blocks",
         "blocks_at_length",
+        "blocks_of_seeds",
         "large",
         "continued",
         "rules",
