@@ -80,6 +80,19 @@ def test_two_hydrogen_atoms_have_the_levels_of_textbooks():
     assert numbers["spread of filled bands"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("least", [0.03, 0.3])
+def test_levels_solve_for_combinations_that_overlap_enough(least):
+    rng = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    overlap = axes @ np.diag([least, 0.5, 0.7, 0.9, 1.2, 1.5]) @ axes.T
+    level = -rng.uniform(5, 20, 6)
+    energy = bands.STRENGTH / 2 * (level[:, None] + level) * overlap
+    np.fill_diagonal(energy, bands.STRENGTH * level * np.diag(overlap) + (1 - bands.STRENGTH) * level)
+    kept = axes if least > bands.LEAST_OVERLAP else axes[:, 1:]
+    solved = np.linalg.eigvals(np.linalg.solve(kept.T @ overlap @ kept, kept.T @ energy @ kept))
+    np.testing.assert_allclose(bands._levels(overlap, level), np.sort(solved.real))
+
+
 def test_atoms_out_of_reach_keep_their_levels():
     numbers = of_bands(in_a_box([[0, 0, 0], [15, 15, 15]], pure("Ne")))
     levels = {degree: level for degree, level, _, _ in bands._of_atom(10)}

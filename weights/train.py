@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from joblib import parallel_config
 
 from crystalmax.baselines import formula
 from crystalmax.checkpoint import SPEC, WEIGHTS
@@ -73,7 +74,8 @@ def main() -> None:
     learnt = learnt_from(options.data, options.jobs)
     print(Counter(crystal.key.partition(":")[0] for crystal in learnt))
     data = CrystalDataset.from_crystals(learnt)
-    pretrain(data, options.out, recipe=RECIPE, epochs=options.epochs, resume=options.out.exists())
+    with parallel_config(n_jobs=options.jobs):
+        pretrain(data, options.out, recipe=RECIPE, epochs=options.epochs, resume=options.out.exists())
     SHIPPED.mkdir(exist_ok=True)
     for name in KEPT:
         shutil.copyfile(options.out / name, SHIPPED / name)

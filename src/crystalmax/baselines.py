@@ -177,7 +177,8 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
     """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
     with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
-        return _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
+        values, names = _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
+    return values.round(DECIMALS), names
 
 
 def _by_volume(crystals: Sequence[Crystal], of_an_atom: Mapping[str, Float[np.ndarray, " elements"]]) -> Features:
