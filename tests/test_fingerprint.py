@@ -1,7 +1,7 @@
 """Fingerprints: one structure has one, however it is written; another structure has another."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from crystalmax.crystal import Occupant
 from crystalmax.fingerprint import TOLERANCE, Fingerprint, occur_in
+from crystalmax.surroundings import CUTOFF
 from crystals import (
     conventional_rock_salt,
     crystal,
@@ -34,7 +35,7 @@ def with_one_other_metal():
 
 
 @pytest.mark.parametrize("one", [perovskite(), deficient_perovskite(), with_one_other_metal()], ids=lambda one: one.key)
-def test_it_is_the_mean_distances_of_the_eight_nearest_of_each_species_by_the_root_of_the_volume_per_atom(one):
+def test_it_is_the_mean_distances_of_neighbours_of_each_species_by_the_root_of_the_volume_per_atom(one):
     images = np.array(list(product(range(-3, 4), repeat=3)))
     unit, expected = (one.volume / sum(one.composition().values())) ** (1 / 3), []
     for kind, other in product(sorted(range(3), key=one.kinds.__getitem__), repeat=2):
@@ -42,7 +43,7 @@ def test_it_is_the_mean_distances_of_the_eight_nearest_of_each_species_by_the_ro
         for site in one.positions[one.species == kind]:
             around = (one.positions[one.species == other][:, None] + images - site) @ one.lattice
             away = np.sort(np.linalg.norm(around, axis=-1), axis=None)
-            nearest.append(np.minimum(away[away > 1e-6][:8] / unit, 2.5))
+            nearest.append(np.minimum(away[away > 1e-6][[0, 1, 2, 3, 5, 7, 11, 19]] / unit, 2.5))
         expected.append(np.mean(nearest, axis=0))
     found = Fingerprint.of(one)
     np.testing.assert_allclose(found.distances, np.concatenate(expected))
@@ -112,11 +113,24 @@ def test_occurrence_is_looked_up_by_structure():
     assert occur_in([], known).tolist() == []
 
 
-def test_packings_of_an_element_are_one_structure_as_the_page_says():
+def packings(a):
+    """Atoms of iron at distance a from each other."""
     iron, place = pure("Fe"), [[0, 0, 0]]
-    body = crystal("alpha", 2.87 * np.eye(3), [*place, [0.5, 0.5, 0.5]], [0, 0], iron)
-    close = crystal("gamma", 3.65 / 2 * (1 - np.eye(3)), place, [0], iron)
-    simple = crystal("simple", 2.3 * np.eye(3), place, [0], iron)
-    alpha, gamma, other = map(Fingerprint.of, (body, close, simple))
-    assert alpha.equals(gamma)
-    assert not alpha.equals(other)
+    hexagonal = a * np.array([[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, (8 / 3) ** 0.5]])
+    return [
+        crystal("body-centred", a * 0.75**-0.5 * np.eye(3), [*place, [0.5, 0.5, 0.5]], [0, 0], iron),
+        crystal("cubic close", a * 0.5**0.5 * (1 - np.eye(3)), place, [0], iron),
+        crystal("hexagonal close", hexagonal, [*place, [1 / 3, 2 / 3, 0.5]], [0, 0], iron),
+        crystal("simple cubic", a * np.eye(3), place, [0], iron),
+    ]
+
+
+def test_packings_of_an_element_are_other_structures():
+    for one, other in combinations(map(Fingerprint.of, packings(2.5)), 2):
+        assert not one.equals(other)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_an_atom_that_comes_into_sight_changes_little(number):
+    one, other = packings(0.99 * CUTOFF / 2)[number], packings(1.01 * CUTOFF / 2)[number]
+    assert Fingerprint.of(one).equals(Fingerprint.of(other))

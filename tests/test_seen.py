@@ -9,6 +9,7 @@ import pytest
 
 from crystalmax import seen
 from crystalmax.dataset import CrystalDataset
+from crystalmax.fingerprint import RANKS
 from crystalmax.pretraining import pretrain
 from crystalmax.seen import Seen, seen_before
 from crystals import perovskite, quartz, rock_salt, some_crystals
@@ -71,7 +72,22 @@ def packed(**arrays):
     return file.getvalue()
 
 
-ONE = {"formula": np.zeros(1, np.uint64), "end": np.array([2]), "distance": np.zeros(2, np.uint8)}
+def test_a_list_of_other_neighbours_is_none_that_is_known(tmp_path):
+    Seen.of(some_crystals()).save(tmp_path)
+    with np.load(tmp_path / seen.FILE) as arrays:
+        of_now = dict(arrays)
+    for ranks in ({}, {"ranks": np.arange(1, 9)}):
+        (tmp_path / seen.FILE).write_bytes(packed(**{key: of_now[key] for key in ONE if key != "ranks"}, **ranks))
+        assert Seen.load(tmp_path) is None
+        assert "not known" in seen_before(tmp_path, some_crystals())
+
+
+ONE = {
+    "formula": np.zeros(1, np.uint64),
+    "end": np.array([2]),
+    "distance": np.zeros(2, np.uint8),
+    "ranks": np.array(RANKS),
+}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +95,7 @@ ONE = {"formula": np.zeros(1, np.uint64), "end": np.array([2]), "distance": np.z
     [
         (b"", "not a zip file"),
         (packed(**ONE)[:-30], "zip file"),
-        (packed(formula=ONE["formula"]), "end"),
+        (packed(formula=ONE["formula"], ranks=ONE["ranks"]), "end"),
         (packed(**{**ONE, "end": np.array([3])}), "do not fit together"),
         (packed(**{**ONE, "end": np.array([-1])}), "do not fit together"),
         (packed(**{**ONE, "end": np.array([1])}), "do not fit together"),

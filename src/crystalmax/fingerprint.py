@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, UInt
 
 from crystalmax.baselines import formula
 from crystalmax.crystal import Crystal
-from crystalmax.surroundings import surroundings
+from crystalmax.surroundings import CUTOFF, surroundings
 
-NEAREST = 8
-"""Neighbours of each species that are looked at."""
+RANKS = (1, 2, 3, 4, 6, 8, 12, 20)
+"""Of the neighbours of each species that are looked at, from the nearest on; packings of spheres differ from the
+thirteenth on, hexagonal and cubic close packing from the nineteenth."""
 
 REACH = 2.5
 """Distances beyond this times the cube root of the volume per atom count as this."""
@@ -24,7 +25,7 @@ _STEPS = 100  # in the unit of distances, so that the largest, `REACH`, fits int
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Formula, and mean distances of the nearest neighbours of each species around each species.
+    """Formula, and mean distances of neighbours of these `RANKS` of each species around each species.
 
     Distances are in units of the cube root of the volume per atom, so that a slightly other lattice constant changes
     little; means over sites are the same for every cell; and they are continuous, where a hash of rounded numbers would
@@ -86,7 +87,7 @@ def occur_in(these: Sequence[Fingerprint], others: Sequence[Fingerprint]) -> Boo
 
 
 def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds neighbours"]:
-    """Scaled distances of the nearest neighbours of each species, from the nearest on."""
+    """Scaled distances of neighbours of each species, from the nearest on."""
     around, n_kinds = surroundings(crystal), len(crystal.kinds)
     scale = (crystal.volume / float(around.atoms.sum())) ** (1 / 3)
     owner = around.center * n_kinds + crystal.species[around.neighbor]
@@ -94,7 +95,9 @@ def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds neighbours"]:
     owner, distance = owner[order], around.distance[order] / scale
     counts = np.bincount(owner, minlength=crystal.n_sites * n_kinds)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    near = place < NEAREST
-    nearest = np.full((crystal.n_sites * n_kinds, NEAREST), REACH)
-    nearest[owner[near], place[near]] = np.minimum(distance[near], REACH)
-    return nearest.reshape(crystal.n_sites, n_kinds, NEAREST)
+    near = place < RANKS[-1]
+    # What is not found is beyond, so that nothing jumps when an atom comes into sight.
+    nearest = np.full((crystal.n_sites * n_kinds, RANKS[-1]), CUTOFF / scale)
+    nearest[owner[near], place[near]] = distance[near]
+    chosen: Float[np.ndarray, "pairs neighbours"] = np.minimum(nearest[:, np.array(RANKS) - 1], REACH)
+    return chosen.reshape(crystal.n_sites, n_kinds, len(RANKS))

@@ -1,7 +1,7 @@
 """Which structures a model has learnt from, so that it can be said of others whether they were among them.
 
 A run folder keeps them as arrays in `seen.npz`: a hash of each formula, and the distances of each fingerprint in
-hundredths of their unit.
+hundredths of their unit; and of which neighbours these are.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt
 
 from crystalmax.crystal import Crystal
-from crystalmax.fingerprint import Fingerprint, are_close
+from crystalmax.fingerprint import RANKS, Fingerprint, are_close
 from crystalmax.writing import at_once
 
 FILE = "seen.npz"
@@ -52,7 +52,7 @@ class Seen:
 
     @classmethod
     def load(cls, folder: Path) -> "Seen | None":
-        """The list of a run folder; none where it keeps none.
+        """The list of a run folder; none where it keeps none, or one of an earlier version, of other distances.
 
         Raises:
             ValueError: It is damaged, or too large to be such a list.
@@ -66,6 +66,8 @@ class Seen:
             if n_bytes > MAX_BYTES:
                 raise ValueError(f"{n_bytes:,} bytes are more than {MAX_BYTES:,}")
             with np.load(path, allow_pickle=False) as arrays:
+                if "ranks" not in arrays or not np.array_equal(arrays["ranks"], RANKS):
+                    return None
                 formula = arrays["formula"].astype(np.uint64)
                 end, distance = arrays["end"].astype(np.int64), arrays["distance"].astype(np.uint8)
             fits = formula.ndim == end.ndim == distance.ndim == 1 and len(formula) == len(end)
@@ -78,7 +80,7 @@ class Seen:
     def save(self, folder: Path) -> None:
         """Keep the list in a run folder."""
         with at_once(folder / FILE) as file:
-            np.savez_compressed(file, **asdict(self))
+            np.savez_compressed(file, ranks=np.array(RANKS), **asdict(self))
 
     def __add__(self, other: "Seen") -> "Seen":
         """Both lists as one."""
