@@ -151,11 +151,12 @@ def test_springs_are_those_of_a_loop_over_pairs(seed, n_sites):
     around, found = surroundings(crystal), surroundings(crystal).swings()
     for site in range(n_sites):
         radius, weight = around.radius[site], around.weight[site]
-        stiffness = (2 * radius / CUTOFF) ** 6
+        grip = around.electronegativity * around.valence
+        stiffness = grip[site] * (2 * radius / CUTOFF) ** 5
         fastest = stiffness / weight
         for center, neighbor, distance in zip(around.center, around.neighbor, around.distance, strict=True):
             if center == site:
-                spring = ((radius + around.radius[neighbor]) / distance) ** 6
+                spring = (grip[site] * grip[neighbor]) ** 0.5 * ((radius + around.radius[neighbor]) / distance) ** 5
                 stiffness += around.atoms[neighbor] * spring
                 fastest = max(fastest, spring / weight + spring / around.weight[neighbor])
         assert found["stiffness"][site] == pytest.approx(math.log(stiffness))
@@ -294,10 +295,12 @@ def test_bonds_are_those_of_hoppe_counted_by_occupancy(seed, n_sites):
 
 
 def test_a_shared_site_has_means_by_occupancy():
-    around = surroundings(cubic(4.0, [[0, 0, 0]], [0], ((Occupant(11, 0.2), Occupant(19, 0.6)),)))
+    shared = cubic(4.0, [[0, 0, 0]], [0], ((Occupant(5, 0.2), Occupant(30, 0.6)),))  # boron, and zinc with a dozen
+    around = surroundings(shared)
+    assert around.valence[0] == pytest.approx((3 + 3 * 8) / 4)
     for name, column in (("radius", "radius"), ("electronegativity", "electronegativity"), ("weight", "atomic_weight")):
         of = table()[:, FEATURES.index(column)]
-        assert getattr(around, name)[0] == pytest.approx((of[10] + 3 * of[18]) / 4)
+        assert getattr(around, name)[0] == pytest.approx((of[4] + 3 * of[29]) / 4)
 
 
 def test_means_and_deviations_are_over_atoms_and_extremes_over_sites():

@@ -15,6 +15,7 @@ from crystalmax import electrons
 from crystalmax.bands import of_bands
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import FEATURES, N_ELEMENTS, SYMBOLS, columns, table
+from crystalmax.moduli import of_springs
 from crystalmax.spread import one_thread
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
@@ -127,12 +128,18 @@ def spring_statistics(crystals: Sequence[Crystal]) -> Features:
     return _of_structures(crystals, [_springs])
 
 
+def modulus_statistics(crystals: Sequence[Crystal]) -> Features:
+    """Elastic moduli of the crystal if springs held it, its sites relaxed (see `moduli`)."""
+    return _of_structures(crystals, [_moduli])
+
+
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
     """What these parts say, side by side, of structures that are looked around in once."""
     seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
-    rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
+    with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
+        rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))
     return values.round(DECIMALS), names
 
@@ -176,7 +183,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
     """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
-    with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
+    with one_thread():
         values, names = _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
     return values.round(DECIMALS), names
 
@@ -200,6 +207,7 @@ BLOCKS: Mapping[str, Maker] = {
     **COMPOSITION,
     "structure": structure_statistics,
     "springs": spring_statistics,
+    "moduli": modulus_statistics,
     "densities": density_statistics,
     "potential": potential_statistics,
     "bands": band_statistics,
@@ -221,9 +229,10 @@ def statistics_widths() -> tuple[int, ...]:
 def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOCKS)) -> Features:
     """All of `BLOCKS`, or those of these names, side by side in their order."""
     makers = {name: make for name, make in BLOCKS.items() if name in blocks}
-    if {"structure", "springs"} <= makers.keys():  # one look around serves both
-        makers["structure"] = partial(_of_structures, parts=(_arrangement, _springs))
-        del makers["springs"]
+    parts = {"structure": _arrangement, "springs": _springs, "moduli": _moduli}
+    if parts.keys() <= makers.keys():  # one look around serves all
+        makers["structure"] = partial(_of_structures, parts=tuple(parts.values()))
+        del makers["springs"], makers["moduli"]
     return side_by_side(tuple(makers.values()), crystals)
 
 
@@ -240,6 +249,10 @@ def _arrangement(crystal: Crystal, around: Surroundings) -> dict[str, float]:
 
 def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
     return _over_sites(around.swings(), around.atoms)
+
+
+def _moduli(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    return of_springs(around, crystal.volume)
 
 
 def density(crystal: Crystal) -> float:

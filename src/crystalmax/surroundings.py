@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from crystalmax import electrons
 from crystalmax.crystal import Crystal
 from crystalmax.elements import columns
 
@@ -24,7 +25,7 @@ EXCLUSION = 0.6
 OVERLAP = 0.1
 """Sites nearer than this, in angstrom, are taken as one place and no neighbours, whatever their occupancy."""
 
-SOFTENING = 6
+SOFTENING = 5
 """Power of the distance with which springs between atoms soften."""
 
 NEGLIGIBLE = 1e-3
@@ -41,6 +42,7 @@ class Surroundings:
         radius: Covalent radius of each site, averaged over its occupants, in angstrom.
         electronegativity: The same average, on Pauling's scale.
         weight: The same average of the atomic weight.
+        valence: The same average of the electrons in open shells, 1 to 8.
         center: Site at the origin of each pair.
         neighbor: Site at its end.
         displacement: From center to neighbor, in angstrom.
@@ -53,6 +55,7 @@ class Surroundings:
     radius: OfSites
     electronegativity: OfSites
     weight: OfSites
+    valence: OfSites
     center: PairIndex
     neighbor: PairIndex
     displacement: Float[np.ndarray, "pairs 3"]
@@ -92,14 +95,29 @@ class Surroundings:
         averages: OfSites = total / np.maximum(self.coordination, NEGLIGIBLE)
         return averages
 
+    @property
+    def spring(self) -> OfPairs:
+        """Stiffness of each pair, which grows with electronegativity and valence electrons and falls with distance.
+
+        Gordy's rule (J. Chem. Phys. 14, 305, 1946) with valence electrons for the order of the bond, and another power
+        of the distance, in sums of both radii. See docs/research/springs.md.
+        """
+        grip = np.sqrt(self.electronegativity * self.valence)
+        stiffness: OfPairs = grip[self.center] * grip[self.neighbor] * self.relative_distance**-SOFTENING
+        return stiffness
+
+    @property
+    def itself(self) -> OfSites:
+        """Stiffness of a spring from each site to one like itself at `CUTOFF`, lest a site be held by nothing."""
+        stiffness: OfSites = self.electronegativity * self.valence * (CUTOFF / (2 * self.radius)) ** -SOFTENING
+        return stiffness
+
     def swings(self) -> dict[str, OfSites]:
         """How stiffly springs hold each site, and how fast it swings on all of them and on the stiffest; logarithms.
 
-        A spring between two atoms is as stiff as the inverse sixth power of their distance over the sum of their radii,
-        and each holds both. A site also feels one like itself at `CUTOFF`, lest it be held by nothing.
+        A site feels the `spring` of each pair that it is in, and `itself`.
         """
-        spring = self.relative_distance**-SOFTENING
-        itself = (CUTOFF / (2 * self.radius)) ** -SOFTENING
+        spring, itself = self.spring, self.itself
         stiffness = itself + _sums(self.atoms[self.neighbor] * spring, self.center, len(self.atoms))
         pairs = spring * (1 / self.weight[self.center] + 1 / self.weight[self.neighbor])
         return {
@@ -133,7 +151,7 @@ class Surroundings:
 def surroundings(crystal: Crystal) -> Surroundings:
     """Look around every site of a crystal, out to `CUTOFF`; oxidation states make no other species."""
     crystal = crystal.without_charges()
-    atoms, radius, electronegativity, weight = _of_kinds(crystal)[crystal.species].T
+    atoms, radius, electronegativity, weight, valence = _of_kinds(crystal)[crystal.species].T
     center, neighbor, displacement, distance = _pairs(crystal)
     reach = EXCLUSION * (radius[center] + radius[neighbor])
     alternatives = (distance < reach) & (atoms[center] + atoms[neighbor] < 1 + 1e-6)
@@ -144,6 +162,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
         radius=radius,
         electronegativity=electronegativity,
         weight=weight,
+        valence=valence,
         center=center[kept],
         neighbor=neighbor[kept],
         displacement=displacement[kept],
@@ -152,9 +171,10 @@ def surroundings(crystal: Crystal) -> Surroundings:
     )
 
 
-def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 4"]:
-    """Occupancy, covalent radius, electronegativity and weight of each species; all but the first are of an atom."""
-    values = columns("radius", "electronegativity", "atomic_weight").T
+def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 5"]:
+    """Occupancy of each species, then radius, electronegativity, weight and valence electrons of an atom of it."""
+    valence = np.clip(electrons.columns("valence_electrons"), 1, 8)
+    values = np.concatenate([columns("radius", "electronegativity", "atomic_weight"), valence]).T
     rows = []
     for kind in crystal.kinds:
         occupancy = np.array([occupant.occupancy for occupant in kind])
