@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from machine import about, publish, store
-from properties import draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
+from properties import TESTED, draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -95,6 +95,7 @@ def main() -> None:
     """Measure, print, write JSON."""
     parser = parser_of_properties(__doc__)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--labels", type=int, nargs="*", default=TESTED.budgets, help="others stay as they are, too")
     parser.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE, as the scripts in peers/ write it")
     parser.add_argument("--anew", action="store_true", help="test other crystals in each draw")
     parser.add_argument("--measure", nargs="*", default=PARTS, choices=PARTS, help="of rivals, plain numbers")
@@ -105,7 +106,7 @@ def main() -> None:
     if options.table:
         write_table(options.data, wanted(options.targets), options.crystals, options.table)
         return
-    plans = plans_of(options.draws, anew=options.anew)
+    plans = plans_of(options.draws, anew=options.anew, labels=options.labels)
     elsewhere = {name: pd.read_parquet(path).set_index("key") for name, path in files_by_name(options.vectors).items()}
     result = earlier(options.out, anew=options.anew) | {"draws": options.draws, "coverage": COVERAGE}
     for table, target, keep in wanted(options.targets):

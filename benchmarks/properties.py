@@ -55,11 +55,12 @@ TESTED = LabelBudgets(seed=1)
 """The plan of `vectors.py` and `few_labels.py`, whose tested rows nothing is chosen on."""
 
 
-def plans_of(n_draws: int, *, anew: bool) -> list[LabelBudgets]:
+def plans_of(n_draws: int, *, anew: bool, labels: Sequence[int] = TESTED.budgets) -> list[LabelBudgets]:
     """`TESTED`, or where another fifth of the formulas is tested in each draw, a plan for each."""
+    budgets = tuple(labels)
     if not anew:
-        return [replace(TESTED, n_draws=n_draws)]
-    return [LabelBudgets(n_draws=1, seed=100 + number) for number in range(n_draws)]
+        return [replace(TESTED, n_draws=n_draws, budgets=budgets)]
+    return [LabelBudgets(budgets, n_draws=1, seed=100 + number) for number in range(n_draws)]
 
 
 def draws_of(plans: Sequence[LabelBudgets], families: Sequence[str]) -> list[Draw]:
