@@ -239,8 +239,7 @@ def _harmonics(degree: int) -> Float[np.ndarray, "functions powers"]:
     counts = np.array([[each.get(powers, 0.0) for powers in _CARTESIAN[degree]] for each in _HARMONICS[degree]])
     powers = np.array(_CARTESIAN[degree])
     moments = np.array([1, 0, 1, 0, 3, 0, 15])[powers[:, None] + powers].prod(axis=-1)  # of the normal distribution
-    normal: Float[np.ndarray, "functions powers"] = counts / np.sqrt(np.diag(counts @ moments @ counts.T))[:, None]
-    return normal
+    return counts / np.sqrt(np.diag(counts @ moments @ counts.T))[:, None]
 
 
 def _levels(

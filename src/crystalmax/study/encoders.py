@@ -104,8 +104,7 @@ def objectives(encoder: str) -> dict[str, dict[str, Any]]:
 def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
     """What the networks learn from, or are watched on: so many of the donor's structures as the budget allows."""
     rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
-    chosen: Int[np.ndarray, " rows"] = np.sort(rows[: study.budget.encoder_crystals])
-    return chosen
+    return np.sort(rows[: study.budget.encoder_crystals])
 
 
 def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:

@@ -82,8 +82,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
 def mapped(study: Study, material: Material) -> Int[np.ndarray, " mapped"]:
     """Rows on the map: unseen in training, the same for all methods."""
     tested = study.parts(material).test
-    chosen: Int[np.ndarray, " mapped"] = np.sort(np.random.default_rng(study.seed).permutation(tested)[:MOST])
-    return chosen
+    return np.sort(np.random.default_rng(study.seed).permutation(tested)[:MOST])
 
 
 def numbers(

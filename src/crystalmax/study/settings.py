@@ -122,8 +122,7 @@ class Study:
         pool = self.pool(material, name)
         if labels > len(pool):
             raise ValueError(f"{material.name} has {len(pool)} labels of {name} to draw from, fewer than {labels}")
-        drawn: Int[np.ndarray, " labels"] = np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
-        return drawn
+        return np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
 
     def pool(self, material: Material, name: str) -> Int[np.ndarray, " pool"]:
         """Rows that labels are drawn from."""
