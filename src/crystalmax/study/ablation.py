@@ -16,7 +16,6 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.segments import segment_mean
 from crystalmax.spec import read_recipe
-from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
@@ -119,7 +118,7 @@ def _scored(study: Study, material: Material, name: str, method: Method) -> Resu
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:
     """The mean over sites of what the lower level says of them; with a seed, that of an untrained network."""
     donor = study.material(material.donor)
-    model = study.network(donor, recipe) if seed is None else networks.untrained(recipe, seed)
+    model = study.network(donor, recipe) if seed is None else study.untrained(recipe, seed)
     return means_of_sites(model, material.data)
 
 

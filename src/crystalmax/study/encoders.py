@@ -160,7 +160,7 @@ def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
 def _model(study: Study, donor: Material, way: Way) -> checkpoint.Model:
     if not way.objective:
         return networks.untrained(ENCODERS[way.encoder], way.seed)
-    return networks.load(_folder(study, donor, way))
+    return checkpoint.load(_folder(study, donor, way))
 
 
 def _folder(study: Study, donor: Material, way: Way) -> Path:

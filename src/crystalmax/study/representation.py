@@ -12,11 +12,9 @@ from sklearn.base import BaseEstimator
 
 from crystalmax import baselines
 from crystalmax.assessment import small_data
-from crystalmax.crystal import Crystal
 from crystalmax.dataset import Rows
-from crystalmax.encoding import Encoder, width_of
+from crystalmax.encoding import width_of
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
-from crystalmax.geometry import Geometry
 from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
@@ -38,7 +36,7 @@ ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
 FIRST_TWIN = 1001
 """Seed of the first untrained network; far from those that networks are trained with."""
 
-BASELINES: Mapping[str, Callable[[Sequence[Crystal]], baselines.Features]] = {
+BASELINES: Mapping[str, baselines.Maker] = {
     "element fractions": baselines.element_fractions,
     "composition statistics": baselines.composition_statistics,
     "structure statistics": baselines.structure_statistics,
@@ -90,8 +88,7 @@ class GivenDraws:
 def cells(study: Study) -> list[Cell]:
     """Networks first, then each method at each number of labels, for data sets that are pre-trained on themselves."""
     own = [material for material in study.materials if material.donor == material.name]
-    networks = [network_cell(study, material, recipe) for material in own for recipe in compared(study)]
-    return networks + [
+    return [network_cell(study, material, recipe) for material in own for recipe in compared(study)] + [
         Cell(
             f"representation/{material.name}/{each.name}/{labels}/{method.name}",
             partial(_scored, study, material.name, each.name, labels, draws, method.name),
@@ -139,7 +136,7 @@ def _best(study: Study, material: Material) -> Iterator[Method]:
     statistics, widths = partial(all_statistics, study, material), baselines.statistics_widths()
     yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data(widths))
     together = partial(_together, partial(network_vectors, study, material, OURS), statistics)
-    models = small_data((width_of(_untrained(study, OURS, 0)[0]), *widths))
+    models = small_data((width_of(study.untrained(OURS, 0).encoder), *widths))
     yield Method(JOINED, "joint", together, pretraining=study.pretraining(material), models=models)
 
 
@@ -281,17 +278,11 @@ def _network_of(study: Study, recipe: str) -> tuple[object, object]:
 
 def network_vectors(study: Study, material: Material, recipe: networks.Recipe, rows: Rows | None = None) -> Features:
     """Vectors of a network that learnt from the donor of a data set, as `Study.network` trains it."""
-    model = study.network(study.material(material.donor), recipe, rows)
-    return study.encoded(model.encoder, model.geometry, material)
+    return study.encoded(study.network(study.material(material.donor), recipe, rows), material)
 
 
 def _twin(study: Study, material: Material, recipe: str, seed: int) -> Features:
-    return study.encoded(*_untrained(study, recipe, seed), material)
-
-
-def _untrained(study: Study, recipe: str, seed: int) -> tuple[Encoder, Geometry]:
-    model = networks.untrained(study.recipe(recipe), seed, study.trusted)
-    return model.encoder, model.geometry
+    return study.encoded(study.untrained(recipe, seed), material)
 
 
 def _read(tables: Sequence[Path], material: Material) -> Features:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from crystalmax import checkpoint
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import Rows
-from crystalmax.encoding import Encoder
-from crystalmax.geometry import Geometry
 from crystalmax.pretraining import parts_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
@@ -157,7 +156,7 @@ class Study:
             recipe: Name of a recipe, or its content, perhaps changed.
             rows: What to learn from, with the rows of `Parts.valid` among them only watched.
         """
-        return networks.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
+        return checkpoint.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
     def network_folder(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Path:
         """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
@@ -174,9 +173,13 @@ class Study:
             trusted=self.trusted,
         )
 
-    def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> networks.Features:
-        """Crystal vectors of a whole data set by any encoder, kept on disk."""
-        return networks.encoded(self.folder / "vectors", encoder, geometry, material.data, self.accelerator)
+    def untrained(self, recipe: str, seed: int) -> Model:
+        """The network of a recipe with the initial weights of this seed."""
+        return networks.untrained(self.recipe(recipe), seed, self.trusted)
+
+    def encoded(self, model: Model, material: Material) -> networks.Features:
+        """Crystal vectors of a whole data set by the encoder of a model, kept on disk."""
+        return networks.encoded(self.folder / "vectors", model, material.data, self.accelerator)
 
     def kept(self, material: Material, name: str, make: Callable[[], networks.Features]) -> networks.Features:
         """Numbers that describe the crystals of a data set, made once and kept on disk under this name."""
