@@ -22,7 +22,7 @@ Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
 """One row a crystal, and what the columns are called."""
 
 Maker = Callable[[Sequence[Crystal]], Features]
-"""Makes them."""
+"""A function that makes them."""
 
 STATISTICS = ("mean", "deviation", "min", "max", "range")
 """What `composition_statistics` takes of each elemental property."""
@@ -224,12 +224,7 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
     if {"structure", "springs"} <= makers.keys():  # one look around serves both
         makers["structure"] = partial(_of_structures, parts=(_arrangement, _springs))
         del makers["springs"]
-    return side_by_side(tuple(makers.values()), crystals)
-
-
-def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:
-    """The columns of several of these functions."""
-    found = [make(crystals) for make in makers]
+    found = [make(crystals) for make in makers.values()]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 
