@@ -20,11 +20,10 @@ BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
 def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
-    shown = [
-        [f"{name} {value:.3f}" for name, value in row.items() if name not in BESIDE and not name.endswith("_penalty")]
-        for row in last
-    ]
-    parts = [f"{row['split']} {', '.join(terms)}" for row, terms in zip(last, shown, strict=True)]
+    parts = []
+    for row in last:
+        losses = {name: row[name] for name in row if name not in BESIDE and not name.endswith("_penalty")}
+        parts.append(f"{row['split']} {', '.join(f'{name} {value:.3f}' for name, value in losses.items())}")
     line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
     rate = max(row.get("crystals_per_second", 0.0) for row in last)
     return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"
