@@ -224,8 +224,6 @@ class _Module(pl.LightningModule):
 
     def __init__(self, objective: Objective, data: Dataset, split: Split, how: Training, geometry: Geometry) -> None:
         super().__init__()
-        if not isinstance(objective, nn.Module):
-            raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
         self.objective, self.data, self.split, self.how, self.geometry = objective, data, split, how, geometry
         self.averaged: AveragedModel | None = None
         if how.averaging:
