@@ -45,8 +45,7 @@ def cells(study: Study) -> list[Cell]:
         log.info("umap-learn is not installed: maps are drawn by t-SNE alone")
     return [
         Cell(f"maps/{material.name}/{method.name}", partial(_map, study, material.name, method.name))
-        for material in study.materials
-        if material.donor == material.name
+        for material in study.own
         for method in methods(study, material)
         if method.family in RECIPES
     ]

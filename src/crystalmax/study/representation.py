@@ -87,14 +87,13 @@ class GivenDraws:
 
 def cells(study: Study) -> list[Cell]:
     """Networks first, then each method at each number of labels, for data sets that are pre-trained on themselves."""
-    own = [material for material in study.materials if material.donor == material.name]
-    return [network_cell(study, material, recipe) for material in own for recipe in compared(study)] + [
+    return [network_cell(study, material, recipe) for material in study.own for recipe in compared(study)] + [
         Cell(
             f"representation/{material.name}/{each.name}/{labels}/{method.name}",
             partial(_scored, study, material.name, each.name, labels, draws, method.name),
             cost=draws * (20 + labels) * (0.05 if method.kind == "trivial" else 1),
         )
-        for material in own
+        for material in study.own
         for each in material.properties
         for method in sorted(methods(study, material), key=lambda method: method.kind in ("pretrained", "joint"))
         for labels, draws in study.budgets(material, each.name)

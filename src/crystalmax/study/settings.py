@@ -107,6 +107,11 @@ class Study:
             raise ValueError(f"the study has no data set {name!r}; there are {', '.join(found)}")
         return found[name]
 
+    @property
+    def own(self) -> list[Material]:
+        """Data sets that are pre-trained on themselves; the others borrow the networks of one of these."""
+        return [material for material in self.materials if material.donor == material.name]
+
     def pretraining(self, material: Material) -> tuple[Material, Rows]:
         """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""
         donor = self.material(material.donor)

@@ -43,8 +43,7 @@ def cells(study: Study) -> list[Cell]:
     starts: tuple[Start, ...] = ("random", "pretrained", "supervised")
     return [
         cell
-        for material in study.materials
-        if material.donor == material.name
+        for material in study.own
         for cell in fine_tunings(study, material, starts if len(material.properties) > 1 else starts[:2])
     ]
 
