@@ -1,20 +1,29 @@
-"""What is counted in an epoch, and what its end says."""
+"""Losses of a training: their sums over an epoch, the line that is logged at its end, and the file of a run folder."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+HISTORY = "history.jsonl"
+"""File with one line an epoch and part of the split."""
+
+BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
+"""What is counted or said beside losses, under names that no term of a loss can have."""
+
 
 def count(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) -> None:
-    """Count the means over a batch; where it has no crystal that counts, only the names are new."""
+    """Add the terms of a batch, which are means over so many crystals, to sums; of no crystal, only their names."""
     sums["crystals"] = sums.get("crystals", 0.0) + n_crystals
     for name, value in terms.items():
         sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
 
 
-BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
-"""What is counted or said beside losses, under names that no term of a loss can have."""
+def read_history(run: Path) -> list[Any]:
+    """What a run folder keeps of all epochs: the rows that `training.train` returns, or whatever else the lines say."""
+    return [json.loads(line) for line in (run / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
 def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:

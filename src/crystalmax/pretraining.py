@@ -24,6 +24,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, 
 from crystalmax.dataset import CrystalDataset, Dataset, Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.history import HISTORY, read_history
 from crystalmax.intrinsic import prepared
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
@@ -319,14 +320,12 @@ def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, 
 
 
 def _epochs_in(run: Path) -> int:
-    path = run / "history.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return max((int(row["epoch"]) for row in rows), default=0)
+        return max((int(row["epoch"]) for row in read_history(run)), default=0)
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, and training writes it anew") from None
+        raise ValueError(f"{run / HISTORY} is damaged ({error}); remove it, and training writes it anew") from None
 
 
 def _hash_of(start: Path | None) -> str | None:

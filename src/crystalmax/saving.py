@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
+from crystalmax.history import HISTORY
 from crystalmax.writing import PARTIAL, at_once, read_packed, settle
 
 log = logging.getLogger(__name__)
@@ -117,5 +118,5 @@ class Saver(Checkpoint):
             return
         settle(partial)
         partial.replace(path)
-        with at_once(path.with_name("history.jsonl")) as file:
+        with at_once(path.with_name(HISTORY)) as file:
             file.write("".join(json.dumps(row) + "\n" for row in self.history()).encode())

@@ -3,7 +3,6 @@
 The paper says that Deep InfoMax is generic, and shows it on Site-Net alone.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from crystalmax import checkpoint
 from crystalmax.evaluation import Kind
+from crystalmax.history import read_history
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
 from crystalmax.study.ablation import MODELS
@@ -151,8 +151,8 @@ def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     found = {"parameters": np.array(sum(parameter.numel() for parameter in encoder.parameters()))}
     if way.objective:
-        lines = (_folder(study, donor, way) / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        rates = [row["crystals_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+        history = read_history(_folder(study, donor, way))
+        rates = [row["crystals_per_second"] for row in history if row["split"] == "train"]
         found["seconds"] = np.array(1000 / np.median(rates))
     return found
 
