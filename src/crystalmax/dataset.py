@@ -257,12 +257,14 @@ def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> di
 
 
 def batches_of_sites(
-    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"]
+    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"] | None = None
 ) -> list[Int[np.ndarray, " _"]]:
     """Cut an order of crystals into batches of about `sites_per_batch` sites and at least two crystals.
 
-    A small remainder joins the batch before it: false samples need other crystals to come from.
+    Unless an order is given, crystals of similar size share a batch. A small remainder joins the batch before it: false
+    samples need other crystals to come from.
     """
+    order = np.argsort(n_sites, kind="stable") if order is None else order
     if len(order) == 0:
         return []
     number = (np.cumsum(n_sites[order]) - 1) // sites_per_batch

@@ -127,7 +127,7 @@ def means_of_sites(model: Model, data: CrystalDataset, sites_per_batch: int = 12
     encoder: Encoder = model.encoder
     out = np.empty((len(data), encoder.widths["site"].summary), dtype=np.float32)
     with torch.inference_mode():
-        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+        for rows in batches_of_sites(data.n_sites, sites_per_batch):
             batch = model.geometry(data.batch(rows))
             sites = encoder(batch)["site"]
             out[rows] = segment_mean(sites.summaries, sites.crystal, batch.n_crystals).numpy()
