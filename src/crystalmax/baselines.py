@@ -73,7 +73,7 @@ def composition_statistics(crystals: Sequence[Crystal]) -> Features:
 
 
 def valence_statistics(crystals: Sequence[Crystal]) -> Features:
-    """The same of the electrons in the open shells of the atoms, and of further elemental properties."""
+    """As `composition_statistics`, of electrons in open shells and of further elemental properties."""
     return _over_elements(crystals, electrons.table(), electrons.FEATURES)
 
 
@@ -130,7 +130,7 @@ def spring_statistics(crystals: Sequence[Crystal]) -> Features:
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
-    """What these parts say, side by side, of structures that are looked around in once."""
+    """The numbers of several parts side by side; surroundings, which take longest, are computed once for all."""
     seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
     rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))

@@ -83,7 +83,7 @@ class Fitted:
 
     @property
     def featurizer(self) -> CrystalFeaturizer:
-        """Makes the columns, but for what networks say."""
+        """Makes all columns but the one that fine-tuned networks predict."""
         return featurizer_of(self.model)
 
     @cached_property

@@ -82,7 +82,7 @@ def _of_dataset(path: Path) -> Verified:
 
 
 def _misfits(path: Path) -> Iterator[str]:
-    """What the arrays of a data set say that cannot be, whoever wrote its checksums."""
+    """A sentence for each thing in the arrays of a data set that cannot be true, even where checksums are right."""
     try:
         data = CrystalDataset.open(path)
     except ValueError as error:

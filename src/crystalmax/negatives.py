@@ -136,7 +136,7 @@ def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4)
 
 
 def _as_owned_before(level: Level, origin: Int[Tensor, " sites"]) -> Constituents:
-    """The constituents of an altered batch, owned by what their owners were before."""
+    """The constituents of an altered batch, owned by the sites that their owners were before."""
     parts = level.constituents
     if level.name == "crystal":
         return parts

@@ -231,7 +231,7 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
 def _told(
     encoders: Mapping[str, Encoder], geometry: Geometry, data: Dataset, watched: Rows, sites_per_batch: int
 ) -> dict[str, float] | None:
-    """What vectors of many structures that were set aside tell, those of the untrained network too; if known."""
+    """How much `probe` reads from vectors of structures set aside, trained and untrained; None where it cannot tell."""
     rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
@@ -333,7 +333,7 @@ def _hash_of(start: Path | None) -> str | None:
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
-    """What only a recipe says; the rest can be given apart from it, and is compared there."""
+    """What only a recipe can say; options such as epochs are given and compared separately (see `_training`)."""
     training = {name: value for name, value in parts["training"].items() if name not in _APART}
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 

@@ -72,8 +72,8 @@ class Saver(Checkpoint):
     """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
 
     Where one of several processes is asked, all save and stop after the same step. A signal never cuts a step in two:
-    what is saved is always the state between steps. Without a path it only stops, as Lightning would pass what is half
-    trained for trained.
+    what is saved is always the state between steps. Without a path it only stops, by `Interrupted`: Lightning itself
+    would end quietly, and a network that is half trained would be taken for a trained one.
     """
 
     def __init__(self, path: Path | None, history: Callable[[], Sequence[Mapping[str, Any]]]) -> None:

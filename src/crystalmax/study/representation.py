@@ -31,7 +31,7 @@ OURS = "intrinsic"
 """The recipe of the weights that ship, which stands beside them."""
 
 ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
-"""What we recommend, without and with vectors."""
+"""Names of the numbers that we recommend, without and with vectors."""
 
 FIRST_TWIN = 1001
 """Seed of the first untrained network; far from those that networks are trained with."""
@@ -68,7 +68,7 @@ class Method:
 
 
 Methods = Callable[[Study, Material], Sequence[Method]]
-"""Those of a part of the study."""
+"""Makes the methods that a part of the study compares on a data set."""
 
 Work = Callable[[Study, Material, str, Method], Result]
 """What a part does with a method, for a property of a data set."""
