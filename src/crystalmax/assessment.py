@@ -118,30 +118,24 @@ def assess(
 
 def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:
     """The figures of an assessment, captioned."""
-    scores, title = assessment.scores, assessment.title
+    scores = assessment.scores
     error = f"mean absolute error in {unit}" if unit else "mean absolute error"
     most = int(scores.table.labels.max())
     best = assessment.verdict.ranking.query("labels == @most").iloc[0]
     of_best = scores.table[["features", "model", "labels"]].eq([best.features, best.model, most]).all(axis=1).to_numpy()
-    found = [
-        (
-            f"{title}: every method at {most:,} labels; each draw, their median and middle half.",
-            plots.errors_of_methods(scores.table, labels=most, error=error),
-        ),
-        (
-            f"{title}: pre-trained vectors against their untrained twins, draw by draw; below zero, it helped.",
-            plots.paired_differences(scores.table, VECTORS),
-        ),
-        (
-            f"{title}: predictions of the best method, {best.features} with {best.model}, at {most:,} labels, against "
-            "measurements; a mean over draws.",
-            plots.predicted_and_measured(scores.measured, scores.predictions[of_best].mean(axis=0), quantity=unit),
-        ),
-    ]
+    found: list[Drawing] = []
     if scores.table.labels.nunique() > 1:
-        caption = f"{title}: error on test crystals against the number of labels; median and middle half of the draws."
-        found.insert(0, (caption, plots.learning_curves(scores.table, error=error)))
-    return found
+        caption = "error on test crystals against the number of labels; median and middle half of the draws"
+        found.append((caption, plots.learning_curves(scores.table, error=error)))
+    caption = f"every method at {most:,} labels; each draw, their median and middle half"
+    found.append((caption, plots.errors_of_methods(scores.table, labels=most, error=error)))
+    caption = "pre-trained vectors against their untrained twins, draw by draw; below zero, it helped"
+    found.append((caption, plots.paired_differences(scores.table, VECTORS)))
+    method = f"the best method, {best.features} with {best.model}, at {most:,} labels"
+    caption = f"predictions of {method}, against measurements; a mean over draws"
+    means = scores.predictions[of_best].mean(axis=0)
+    found.append((caption, plots.predicted_and_measured(scores.measured, means, quantity=unit)))
+    return [(f"{assessment.title}: {caption}.", figure) for caption, figure in found]
 
 
 def tables(assessment: Assessment, unit: str = "") -> list[Table]:

@@ -7,7 +7,7 @@ nothing where a geometry has no such cut.
 
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
+from itertools import permutations, product
 
 import torch
 from jaxtyping import Float, Int
@@ -118,8 +118,7 @@ def _supercells(factor: int) -> tuple[Float[Tensor, "shapes 3 3"], Float[Tensor,
 @cache
 def _shears() -> Float[Tensor, "12 3 3"]:
     """The identity with one 1 or -1 beside its diagonal."""
-    places = [(row, column) for row, column in product(range(3), repeat=2) if row != column]
     matrices = torch.eye(3, dtype=torch.float64).repeat(12, 1, 1)
-    for number, ((row, column), sign) in enumerate(product(places, (1.0, -1.0))):
+    for number, ((row, column), sign) in enumerate(product(permutations(range(3), 2), (1.0, -1.0))):
         matrices[number, row, column] = sign
     return matrices

@@ -65,7 +65,7 @@ _HARMONICS: dict[int, list[dict[tuple[int, int, int], float]]] = {
         {(2, 1, 0): 3, (0, 3, 0): -1},
     ],
 }
-"""Powers of x, y and z of each function, and what they count."""
+"""Each function as a sum of products of powers of x, y and z, with their coefficients."""
 
 
 class Shells(NamedTuple):
@@ -204,7 +204,7 @@ def overlaps_of(crystal: Crystal, shells: Shells) -> Float[np.ndarray, "waves fu
 def overlaps(
     degrees: tuple[int, int], exponents: Float[np.ndarray, "pairs 2"], apart: Float[np.ndarray, "pairs 3"]
 ) -> Float[np.ndarray, "pairs first second"]:
-    """Of normalised harmonic Gaussian functions at the origin with others at these displacements, in angstrom."""
+    """Overlaps of normalised harmonic Gaussians at the origin with others at these displacements, in angstrom."""
     x, y, z = (_along(degrees, exponents, along) for along in apart.T)
     first, second = (_CARTESIAN[degree] for degree in degrees)
     products = np.array([[x[i, r] * y[j, s] * z[k, t] for r, s, t in second] for i, j, k in first])
@@ -235,12 +235,11 @@ def _along(
 
 @cache
 def _harmonics(degree: int) -> Float[np.ndarray, "functions powers"]:
-    """What each product of powers counts in each function, which with an exponent of 1/4 has a norm of (2 pi)^(3/4)."""
+    """Coefficients of products of powers in each function, whose norm at an exponent of 1/4 is (2 pi)^(3/4)."""
     counts = np.array([[each.get(powers, 0.0) for powers in _CARTESIAN[degree]] for each in _HARMONICS[degree]])
     powers = np.array(_CARTESIAN[degree])
     moments = np.array([1, 0, 1, 0, 3, 0, 15])[powers[:, None] + powers].prod(axis=-1)  # of the normal distribution
-    normal: Float[np.ndarray, "functions powers"] = counts / np.sqrt(np.diag(counts @ moments @ counts.T))[:, None]
-    return normal
+    return counts / np.sqrt(np.diag(counts @ moments @ counts.T))[:, None]
 
 
 def _levels(

@@ -23,7 +23,7 @@ Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
 """One row a crystal, and what the columns are called."""
 
 Maker = Callable[[Sequence[Crystal]], Features]
-"""Makes them."""
+"""A function that makes them."""
 
 STATISTICS = ("mean", "deviation", "min", "max", "range")
 """What `composition_statistics` takes of each elemental property."""
@@ -74,7 +74,7 @@ def composition_statistics(crystals: Sequence[Crystal]) -> Features:
 
 
 def valence_statistics(crystals: Sequence[Crystal]) -> Features:
-    """The same of the electrons in the open shells of the atoms, and of further elemental properties."""
+    """As `composition_statistics`, of electrons in open shells and of further elemental properties."""
     return _over_elements(crystals, electrons.table(), electrons.FEATURES)
 
 
@@ -136,7 +136,7 @@ def modulus_statistics(crystals: Sequence[Crystal]) -> Features:
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
-    """What these parts say, side by side, of structures that are looked around in once."""
+    """The numbers of several parts side by side; one look around each structure serves all of them."""
     seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
     with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
         rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
@@ -233,12 +233,7 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
     if parts.keys() <= makers.keys():  # one look around serves all
         makers["structure"] = partial(_of_structures, parts=tuple(parts.values()))
         del makers["springs"], makers["moduli"]
-    return side_by_side(tuple(makers.values()), crystals)
-
-
-def side_by_side(makers: Sequence[Maker], crystals: Sequence[Crystal]) -> Features:
-    """The columns of several of these functions."""
-    found = [make(crystals) for make in makers]
+    found = [make(crystals) for make in makers.values()]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 
 

@@ -18,7 +18,6 @@ How crystals become numbers travels with the weights: the geometry in the spec, 
 whose element table is not the installed one is refused, since its numbers would mean something else.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -148,7 +147,7 @@ def _read_weights(path: Path, listed: Mapping[str, Any], objective: nn.Module) -
     if not 0 < (found := path.stat().st_size) <= most:  # 0 are also what a link to a device has
         raise ValueError(f"{path} has {found:,} bytes, but the parts in {SPEC} can need 1 to {most:,}; {_AGAIN}")
     content = path.read_bytes()
-    if WEIGHTS in listed and hashlib.sha256(content).hexdigest() != listed[WEIGHTS]["sha256"]:
+    if WEIGHTS in listed and checksum_of(content)["sha256"] != listed[WEIGHTS]["sha256"]:
         raise ValueError(
             f"{path} is not as it was saved: it has {len(content):,} bytes and had {listed[WEIGHTS]['bytes']:,}, "
             f"or others; {_AGAIN}"

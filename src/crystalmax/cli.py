@@ -51,7 +51,7 @@ class Options:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Labels(Options):
-    """What a command takes besides where structures have properties."""
+    """What a command takes besides, where structures come with properties."""
 
     labels: Annotated[Path | None, Parameter(help="A table of identifiers and properties, joined by file name.")] = None
 

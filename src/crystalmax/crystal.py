@@ -73,7 +73,7 @@ class Crystal:
         return atoms
 
     def without_charges(self) -> "Crystal":
-        """The same with one species for all that differ in oxidation states only; itself where none is stated."""
+        """The same without oxidation states: species that differ in nothing else become one; itself if it has none."""
         if all(occupant.oxidation_state is None for kind in self.kinds for occupant in kind):
             return self
         kinds: dict[Species, int] = {}

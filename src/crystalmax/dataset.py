@@ -227,7 +227,7 @@ class CrystalDataset:
 
 
 def targets_of(columns: Iterable[Columns], rows: Int[np.ndarray, " batch"]) -> dict[str, Float[torch.Tensor, " batch"]]:
-    """All these columns in these rows, by name."""
+    """The values of all these columns in these rows, by name of the column."""
     found: dict[str, Float[torch.Tensor, " batch"]] = {}
     for names, values in columns:
         found |= zip(names, torch.from_numpy(values[rows]).unbind(1), strict=True)
@@ -251,18 +251,20 @@ def _by_field(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> dict[str, tuple[int, ...]]:
-    """Of the arrays, in their order."""
+    """Shapes of the arrays, by the names of their files."""
     structures = (n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)
     return dict(zip(ARRAYS, (*structures, (n_crystals, n_targets), (n_letters,), (n_crystals,)), strict=True))
 
 
 def batches_of_sites(
-    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"]
+    n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"] | None = None
 ) -> list[Int[np.ndarray, " _"]]:
     """Cut an order of crystals into batches of about `sites_per_batch` sites and at least two crystals.
 
-    A small remainder joins the batch before it: false samples need other crystals to come from.
+    Unless an order is given, crystals of similar size share a batch. A small remainder joins the batch before it: false
+    samples need other crystals to come from.
     """
+    order = np.argsort(n_sites, kind="stable") if order is None else order
     if len(order) == 0:
         return []
     number = (np.cumsum(n_sites[order]) - 1) // sites_per_batch
@@ -351,7 +353,7 @@ class DatasetWriter:
 def _content(
     names: Iterable[str], kinds: Iterable[Species], arrays: Mapping[str, Mapping[str, int | str]]
 ) -> dict[str, Any]:
-    """What the hash of a data set is of: its tables, and sizes and hashes of its arrays."""
+    """What the content hash of a data set is made of: its tables, and sizes and hashes of its arrays."""
     sizes = {name: arrays[name]["bytes"] for name in ARRAYS}
     return {
         "format": FORMAT,

@@ -63,11 +63,9 @@ def without_duplicates(records: Iterable[Record]) -> Iterator[Record]:
 
 def _differences(own: Mapping[str, float], kept: Mapping[str, float]) -> str:
     """Labels that are lost with a duplicate, in words; nothing if the structure that is kept has the same."""
-    known = {name: value for name, value in own.items() if not math.isnan(value)}
-    lost = {name: value for name, value in known.items() if kept.get(name, math.nan) != value}
-    parts = [f"{name} is {value:g} here and {_told(kept.get(name, math.nan))} there" for name, value in lost.items()]
+    parts = []
+    for name, here in own.items():
+        there = kept.get(name, math.nan)
+        if not math.isnan(here) and here != there:
+            parts.append(f"{name} is {here:g} here and {'unknown' if math.isnan(there) else f'{there:g}'} there")
     return f", and their labels differ: {', '.join(parts)}" if parts else ""
-
-
-def _told(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:g}"

@@ -34,6 +34,11 @@ class Constituents:
             found = f"{len(self.row)} rows, {len(self.owner)} owners and {len(self.weight)} weights"
             raise ValueError(f"constituents have {found}; give one of each for each part")
 
+    def take(self, parts: Int[Tensor, " chosen"]) -> "Constituents":
+        """Some of the parts, or all in another order; values stay as they are."""
+        row, owner, weight = (column.index_select(0, parts) for column in (self.row, self.owner, self.weight))
+        return Constituents(self.values, row, owner, weight)
+
 
 @dataclass(frozen=True)
 class Level:

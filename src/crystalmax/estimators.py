@@ -118,7 +118,9 @@ class DonskerVaradhan:
     mean_over_false: ClassVar[bool] = False
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-        return _donsker_varadhan(true, false, wholes)
+        size = _sizes(false, wholes)
+        log_mean = segment_logsumexp(false.values, false.owner, wholes, false.weight) - size.log()
+        return torch.where(size > 0, log_mean - _mean(true.values, true, wholes), 0.0)
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,9 @@ class Smile:
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         clipped = false._replace(values=false.values.detach().clamp(-self.clip, self.clip))
-        value = _donsker_varadhan(true._replace(values=true.values.detach()), clipped, wholes)
+        value = DonskerVaradhan().loss(true._replace(values=true.values.detach()), clipped, wholes)
         slope = JensenShannon().loss(true, false, wholes)
         return value + (slope - slope.detach())
-
-
-def _donsker_varadhan(true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
-    size = _sizes(false, wholes)
-    log_mean = segment_logsumexp(false.values, false.owner, wholes, false.weight) - size.log()
-    return torch.where(size > 0, log_mean - _mean(true.values, true, wholes), 0.0)
 
 
 def _mean(values: Float[Tensor, " parts"], scores: Scores, wholes: int) -> Float[Tensor, " wholes"]:

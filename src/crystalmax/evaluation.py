@@ -26,7 +26,7 @@ from crystalmax.spread import in_order, one_thread
 from crystalmax.terminal import counted
 
 Kind = Literal["pretrained", "untrained", "baseline", "joint", "trivial"]
-"""The role of a feature set: what is judged, its twins, plain rivals, both together, or none at all."""
+"""Role of a feature set: trained vectors, their untrained twins, plain numbers, vectors with these, or no features."""
 
 TRIVIAL = "nothing"
 """Name of the predictor that sees no features and always answers with the median of its labels."""

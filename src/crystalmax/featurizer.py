@@ -210,7 +210,7 @@ def readable(
 
 
 def _read(structures: list[object]) -> list[Crystal | Refused]:
-    """What each of them is; one that holds several counts as refused."""
+    """The crystal of each structure, or why there is none; a file with several structures is refused."""
     found: list[Crystal | Refused] = []
     for structure in structures:
         records = list(canonical_records(structure, n_jobs=1))
@@ -225,5 +225,5 @@ def _statistics(crystals: list[Crystal]) -> Float[np.ndarray, "crystals numbers"
 
 
 def _chunks(rows: Rows) -> Iterator[Rows]:
-    """What one worker is given at once."""
+    """These rows in pieces, one for a worker at a time."""
     return (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))

@@ -8,7 +8,6 @@ A folder holds
     networks/             another, if what fine-tuned networks say is the last of them
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +82,7 @@ class Fitted:
 
     @property
     def featurizer(self) -> CrystalFeaturizer:
-        """Makes the columns, but for what networks say."""
+        """Makes all columns but the one that fine-tuned networks predict."""
         return featurizer_of(self.model)
 
     @cached_property
@@ -214,7 +213,7 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     if not (folder / NUMBERS).is_file():
         raise ValueError(f"{folder / NUMBERS} is missing; {_AGAIN}")
     content = (folder / NUMBERS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != spec["files"][NUMBERS]["sha256"]:
+    if checksum_of(content)["sha256"] != spec["files"][NUMBERS]["sha256"]:
         raise ValueError(f"{folder / NUMBERS} is not as it was saved; {_AGAIN}")
     try:
         arrays = safetensors.numpy.load(content)

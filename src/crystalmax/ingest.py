@@ -44,7 +44,7 @@ def canonical_records(
 
 
 def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `canonical_records` takes it
-    """The same of files and folders that somebody named: one that is missing is a slip, not a structure to leave out.
+    """As `canonical_records`, for paths that somebody typed: one that is missing is an error, not a structure to skip.
 
     Raises:
         FileNotFoundError: There is no such file or folder.

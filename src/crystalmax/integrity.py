@@ -82,7 +82,7 @@ def _of_dataset(path: Path) -> Verified:
 
 
 def _misfits(path: Path) -> Iterator[str]:
-    """What the arrays of a data set say that cannot be, whoever wrote its checksums."""
+    """A sentence for each thing in the arrays of a data set that cannot be true, even where checksums are right."""
     try:
         data = CrystalDataset.open(path)
     except ValueError as error:
@@ -115,7 +115,7 @@ def _of_run(path: Path) -> Verified:
 def _of_trained(path: Path, others: Sequence[Path]) -> Verified:
     if not (path / SPEC).exists():
         note = f"{path} holds no weights yet: its training was not finished; go on with it by --resume."
-        return _together([_read(others), Verified(notes=(note,))])
+        return _read(others)._replace(notes=(note,))
     try:
         spec = read_spec(path)
     except ValueError as error:
@@ -123,7 +123,7 @@ def _of_trained(path: Path, others: Sequence[Path]) -> Verified:
     if "files" in spec:
         return _together([_compared(path, spec["files"]), _read(others)])
     note = f"{path} carries no checksums: nothing can be said of its weights."
-    return _together([_read(others), Verified(notes=(note,))])
+    return _read(others)._replace(notes=(note,))
 
 
 def _of_fit(path: Path) -> Verified:

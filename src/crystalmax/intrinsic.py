@@ -201,8 +201,7 @@ class Statistics:
     def loss(self, predicted: Numbers, truth: Numbers) -> Losses:
         """The weighted mean of squares."""
         weights = torch.tensor(list(self._columns.values())).to(predicted)
-        mean: Tensor = (predicted - truth).square() @ (weights / weights.sum())
-        return mean
+        return (predicted - truth).square() @ (weights / weights.sum())
 
     @cached_property
     def _columns(self) -> dict[str, float]:

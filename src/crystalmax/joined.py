@@ -53,9 +53,7 @@ class JoinedDataset:
         row = index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"these data sets have {len(self)} crystals; there is no crystal {row}")
-        row %= len(self)
-        number = int(self._number(np.array([row]))[0])
-        return self.sets[number][row - self._begin(number)]
+        return self.crystals(np.array([row % len(self)]))[0]
 
     def __iter__(self) -> Iterator[Crystal]:
         return (crystal for one in self.sets for crystal in one)

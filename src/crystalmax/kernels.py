@@ -16,7 +16,7 @@ VARIANCES = (1e-5, 1e5)
 """Bounds of the variances of what is learnt and of noise, where labels have a variance of 1."""
 
 PRIORS = ((1.0, 1.4), (5.0, 1.0))
-"""The likeliest length scale over that where a search begins, and its logarithm's deviation: fast change, then slow."""
+"""Priors for fast and for slow change: likeliest length scale over that at the start, deviation of its logarithm."""
 
 Columns = Float[np.ndarray, "rows columns"]
 

@@ -12,7 +12,7 @@ from crystalmax.writing import hash_of, is_listing, read_json
 FORMAT = 1
 ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
 CONTENT = ("format", "n_crystals", "n_sites", "target_names", "kinds", "bytes", "sha256")
-"""What of the manifest the hash of the content is of."""
+"""Entries of the manifest that its `content_hash` is made of."""
 AGAIN = "ingest the source again"
 MAX_MANIFEST_BYTES = 2**28
 """A larger manifest is refused unread."""
@@ -44,7 +44,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _contradiction(manifest: Mapping[str, Any]) -> str:
-    """What in a manifest cannot be; nothing if it is sound."""
+    """What in a manifest cannot be true, in words; empty if it is sound."""
     for name, kind in _TYPES.items():
         if type(manifest[name]) is not kind:
             return f"{name} is {manifest[name]!r:.60}, no {kind.__name__}"

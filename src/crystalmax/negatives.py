@@ -98,7 +98,7 @@ class WithoutCollisions:
             own = family.weight[collides].sum().item(), family.weight.sum().item()
             self.counts[name] = (found + own[0], total + own[1])
             if self.mask:
-                families[name] = _only(family, (~collides).nonzero()[:, 0])
+                families[name] = family.take((~collides).nonzero()[:, 0])
         return families
 
     @property
@@ -136,7 +136,7 @@ def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4)
 
 
 def _as_owned_before(level: Level, origin: Int[Tensor, " sites"]) -> Constituents:
-    """The constituents of an altered batch, owned by what their owners were before."""
+    """The constituents of an altered batch, owned by the sites that their owners were before."""
     parts = level.constituents
     if level.name == "crystal":
         return parts
@@ -146,13 +146,7 @@ def _as_owned_before(level: Level, origin: Int[Tensor, " sites"]) -> Constituent
             "held against the truth; give levels of 'site' and 'crystal' only"
         )
     owner = gather(origin, parts.owner)
-    kept = (owner >= 0).nonzero()[:, 0]
-    return _only(replace(parts, owner=owner), kept)
-
-
-def _only(parts: Constituents, kept: Int[Tensor, " kept"]) -> Constituents:
-    columns = (gather(column, kept) for column in (parts.row, parts.owner, parts.weight))
-    return Constituents(parts.values, *columns)
+    return replace(parts, owner=owner).take((owner >= 0).nonzero()[:, 0])
 
 
 def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Constituents:

@@ -59,7 +59,7 @@ class Neighbors:
     def _nearest(
         self, batch: CrystalBatch, sites: Float[Tensor, "sites 3"], basis: Lattices, reach: Float[Tensor, " crystals"]
     ) -> Steps:
-        """To the neighbors of every site, by center."""
+        """Steps from each site to its neighbors, grouped by center."""
         everything = torch.arange(batch.n_crystals, device=batch.device)
         if self.max_neighbors is None:
             return self._chosen(batch.n_sites, _within(batch, sites, basis, everything, reach))
@@ -80,7 +80,7 @@ class Neighbors:
         return self._chosen(batch.n_sites, both)
 
     def _chosen(self, n_sites: int, steps: Steps) -> Steps:
-        """Of steps in any order those that lead to what counts as a neighbor, by center and distance."""
+        """Those steps, given in any order, that lead to a neighbor; sorted by center and distance."""
         distance = steps.displacement.norm(dim=0)
         order = torch.argsort(distance)
         order = order[torch.argsort(steps.center[order], stable=True)]
@@ -100,7 +100,7 @@ def _within(
     crystals: Int[Tensor, " some"],
     radius: Float[Tensor, " crystals"],
 ) -> Steps:
-    """All within a radius, for some of the crystals.
+    """Steps from each site to all sites within a radius, for some of the crystals.
 
     Args:
         batch: With these crystals.

@@ -5,6 +5,7 @@ Ito, which colour-blind readers can tell apart: pre-trained is blue and solid, u
 with plain numbers are orange, plain numbers grey.
 """
 
+from collections.abc import Sequence
 from io import StringIO
 from itertools import cycle, product, repeat
 from typing import Any
@@ -98,19 +99,30 @@ def learning_curves(table: pd.DataFrame, *, error: str = "mean absolute error") 
         panel.set(title=model, xlabel="labels", xscale="log", yscale="log")
         of_model = table[table.model.isin([model, "median"])]
         for name, look in _looks(of_model).items():
-            by_budget = of_model[of_model.features == name].groupby("labels").mae
-            low, median, high = (by_budget.quantile(q) for q in (0.25, 0.5, 0.75))
-            panel.fill_between(low.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
-            panel.plot(median.index, median, marker="o", markersize=3, **look)
-            ends.append((panel, name, float(median.iloc[-1]), look["color"]))
+            last = draw_errors(panel, of_model[of_model.features == name], look, shade=0.15)
+            ends.append((panel, name, last, look["color"]))
     panels[0].set_ylabel(error)
+    tick_errors(panels, labels)
+    for panel in panels:
+        _label_ends(panel, labels[-1], [end for of_panel, *end in ends if of_panel is panel])
+    return figure
+
+
+def draw_errors(panel: Axes, rows: pd.DataFrame, look: dict[str, Any], *, shade: float) -> float:
+    """Draw the median over draws and the middle half of them at each number of labels; returns the last median."""
+    low, median, high = (rows.groupby("labels").mae.quantile(q) for q in (0.25, 0.5, 0.75))
+    panel.fill_between(low.index, low, high, color=look["color"], alpha=shade, linewidth=0)
+    panel.plot(median.index, median, marker="o", markersize=3, **look)
+    return float(median.iloc[-1])
+
+
+def tick_errors(panels: np.ndarray, labels: Sequence[int]) -> None:
+    """Plain numbers on the logarithmic axes that panels share, once everything is drawn and their scale is final."""
     panels[0].set_xticks(labels, [f"{n:,}" for n in labels])
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panels[0].yaxis.set_major_formatter("{x:,.3g}")
-    for panel in panels:  # only now is the scale, which the panels share, final
+    for panel in panels:
         panel.minorticks_off()
-        _label_ends(panel, labels[-1], [end for of_panel, *end in ends if of_panel is panel])
-    return figure
 
 
 def _label_ends(panel: Axes, x: float, ends: list[list[Any]]) -> None:

@@ -24,6 +24,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, 
 from crystalmax.dataset import CrystalDataset, Dataset, Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.history import HISTORY, read_history
 from crystalmax.intrinsic import prepared
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
@@ -230,7 +231,7 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
 def _told(
     encoders: Mapping[str, Encoder], geometry: Geometry, data: Dataset, watched: Rows, sites_per_batch: int
 ) -> dict[str, float] | None:
-    """What vectors of many structures that were set aside tell, those of the untrained network too; if known."""
+    """How much `probe` reads from vectors of structures set aside, trained and untrained; None where it cannot tell."""
     rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
@@ -319,14 +320,12 @@ def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, 
 
 
 def _epochs_in(run: Path) -> int:
-    path = run / "history.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return max((int(row["epoch"]) for row in rows), default=0)
+        return max((int(row["epoch"]) for row in read_history(run)), default=0)
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, and training writes it anew") from None
+        raise ValueError(f"{run / HISTORY} is damaged ({error}); remove it, and training writes it anew") from None
 
 
 def _hash_of(start: Path | None) -> str | None:
@@ -334,7 +333,7 @@ def _hash_of(start: Path | None) -> str | None:
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
-    """What only a recipe says; the rest can be given apart from it, and is compared there."""
+    """What only a recipe can say; options such as epochs are given and compared separately (see `_training`)."""
     training = {name: value for name, value in parts["training"].items() if name not in _APART}
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 

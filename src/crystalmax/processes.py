@@ -79,14 +79,14 @@ class Processes:
         """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
         return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
-    def check(self, objective: object, batches_per_step: int) -> None:
+    def check(self, objective: nn.Module, batches_per_step: int) -> None:
         """Refuse what they cannot share."""
         if batches_per_step % self.number:
             raise ValueError(
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
                 f"batches_per_step to a multiple of {self.number}"
             )
-        parts = objective.named_modules() if self.number > 1 and isinstance(objective, nn.Module) else ()
+        parts = objective.named_modules() if self.number > 1 else ()
         for name, part in parts:
             if getattr(part, "running_mean", None) is not None:
                 raise ValueError(
@@ -117,7 +117,7 @@ class Share(NamedTuple):
     Attributes:
         place: Of the batch in its step.
         rows: Its crystals.
-        counts: Whether it counts.
+        counts: Whether its losses and gradients count; false for a batch that another process does, too.
     """
 
     place: int

@@ -211,6 +211,6 @@ def predict(
     out = np.empty(len(data))
     device = next(objective.parameters()).device
     with torch.inference_mode():
-        for batch in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+        for batch in batches_of_sites(data.n_sites, sites_per_batch):
             out[batch] = objective.predict(geometry(data.batch(batch).to(device))).double().cpu().numpy()
     return out

@@ -23,10 +23,9 @@ Drawing = tuple[str, Figure]
 
 
 class Section(NamedTuple):
-    """A part of a longer report: a heading, a paragraph, figures, and the tables below them."""
+    """A part of a longer report: a heading, figures, and the tables below them."""
 
     title: str
-    words: str = ""
     figures: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
 

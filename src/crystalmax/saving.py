@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
+from crystalmax.history import HISTORY
 from crystalmax.writing import PARTIAL, at_once, read_packed, settle
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ class Saver(Checkpoint):
     """Saves at the end of an epoch, once a minute within it, and between two steps when asked to stop.
 
     Where one of several processes is asked, all save and stop after the same step. A signal never cuts a step in two:
-    what is saved is always the state between steps. Without a path it only stops, as Lightning would pass what is half
-    trained for trained.
+    what is saved is always the state between steps. Without a path it only stops, by `Interrupted`: Lightning itself
+    would end quietly, and a network that is half trained would be taken for a trained one.
     """
 
     def __init__(self, path: Path | None, history: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
@@ -117,5 +118,5 @@ class Saver(Checkpoint):
             return
         settle(partial)
         partial.replace(path)
-        with at_once(path.with_name("history.jsonl")) as file:
+        with at_once(path.with_name(HISTORY)) as file:
             file.write("".join(json.dumps(row) + "\n" for row in self.history()).encode())

@@ -36,6 +36,7 @@ def segment_mean(
 
 
 def _segment_top(values: Numbers, owner: Index, n_segments: int) -> Float[Tensor, " wholes"]:
+    """Largest value of each set, without gradient; -inf for an empty set."""
     return values.new_full((n_segments,), -torch.inf).scatter_reduce(0, owner, values.detach(), "amax")
 
 

@@ -162,8 +162,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
         """The median of the mixture for each row; NaN where a column is, as in what a featuriser could not read."""
-        median: Float[np.ndarray, " rows"] = self.predict_quantiles(X, [0.5])[:, 0]
-        return median
+        return self.predict_quantiles(X, [0.5])[:, 0]
 
     def predict_quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
         """Quantiles of the mixture at these probabilities, as they are; NaN where `predict` is.

@@ -35,7 +35,6 @@ _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
 _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
-
 Cell = Callable[[Crystal], Crystal] | None
 Mark = Callable[[Crystal], object] | None
 """What is done with each crystal where it is read; see `read`."""

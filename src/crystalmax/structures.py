@@ -49,7 +49,7 @@ MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
 OCCUPANCY_SLACK = 1.05
 MOST_CHARGE = 20.0
-"""No oxidation state is larger; what networks see of it is its number."""
+"""Largest oxidation state, of either sign, that is believed; networks take it as a number as it is."""
 
 FARTHEST = 1e6
 """Cells that an atom may be away; far beyond, numbers have no digits left for its place in a cell."""

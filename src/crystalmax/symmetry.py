@@ -23,8 +23,6 @@ _NAMES = (
     ("_space_group_IT_number", "_symmetry_Int_Tables_number"),
     ("_space_group_IT_coordinate_system_code",),
 )
-
-
 _SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})  # P2(1)/c; the ICSD calls origins S and Z
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".parquet", ".pq")
 STRUCTURE = "cif"
 IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "identifier", "file", "filename")
-"""Names of columns that identify a row, the first that is there counts."""
+"""Names of columns that identify a row; where several are there, the first in this order is taken."""
 Table = pd.DataFrame
 _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory

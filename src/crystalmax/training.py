@@ -92,10 +92,9 @@ class Training:
                 raise ValueError(f"training with {name} = {getattr(self, name)} is impossible; it must be above 0")
         if not all(weight > 0 for weight in self.weights):
             raise ValueError(f"training with weights = {self.weights} is impossible; each must be above 0")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; give one of {', '.join(get_args(Precision))}")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule is {self.schedule!r}; give one of {', '.join(get_args(Schedule))}")
+        for name, known in (("precision", get_args(Precision)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(known)}")
         if not self.encoder_rate >= 0:
             raise ValueError(f"encoder_rate is {self.encoder_rate}; give 0 for an encoder that stays, or more")
         if not 0 <= self.averaging < 1:
@@ -179,7 +178,8 @@ def train(
     objective.train()  # one that was loaded predicts, without dropout and the like
     module = _Module(objective, data, split, how, geometry)
     saved = None if folder is None else folder / "last.ckpt"
-    if saved is not None and saved.exists() and not goes_on(saved, module):
+    checkpoint = saved if saved is not None and saved.exists() else None
+    if checkpoint is not None and not goes_on(checkpoint, module):
         found = "was cut short or damaged, or is of another network"
         raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
@@ -197,7 +197,6 @@ def train(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        checkpoint = saved if saved is not None and saved.exists() else None
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         except RuntimeError as error:
@@ -225,8 +224,6 @@ class _Module(pl.LightningModule):
 
     def __init__(self, objective: Objective, data: Dataset, split: Split, how: Training, geometry: Geometry) -> None:
         super().__init__()
-        if not isinstance(objective, nn.Module):
-            raise TypeError(f"an objective must be a torch module, but {type(objective).__name__} is not")
         self.objective, self.data, self.split, self.how, self.geometry = objective, data, split, how, geometry
         self.averaged: AveragedModel | None = None
         if how.averaging:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def encode(
     encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
 ) -> Float[np.ndarray, "crystals width"]:
-    """Crystal vectors of a whole data set, a row each. Crystals of similar size share a batch.
+    """Crystal vectors of a whole data set, a row each.
 
     Args:
         encoder: Any encoder; it is used where its weights are, without dropout and the like, and stays as it is.
@@ -33,7 +33,7 @@ def encode(
         encoder = deepcopy(encoder).eval()
     device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
     with torch.inference_mode():
-        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+        for rows in batches_of_sites(data.n_sites, sites_per_batch):
             out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
     if n_endless := int((~np.isfinite(out).all(1)).sum()):
         log.warning(

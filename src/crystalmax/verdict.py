@@ -149,7 +149,7 @@ def _against_chance(
 def _sums(
     values: Float[np.ndarray, "*of tested"], groups: Int[np.ndarray, " tested"]
 ) -> Float[np.ndarray, "*of groups"]:
-    """Over the tested rows of each group."""
+    """Sums over the tested rows of each group."""
     sums = np.zeros((*values.shape[:-1], int(groups.max()) + 1))
     np.add.at(sums.T, groups, values.T)
     return sums

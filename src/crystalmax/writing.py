@@ -157,7 +157,7 @@ def checksum(path: Path) -> dict[str, int | str]:
 
 
 def checksum_of(content: bytes) -> dict[str, int | str]:
-    """The same of what such a file holds."""
+    """Size and SHA-256 of the content of a file."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -40,10 +40,7 @@ class SumOfParts(nn.Module):
     def forward(self, *parts: Part) -> Float[Tensor, "rows out"]:
         """One row for each row of the concatenation."""
         terms = [taken(layer(table), at) for layer, (table, at) in zip(self.maps, parts, strict=True)]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+        return sum(terms[1:], terms[0])
 
 
 def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Float[Tensor, "parts width"]:

@@ -1,7 +1,6 @@
 """Deep InfoMax over every level of an encoder (DOI 10.1039/d4dd00202d, eq. 2 to 6)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -156,8 +155,7 @@ def joined(families: Sequence[Constituents]) -> Constituents:
 def drawn(parts: Constituents, number: int, n_sets: int, rng: Generator) -> Constituents:
     """So many constituents of each set, drawn by weight, with replacement; each counts once. Values are gathered."""
     if (parts.owner.diff() < 0).any():  # whoever drew them
-        by = parts.owner.argsort(stable=True)
-        parts = replace(parts, row=parts.row[by], owner=parts.owner[by], weight=parts.weight[by])
+        parts = parts.take(parts.owner.argsort(stable=True))
     weight = parts.weight.double()
     ends, own = weight.cumsum(0), segment_sum(weight, parts.owner, n_sets)
     owner = torch.repeat_interleave((own > 0).nonzero()[:, 0], number)

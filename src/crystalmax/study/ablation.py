@@ -16,7 +16,6 @@ from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.segments import segment_mean
 from crystalmax.spec import read_recipe
-from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
@@ -119,7 +118,7 @@ def _scored(study: Study, material: Material, name: str, method: Method) -> Resu
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:
     """The mean over sites of what the lower level says of them; with a seed, that of an untrained network."""
     donor = study.material(material.donor)
-    model = study.network(donor, recipe) if seed is None else networks.untrained(recipe, seed)
+    model = study.network(donor, recipe) if seed is None else study.untrained(recipe, seed)
     return means_of_sites(model, material.data)
 
 
@@ -128,7 +127,7 @@ def means_of_sites(model: Model, data: CrystalDataset, sites_per_batch: int = 12
     encoder: Encoder = model.encoder
     out = np.empty((len(data), encoder.widths["site"].summary), dtype=np.float32)
     with torch.inference_mode():
-        for rows in batches_of_sites(data.n_sites, sites_per_batch, np.argsort(data.n_sites, kind="stable")):
+        for rows in batches_of_sites(data.n_sites, sites_per_batch):
             batch = model.geometry(data.batch(rows))
             sites = encoder(batch)["site"]
             out[rows] = segment_mean(sites.summaries, sites.crystal, batch.n_crystals).numpy()

@@ -34,8 +34,7 @@ def _set(study: Study, material: Material, name: str, left_out: str) -> Method:
 
 def _without(study: Study, material: Material, left_out: str) -> Features:
     kept = np.repeat([block != left_out for block in BLOCKS], statistics_widths())
-    found: Features = all_statistics(study, material)[:, kept]
-    return found
+    return all_statistics(study, material)[:, kept]
 
 
 def _scored(study: Study, material: Material, name: str, method: Method) -> Result:

@@ -3,7 +3,6 @@
 The paper says that Deep InfoMax is generic, and shows it on Site-Net alone.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from crystalmax import checkpoint
 from crystalmax.evaluation import Kind
+from crystalmax.history import read_history
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
 from crystalmax.study.ablation import MODELS
@@ -104,8 +104,7 @@ def objectives(encoder: str) -> dict[str, dict[str, Any]]:
 def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
     """What the networks learn from, or are watched on: so many of the donor's structures as the budget allows."""
     rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
-    chosen: Int[np.ndarray, " rows"] = np.sort(rows[: study.budget.encoder_crystals])
-    return chosen
+    return np.sort(rows[: study.budget.encoder_crystals])
 
 
 def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:
@@ -152,8 +151,8 @@ def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     found = {"parameters": np.array(sum(parameter.numel() for parameter in encoder.parameters()))}
     if way.objective:
-        lines = (_folder(study, donor, way) / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        rates = [row["crystals_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+        history = read_history(_folder(study, donor, way))
+        rates = [row["crystals_per_second"] for row in history if row["split"] == "train"]
         found["seconds"] = np.array(1000 / np.median(rates))
     return found
 
@@ -161,7 +160,7 @@ def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
 def _model(study: Study, donor: Material, way: Way) -> checkpoint.Model:
     if not way.objective:
         return networks.untrained(ENCODERS[way.encoder], way.seed)
-    return networks.load(_folder(study, donor, way))
+    return checkpoint.load(_folder(study, donor, way))
 
 
 def _folder(study: Study, donor: Material, way: Way) -> Path:

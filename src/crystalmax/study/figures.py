@@ -11,9 +11,8 @@ from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 
-from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, STYLE
+from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, STYLE, draw_errors, tick_errors
 from crystalmax.report import Drawing
 from crystalmax.study.chemistry import HALOGENS, METALS
 from crystalmax.study.transfer import STARTS
@@ -248,17 +247,11 @@ def shift(rows: pd.DataFrame, unit: str) -> Drawing:
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for panel, model in zip(panels, models, strict=True):
         for name, look, shown in _lines(pd.concat([rows[rows.model == model], trivial])):
-            by_budget = shown.groupby(["labels", "draw"]).mae.mean().groupby("labels")
-            low, median, high = (by_budget.quantile(q) for q in (0.25, 0.5, 0.75))
-            panel.fill_between(median.index, low, high, color=look["color"], alpha=0.12, linewidth=0)
-            panel.plot(median.index, median, marker="o", markersize=3, label=name, **look)
+            of_draws = shown.groupby(["labels", "draw"], as_index=False)[["mae"]].mean()
+            draw_errors(panel, of_draws, {**look, "label": name}, shade=0.12)
         panel.set(title=model, xlabel="labels", xscale="log", yscale="log")
-        panel.set_xticks(labels, [f"{n:,}" for n in labels])
     panels[0].set_ylabel(f"error{_in(unit)}")
-    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    panels[0].yaxis.set_major_formatter("{x:,.3g}")
-    for panel in panels:  # only now is the scale, which the panels share, final
-        panel.minorticks_off()
+    tick_errors(panels, labels)
     marks = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, fontsize=8)
     return (

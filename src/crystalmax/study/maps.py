@@ -45,8 +45,7 @@ def cells(study: Study) -> list[Cell]:
         log.info("umap-learn is not installed: maps are drawn by t-SNE alone")
     return [
         Cell(f"maps/{material.name}/{method.name}", partial(_map, study, material.name, method.name))
-        for material in study.materials
-        if material.donor == material.name
+        for material in study.own
         for method in methods(study, material)
         if method.family in RECIPES
     ]
@@ -82,8 +81,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
 def mapped(study: Study, material: Material) -> Int[np.ndarray, " mapped"]:
     """Rows on the map: unseen in training, the same for all methods."""
     tested = study.parts(material).test
-    chosen: Int[np.ndarray, " mapped"] = np.sort(np.random.default_rng(study.seed).permutation(tested)[:MOST])
-    return chosen
+    return np.sort(np.random.default_rng(study.seed).permutation(tested)[:MOST])
 
 
 def numbers(

@@ -11,7 +11,7 @@ N_FOLDS, SEED = 5, 18012019
 """How Matbench cuts its regression tasks: see its documentation."""
 
 
-def folds(n_rows: int) -> "np.ndarray":
+def folds(n_rows: int) -> np.ndarray:
     """Number of the official test fold of each row of a regression task, in the order in which it is distributed."""
     found = np.empty(n_rows, dtype=np.int64)
     for fold, (_, test) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=SEED).split(found)):

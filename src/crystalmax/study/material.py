@@ -75,7 +75,7 @@ class Material:
 
     @cached_property
     def crystals(self) -> tuple[Crystal, ...]:
-        """They one by one."""
+        """The same crystals one by one, read once."""
         return tuple(self.data)
 
     @cached_property

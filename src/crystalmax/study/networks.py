@@ -13,8 +13,6 @@ from torch import nn
 
 from crystalmax import checkpoint, pretraining
 from crystalmax.dataset import CrystalDataset
-from crystalmax.encoding import Encoder
-from crystalmax.geometry import Geometry
 from crystalmax.training import Split
 from crystalmax.vectors import encode
 from crystalmax.writing import at_once
@@ -23,8 +21,6 @@ Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
 
 Features = Float[np.ndarray, "crystals columns"]
-
-load = checkpoint.load
 
 
 def trained(
@@ -73,13 +69,14 @@ def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> check
     return checkpoint.Model(objective.eval(), geometry, {})
 
 
-def encoded(folder: Path, encoder: Encoder, geometry: Geometry, data: CrystalDataset, accelerator: str) -> Features:
-    """Crystal vectors of a data set by an encoder, kept on disk."""
+def encoded(folder: Path, model: checkpoint.Model, data: CrystalDataset, accelerator: str) -> Features:
+    """Crystal vectors of a data set by the encoder of a model, kept on disk."""
+    encoder = model.encoder
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     path = folder / f"{_key(data.content_hash, hashlib.sha256(weights).hexdigest())}.npy"
-    return kept(path, lambda: encode(encoder.to(device), geometry, data))
+    return kept(path, lambda: encode(encoder.to(device), model.geometry, data))
 
 
 def kept(path: Path, make: Callable[[], Features]) -> Features:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from crystalmax import __version__, plots
 from crystalmax.assessment import SMALL_DATA
-from crystalmax.report import Drawing, Section, Table, comparison_table, write_report
+from crystalmax.report import Section, Table, comparison_table, write_report
 from crystalmax.study import encoders, figures, runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.official import LEADERBOARD
@@ -99,23 +99,30 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
             tables = dict(iter(parts[part].groupby("dataset")))
             yield from ((material, tables[material.name]) for material in study.materials if material.name in tables)
 
-    def by_property(part: str) -> Iterator[tuple[Material, Property, pd.DataFrame]]:
+    def by_property(part: str) -> Iterator[tuple[Material, Property, pd.DataFrame, list[Finding]]]:
         for material, table in of(part):
-            for each in material.properties:
-                if len(chosen := table[table.property == each.name]):
-                    yield material, each, chosen
+            for each, chosen in _of_properties(material, table):
+                about = (part, material.name, each.name)
+                yield material, each, chosen, [one for one in found if (one.part, one.dataset, one.target) == about]
 
     if "leakage" in parts:
         yield _leakage(parts["leakage"])
     yield Section("Learning curves", figures=[figures.curves(table) for _, table in of("curves")])
-    yield from (_representation(*each, found) for each in by_property("representation"))
+    yield from (_representation(*each) for each in by_property("representation"))
     yield from (_official(*each) for each in of("official"))
     yield from (_transfer(*each, found) for each in of("transfer"))
     yield from (_ablation(*each) for each in of("ablation"))
     yield from (_encoders(study, *each) for each in of("encoders"))
     yield from (_blocks(*each) for each in of("blocks"))
     yield from (_maps(study, *each) for each in of("maps"))
-    yield from (_shift(*each, found) for each in by_property("shift"))
+    yield from (_shift(*each) for each in by_property("shift"))
+
+
+def _of_properties(material: Material, rows: pd.DataFrame) -> Iterator[tuple[Property, pd.DataFrame]]:
+    """The properties of which there are rows, and these."""
+    for each in material.properties:
+        if len(chosen := rows[rows.property == each.name]):
+            yield each, chosen
 
 
 def _leakage(rows: pd.DataFrame) -> Section:
@@ -135,26 +142,14 @@ def _representation(material: Material, each: Property, rows: pd.DataFrame, foun
     ours = scores.features.isin(SHOWN) | scores.kind.eq("trivial") | _of_recipes(rows)
     lines = scores[ours & scores.model.isin([*CURVES, "median"])]
     networks = scores[_of_recipes(rows) & scores.model.isin(BOXES)]
-    drawn: list[Drawing] = [
-        (
-            "Error on test crystals against the number of labels; median and middle half.",
-            plots.learning_curves(lines, error=error),
-        ),
-        (
-            "One hidden layer (filled) and least squares on frozen vectors, trained and untrained; every draw.",
-            plots.boxes(networks, error=error),
-        ),
-    ]
+    curves = "Error on test crystals against the number of labels; median and middle half."
+    boxes = "One hidden layer (filled) and least squares on frozen vectors, trained and untrained; every draw."
+    drawn = [(curves, plots.learning_curves(lines, error=error)), (boxes, plots.boxes(networks, error=error))]
     tables = [_ranking(rows, each.unit)]
     for finding in found:
-        if (finding.part, finding.dataset, finding.target) == ("representation", material.name, each.name):
-            drawn.append(
-                (
-                    f"{finding.method} against its untrained twins, draw by draw; below zero, training helped.",
-                    plots.paired_differences(_of_family(scores, finding.method), finding.method),
-                )
-            )
-            tables.append(_comparison(finding))
+        caption = f"{finding.method} against its untrained twins, draw by draw; below zero, training helped."
+        drawn.append((caption, plots.paired_differences(_of_family(scores, finding.method), finding.method)))
+        tables.append(_comparison(finding))
     return Section(f"Frozen vectors: {material.name}, {_words(each.name)}", figures=drawn, tables=tables)
 
 
@@ -186,20 +181,18 @@ def _ablation(material: Material, rows: pd.DataFrame) -> Section:
 
 
 def _encoders(study: Study, material: Material, rows: pd.DataFrame) -> Section:
-    together = rows.assign(method=rows.method.str.split(", seed").str[0])  # the untrained of an encoder are one
     tables = []
-    for each in material.properties:
-        costs = encoders.costs(study.folder / "cells", rows[rows.property == each.name])
-        if len(costs):
-            caption, table = _ranking(together[together.property == each.name], each.unit)
-            table = table.join(costs, on="method").sort_values("parameters", kind="stable")  # encoder by encoder
-            tables.append((f"{_words(each.name)}. {caption} {COSTS}", table))
+    for each, chosen in _of_properties(material, rows):
+        costs = encoders.costs(study.folder / "cells", chosen)
+        together = chosen.assign(method=chosen.method.str.split(", seed").str[0])  # the untrained of an encoder are one
+        caption, table = _ranking(together, each.unit)
+        table = table.join(costs, on="method").sort_values("parameters", kind="stable")  # encoder by encoder
+        tables.append((f"{_words(each.name)}. {caption} {COSTS}", table))
     return Section(f"Encoders and objectives: {material.name}", figures=[figures.encoders(rows)], tables=tables)
 
 
 def _blocks(material: Material, rows: pd.DataFrame) -> Section:
-    found = [(each, rows[rows.property == each.name]) for each in material.properties]
-    ranked = [(each.name, *_ranking(chosen, each.unit)) for each, chosen in found if len(chosen)]
+    ranked = [(each.name, *_ranking(chosen, each.unit)) for each, chosen in _of_properties(material, rows)]
     tables = [(f"{_words(name)}. {caption}", table) for name, caption, table in ranked]
     drawn = [figures.blocks(rows, ALL_STATISTICS)]
     return Section(f"What each block of statistics is worth: {material.name}", figures=drawn, tables=tables)
@@ -229,11 +222,10 @@ def _maps(study: Study, material: Material, rows: pd.DataFrame) -> Section:
 
 def _shift(material: Material, each: Property, rows: pd.DataFrame, found: Sequence[Finding]) -> Section:
     title = f"Vectors of {material.donor} for {material.name}, {_words(each.name)}"
-    wanted = ("shift", material.name, each.name)
-    tables = [_comparison(one) for one in found if (one.part, one.dataset, one.target) == wanted]
     frozen = rows[rows.model != "fine-tuned"]
     ours = rows[_of_recipes(rows) | rows.kind.isin(["baseline", "trivial"])]
-    return Section(title, figures=[figures.shift(ours, each.unit)], tables=[_ranking(frozen, each.unit), *tables])
+    tables = [_ranking(frozen, each.unit), *map(_comparison, found)]
+    return Section(title, figures=[figures.shift(ours, each.unit)], tables=tables)
 
 
 def _ranking(rows: pd.DataFrame, unit: str) -> Table:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Data = pd.DataFrame | CrystalDataset
 
 MATBENCH = "matbench:"
-"""How the name of data begins that are Matbench's own."""
+"""Prefix of names of data that are downloaded from Matbench."""
 
 WHOLE_SITES = 50
 """Largest cell of a data set that is taken whole, unless the budget allows for larger ones; the supercell's limit."""
@@ -118,7 +118,7 @@ def _place(data: str, source: Source) -> Path | None:
 
 
 def _sum(place: Path | None) -> str:
-    """What tells whether the data are still the same."""
+    """A checksum that tells whether the data are still the same; empty where there is no file."""
     return "" if place is None else str(checksum(place / "manifest.json" if place.is_dir() else place)["sha256"])
 
 

@@ -12,11 +12,9 @@ from sklearn.base import BaseEstimator
 
 from crystalmax import baselines
 from crystalmax.assessment import small_data
-from crystalmax.crystal import Crystal
 from crystalmax.dataset import Rows
-from crystalmax.encoding import Encoder, width_of
+from crystalmax.encoding import width_of
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
-from crystalmax.geometry import Geometry
 from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
@@ -33,12 +31,12 @@ OURS = "intrinsic"
 """The recipe of the weights that ship, which stands beside them."""
 
 ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
-"""What we recommend, without and with vectors."""
+"""Names of the numbers that we recommend, without and with vectors."""
 
 FIRST_TWIN = 1001
 """Seed of the first untrained network; far from those that networks are trained with."""
 
-BASELINES: Mapping[str, Callable[[Sequence[Crystal]], baselines.Features]] = {
+BASELINES: Mapping[str, baselines.Maker] = {
     "element fractions": baselines.element_fractions,
     "composition statistics": baselines.composition_statistics,
     "structure statistics": baselines.structure_statistics,
@@ -70,7 +68,7 @@ class Method:
 
 
 Methods = Callable[[Study, Material], Sequence[Method]]
-"""Those of a part of the study."""
+"""Makes the methods that a part of the study compares on a data set."""
 
 Work = Callable[[Study, Material, str, Method], Result]
 """What a part does with a method, for a property of a data set."""
@@ -89,15 +87,13 @@ class GivenDraws:
 
 def cells(study: Study) -> list[Cell]:
     """Networks first, then each method at each number of labels, for data sets that are pre-trained on themselves."""
-    own = [material for material in study.materials if material.donor == material.name]
-    networks = [network_cell(study, material, recipe) for material in own for recipe in compared(study)]
-    return networks + [
+    return [network_cell(study, material, recipe) for material in study.own for recipe in compared(study)] + [
         Cell(
             f"representation/{material.name}/{each.name}/{labels}/{method.name}",
             partial(_scored, study, material.name, each.name, labels, draws, method.name),
             cost=draws * (20 + labels) * (0.05 if method.kind == "trivial" else 1),
         )
-        for material in own
+        for material in study.own
         for each in material.properties
         for method in sorted(methods(study, material), key=lambda method: method.kind in ("pretrained", "joint"))
         for labels, draws in study.budgets(material, each.name)
@@ -139,7 +135,7 @@ def _best(study: Study, material: Material) -> Iterator[Method]:
     statistics, widths = partial(all_statistics, study, material), baselines.statistics_widths()
     yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data(widths))
     together = partial(_together, partial(network_vectors, study, material, OURS), statistics)
-    models = small_data((width_of(_untrained(study, OURS, 0)[0]), *widths))
+    models = small_data((width_of(study.untrained(OURS, 0).encoder), *widths))
     yield Method(JOINED, "joint", together, pretraining=study.pretraining(material), models=models)
 
 
@@ -281,17 +277,11 @@ def _network_of(study: Study, recipe: str) -> tuple[object, object]:
 
 def network_vectors(study: Study, material: Material, recipe: networks.Recipe, rows: Rows | None = None) -> Features:
     """Vectors of a network that learnt from the donor of a data set, as `Study.network` trains it."""
-    model = study.network(study.material(material.donor), recipe, rows)
-    return study.encoded(model.encoder, model.geometry, material)
+    return study.encoded(study.network(study.material(material.donor), recipe, rows), material)
 
 
 def _twin(study: Study, material: Material, recipe: str, seed: int) -> Features:
-    return study.encoded(*_untrained(study, recipe, seed), material)
-
-
-def _untrained(study: Study, recipe: str, seed: int) -> tuple[Encoder, Geometry]:
-    model = networks.untrained(study.recipe(recipe), seed, study.trusted)
-    return model.encoder, model.geometry
+    return study.encoded(study.untrained(recipe, seed), material)
 
 
 def _read(tables: Sequence[Path], material: Material) -> Features:

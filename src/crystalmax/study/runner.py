@@ -105,8 +105,7 @@ def rows_of(folder: Path, *, prefix: str = "") -> pd.DataFrame:
     together = pd.concat([table.astype(types) for table, types in zip(tables, whole, strict=True)], ignore_index=True)
     shared = [name for name in COLUMNS if name in together]
     columns = [*shared, *sorted(str(name) for name in together if name not in shared)]
-    ordered: pd.DataFrame = together[columns].sort_values(columns, ignore_index=True, kind="stable")
-    return ordered
+    return together[columns].sort_values(columns, ignore_index=True, kind="stable")
 
 
 def rows_in(folder: Path, name: str) -> pd.DataFrame:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from crystalmax import checkpoint
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import Rows
-from crystalmax.encoding import Encoder
-from crystalmax.geometry import Geometry
 from crystalmax.pretraining import parts_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
@@ -108,6 +107,11 @@ class Study:
             raise ValueError(f"the study has no data set {name!r}; there are {', '.join(found)}")
         return found[name]
 
+    @property
+    def own(self) -> list[Material]:
+        """Data sets that are pre-trained on themselves; the others borrow the networks of one of these."""
+        return [material for material in self.materials if material.donor == material.name]
+
     def pretraining(self, material: Material) -> tuple[Material, Rows]:
         """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""
         donor = self.material(material.donor)
@@ -122,8 +126,7 @@ class Study:
         pool = self.pool(material, name)
         if labels > len(pool):
             raise ValueError(f"{material.name} has {len(pool)} labels of {name} to draw from, fewer than {labels}")
-        drawn: Int[np.ndarray, " labels"] = np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
-        return drawn
+        return np.random.default_rng([self.seed, draw]).permutation(pool)[:labels]
 
     def pool(self, material: Material, name: str) -> Int[np.ndarray, " pool"]:
         """Rows that labels are drawn from."""
@@ -158,7 +161,7 @@ class Study:
             recipe: Name of a recipe, or its content, perhaps changed.
             rows: What to learn from, with the rows of `Parts.valid` among them only watched.
         """
-        return networks.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
+        return checkpoint.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
     def network_folder(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Path:
         """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
@@ -175,9 +178,13 @@ class Study:
             trusted=self.trusted,
         )
 
-    def encoded(self, encoder: Encoder, geometry: Geometry, material: Material) -> networks.Features:
-        """Crystal vectors of a whole data set by any encoder, kept on disk."""
-        return networks.encoded(self.folder / "vectors", encoder, geometry, material.data, self.accelerator)
+    def untrained(self, recipe: str, seed: int) -> Model:
+        """The network of a recipe with the initial weights of this seed."""
+        return networks.untrained(self.recipe(recipe), seed, self.trusted)
+
+    def encoded(self, model: Model, material: Material) -> networks.Features:
+        """Crystal vectors of a whole data set by the encoder of a model, kept on disk."""
+        return networks.encoded(self.folder / "vectors", model, material.data, self.accelerator)
 
     def kept(self, material: Material, name: str, make: Callable[[], networks.Features]) -> networks.Features:
         """Numbers that describe the crystals of a data set, made once and kept on disk under this name."""

@@ -47,14 +47,11 @@ def cells(study: Study) -> list[Cell]:
     """For each data set that borrows its vectors: frozen ones beside all rivals, and fine-tuning as in Fig. 13."""
     borrowers = [material for material in study.materials if material.donor != material.name]
     donors = [study.material(name) for name in sorted({material.donor for material in borrowers})]
-    return [network_cell(study, donor, recipe) for donor in donors for recipe in compared(study)] + [
-        cell
-        for material in borrowers
-        for cell in [
-            *method_cells(study, [material], "shift", rivals, _scored, lambda _: 1500),  # in the unit of fine-tuning
-            *fine_tunings(study, material, ("random", "pretrained"), part="shift"),
-        ]
-    ]
+    found = [network_cell(study, donor, recipe) for donor in donors for recipe in compared(study)]
+    for material in borrowers:
+        found += method_cells(study, [material], "shift", rivals, _scored, lambda _: 1500)  # in the unit of fine-tuning
+        found += fine_tunings(study, material, ("random", "pretrained"), part="shift")
+    return found
 
 
 def rivals(study: Study, material: Material) -> list[Method]:

@@ -24,7 +24,7 @@ JUDGED = ("representation", "shift", "transfer")
 """Parts whose draws of one comparison share their test rows, so that a verdict can be given."""
 
 NO_JUDGE = "least squares"
-"""Where labels are about as many as columns, its errors know no bound, and would outweigh all other models."""
+"""A model that no verdict hears: with about as many labels as columns its errors are huge, and outweigh all others."""
 
 Predictions = Float[np.ndarray, "_ tested"]
 
@@ -67,7 +67,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """All comparisons within one cell."""
+    """A row for each comparison among the methods of one cell."""
     kinds = table.drop_duplicates("method").set_index("method").kind
     families = table.get("family", pd.Series("", table.index)).fillna("")
     errors = table.pivot_table(index="draw", columns="method", values="mae")

@@ -13,7 +13,6 @@ from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import read_recipe
-from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
@@ -44,8 +43,7 @@ def cells(study: Study) -> list[Cell]:
     starts: tuple[Start, ...] = ("random", "pretrained", "supervised")
     return [
         cell
-        for material in study.materials
-        if material.donor == material.name
+        for material in study.own
         for cell in fine_tunings(study, material, starts if len(material.properties) > 1 else starts[:2])
     ]
 
@@ -115,7 +113,7 @@ class Beginning(NamedTuple):
 def starting_point(study: Study, material: Material, target: str, start: Start, trial: int) -> Beginning:
     """Where a trial begins: the same network for all trials where it was trained, another for each where it was not."""
     if start == "random":
-        return Beginning(networks.untrained(RECIPE, FIRST_TWIN + trial), None)
+        return Beginning(study.untrained(RECIPE, FIRST_TWIN + trial), None)
     if start == "pretrained":
         return Beginning(study.network(study.material(material.donor), RECIPE), study.pretraining(material))
     names = [each.name for each in material.properties]

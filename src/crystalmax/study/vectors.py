@@ -33,8 +33,7 @@ def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarra
     """
     for table in map(_of_table, tables):
         if table.index.isin(keys).sum() >= LEAST_COVERED * len(keys):  # a hash table; strings in NumPy take minutes
-            values: Float[np.ndarray, "crystals columns"] = table.reindex(list(keys)).to_numpy(dtype=np.float64)
-            return values
+            return table.reindex(list(keys)).to_numpy(dtype=np.float64)
     return None
 
 

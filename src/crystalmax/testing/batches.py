@@ -18,7 +18,6 @@ from crystalmax.testing.claims import (
     demand_role,
     demand_type,
     left_alone,
-    name_of,
     own_chance,
     rewritten,
     same,
@@ -32,7 +31,7 @@ _DRAWS = 5
 @contract
 def check_geometry(geometry: Geometry) -> None:
     """Raise if a geometry makes pairs that encoders could not work with, or that depend on how a crystal is written."""
-    name = name_of(geometry)
+    name = type(geometry).__name__
     demand_role(geometry, Geometry)
     check_description(geometry)
     crystals = toy_crystals()
@@ -75,7 +74,7 @@ def check_transform(transform: Transform | Alteration, geometry: Geometry | None
         transform: Of a batch with pairs; or an alteration, whose pairs are made anew.
         geometry: What makes these; `AllPairs(max_sites=20)` unless given.
     """
-    name, geometry = name_of(transform), AllPairs(max_sites=20) if geometry is None else geometry
+    name, geometry = type(transform).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand_role(transform, Alteration if hasattr(transform, "altered") else Transform)
     check_description(transform)
     transform = Rebuilt((transform,), geometry) if isinstance(transform, Alteration) else transform

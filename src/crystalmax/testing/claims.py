@@ -76,7 +76,7 @@ def rewritten(crystals: Sequence[Crystal]) -> Iterator[tuple[str, list[Crystal],
 
 def check_description(part: object) -> object:
     """A part must be one that a recipe can name: `build(describe(part))` is an equal one, which is returned."""
-    name = name_of(part)
+    name = type(part).__name__
     try:
         plain = describe(part)
         # What it is made of runs here already, so the packages need no further trust.
@@ -128,11 +128,6 @@ def same(one: object, other: object) -> bool:
     return one is other or bool(one == other)
 
 
-def name_of(part: object) -> str:
-    """What to call a part in a message."""
-    return type(part).__name__
-
-
 def demand(claim: bool, otherwise: str) -> None:
     """Raise an AssertionError unless a claim holds.
 
@@ -146,7 +141,7 @@ def demand(claim: bool, otherwise: str) -> None:
 
 def demand_role(part: object, role: type) -> None:
     """Raise an AssertionError unless a part has all that a protocol asks for."""
-    name, where = name_of(part), f"{role.__module__}.{role.__name__}"
+    name, where = type(part).__name__, f"{role.__module__}.{role.__name__}"
     demand(not isinstance(part, type), f"{part} is a class; give one that is made of it")
     lacking = [each for each in dir(role) if not each.startswith("_") and not hasattr(part, each)]
     demand(isinstance(part, role), f"{name} has no {', '.join(lacking) or '__call__'}; write it as {where} says")

@@ -20,7 +20,6 @@ from crystalmax.testing.claims import (
     demand_role,
     demand_type,
     left_alone,
-    name_of,
     own_chance,
     rewritten,
     same,
@@ -36,7 +35,7 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
         encoder: A module.
         geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
     """
-    name, geometry = name_of(encoder), AllPairs(max_sites=20) if geometry is None else geometry
+    name, geometry = type(encoder).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand(isinstance(encoder, nn.Module), f"{name} is no torch.nn.Module, so it cannot be trained; derive it from one")
     demand_role(encoder, Encoder)
     twin = check_description(encoder)
@@ -79,7 +78,7 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
         encoder: What encodes them; a small `SiteNet` unless given.
         geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
     """
-    name, geometry = name_of(sampler), AllPairs(max_sites=20) if geometry is None else geometry
+    name, geometry = type(sampler).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand_role(sampler, NegativeSampler)
     check_description(sampler)
     net: Encoder = SiteNet(site_width=8, crystal_width=8, hidden=16) if encoder is None else encoder
@@ -112,7 +111,7 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
 
 
 def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> None:
-    name, promised = name_of(encoder), list(encoder.widths)
+    name, promised = type(encoder).__name__, list(encoder.widths)
     found = [level.name for level in encoding.levels]
     demand(found == promised, f"{name} promises the levels {promised} but returns {found}; make `widths` say the same")
     for level in encoding.levels:
@@ -150,7 +149,7 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
 
 
 def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
-    name, learns = name_of(encoder), dict[str, str]()
+    name, learns = type(encoder).__name__, dict[str, str]()
     for level, uncut in zip(encoder(batch, greedy=True).levels, whole.levels, strict=True):
         what = f"{name} gives other summaries of level {level.name!r} when greedy; only gradients may differ"
         demand_close(level.summaries, uncut.summaries, what)

@@ -15,16 +15,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.intrinsic import prepared
 from crystalmax.objectives.base import Objective
-from crystalmax.testing.claims import (
-    check_description,
-    contract,
-    demand,
-    left_alone,
-    name_of,
-    own_chance,
-    same,
-    toy_crystals,
-)
+from crystalmax.testing.claims import check_description, contract, demand, left_alone, own_chance, same, toy_crystals
 
 _STEPS = 30
 _RATE = 1e-3
@@ -44,7 +35,7 @@ def check_objective(
         geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
         crystals: With the properties that it needs; `toy_crystals()` unless given.
     """
-    name, geometry = name_of(objective), AllPairs(max_sites=20) if geometry is None else geometry
+    name, geometry = type(objective).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     where = f"{Objective.__module__}.{Objective.__name__}"
     demand(isinstance(objective, Objective), f"{name} does not inherit {where}; derive it from that")
     demand(isinstance(getattr(objective, "encoder", None), nn.Module), f"{name} has no module as its `encoder`")
@@ -73,7 +64,7 @@ def _batches(
 
 
 def _terms(objective: Objective, batch: CrystalBatch) -> dict[str, Float[Tensor, ""]]:
-    terms, name = dict(objective.terms(batch, Generator().manual_seed(1))), name_of(objective)
+    terms, name = dict(objective.terms(batch, Generator().manual_seed(1))), type(objective).__name__
     for term, value in terms.items():
         found = f"{name} gives {value.item()} as {term!r} of {batch.n_crystals} small crystals"
         demand(bool(value.isfinite()), f"{found}; look for divisions by 0, and deviations of one row")
@@ -86,7 +77,7 @@ def _total(objective: Objective, batch: CrystalBatch) -> Float[Tensor, ""]:
 
 
 def _check_gradients(objective: Objective, batch: CrystalBatch) -> None:
-    name, named = name_of(objective), [each for each in objective.named_parameters() if each[1].requires_grad]
+    name, named = type(objective).__name__, [each for each in objective.named_parameters() if each[1].requires_grad]
     found = torch.autograd.grad(_total(objective, batch), [each for _, each in named], allow_unused=True)
     learns = {each: gradient for (each, _), gradient in zip(named, found, strict=True) if gradient is not None}
     endless = [each for each, gradient in learns.items() if not gradient.isfinite().all()]
@@ -109,6 +100,6 @@ def _check_learning(objective: Objective, batch: CrystalBatch) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
-    name, rose = name_of(objective), f"from {losses[0]:.3g} to {losses[-1]:.3g} in {_STEPS} steps of Adam"
+    name, rose = type(objective).__name__, f"from {losses[0]:.3g} to {losses[-1]:.3g} in {_STEPS} steps of Adam"
     advice = "let its gradients be those of its terms, and these be such that a network can lower them"
     demand(losses[-1] < losses[0], f"the terms of {name} rose {rose} with the same crystals and draws; {advice}")

@@ -7,15 +7,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from crystalmax.estimators import Estimator, Scores
-from crystalmax.testing.claims import (
-    check_description,
-    contract,
-    demand,
-    demand_close,
-    demand_role,
-    demand_type,
-    name_of,
-)
+from crystalmax.testing.claims import check_description, contract, demand, demand_close, demand_role, demand_type
 
 
 @contract
@@ -43,7 +35,7 @@ class _Trial:
 
     @property
     def name(self) -> str:
-        return name_of(self.estimator)
+        return type(self.estimator).__name__
 
     def loss(
         self, true: Float[Tensor, " parts"], false: Float[Tensor, " parts"], true_weight: float = 1.0
