@@ -16,8 +16,7 @@ import numpy as np
 from machine import about, publish
 from properties import development, earlier, parser_of_properties, unseen, wanted
 
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer

@@ -9,7 +9,7 @@ import numpy as np
 from properties import PROPERTIES, development, unseen
 from train import learnt_from
 
-from crystalmax.baselines import formula
+from crystalmax.crystal import formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from machine import go_on, parser_of
 
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.evaluation import Draw, LabelBudgets
 from crystalmax.ingest import canonical_records
 from crystalmax.seen import Seen

@@ -16,8 +16,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from train import learnt_from
 
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.elements import SYMBOLS
 from crystalmax.fingerprint import Fingerprint
 

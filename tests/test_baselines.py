@@ -14,14 +14,13 @@ from crystalmax.baselines import (
     composition_statistics,
     density_statistics,
     element_fractions,
-    formula,
     potential_statistics,
     spring_statistics,
     statistics,
     statistics_widths,
     structure_statistics,
 )
-from crystalmax.crystal import Crystal, Occupant
+from crystalmax.crystal import Crystal, Occupant, formula
 from crystalmax.elements import FEATURES, SYMBOLS, table
 from crystalmax.surroundings import CUTOFF, surroundings
 

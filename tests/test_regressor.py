@@ -15,10 +15,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_sco
 from sklearn.utils import estimator_checks
 
 from crystalmax import SmallDataRegressor
-from crystalmax.baselines import formula
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
-from crystalmax.crystal import CrystalBatch
+from crystalmax.crystal import CrystalBatch, formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs

@@ -19,9 +19,8 @@ from pathlib import Path
 import pandas as pd
 from joblib import parallel_config
 
-from crystalmax.baselines import formula
 from crystalmax.checkpoint import SPEC, WEIGHTS
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.ingest import canonical_records
 from crystalmax.pretraining import pretrain

@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from crystalmax import __version__, baselines, plots
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
 from crystalmax.featurizer import CrystalFeaturizer

@@ -57,13 +57,6 @@ def element_fractions(crystals: Sequence[Crystal]) -> Features:
     return atoms / atoms.sum(axis=1, keepdims=True), tuple(f"fraction of {symbol}" for symbol in SYMBOLS)
 
 
-def formula(crystal: Crystal) -> str:
-    """Composition per atom, in a form that is the same for all cells and polymorphs."""
-    atoms = crystal.composition()
-    total = sum(atoms.values())
-    return " ".join(f"{SYMBOLS[z - 1]}{atoms[z] / total:.4f}" for z in sorted(atoms))
-
-
 def composition_statistics(crystals: Sequence[Crystal]) -> Features:
     """Mean, deviation, minimum, maximum and range of each elemental property over the atoms.
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crystalmax.elements import SYMBOLS
+
 N_KIND_COLUMNS = 103 + 2
 """Width of a species table: occupancies of hydrogen to lawrencium, mean oxidation state, whether that is known."""
 
@@ -79,6 +81,13 @@ class Crystal:
         kinds: dict[Species, int] = {}
         number = [kinds.setdefault(_elements_of(kind), len(kinds)) for kind in self.kinds]
         return replace(self, species=np.array(number)[self.species], kinds=tuple(kinds))
+
+
+def formula(crystal: Crystal) -> str:
+    """Composition per atom, in a form that is the same for all cells and polymorphs."""
+    atoms = crystal.composition()
+    total = sum(atoms.values())
+    return " ".join(f"{SYMBOLS[z - 1]}{atoms[z] / total:.4f}" for z in sorted(atoms))
 
 
 def _elements_of(kind: Species) -> Species:

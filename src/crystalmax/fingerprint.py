@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt
 
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.surroundings import CUTOFF, surroundings
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 20)

@@ -22,9 +22,8 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 
 from crystalmax import __version__, checkpoint
-from crystalmax.baselines import formula
 from crystalmax.checkpoint import Model
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import SYMBOLS
 from crystalmax.featurizer import CrystalFeaturizer

@@ -15,8 +15,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from crystalmax import checkpoint
-from crystalmax.baselines import formula
-from crystalmax.crystal import Crystal
+from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset, Rows, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
