@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.tree import ExtraTreeRegressor
 
-from crystalmax import evaluation
+from crystalmax import baselines, evaluation
 from crystalmax.assessment import (
     COMPOSITION,
     SMALL_DATA,
@@ -18,27 +18,31 @@ from crystalmax.assessment import (
     Assessment,
     assess,
     feature_sets,
+    figures,
     formula,
     report_assessment,
+    tables,
 )
 from crystalmax.demo import overall
 from crystalmax.encoders import SiteNet
-from crystalmax.evaluation import RepeatedFolds
+from crystalmax.evaluation import FeatureSet, LabelBudgets, RepeatedFolds, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.spec import seeded_weights
+from crystalmax.verdict import verdict
 from crystals import conventional_rock_salt, perovskite, pure, rock_salt
 
 
 def some_labelled():
-    """Twelve crystals; two have the same formula, one has no label."""
+    """Thirteen crystals; two have the same formula, one has no label, and of one it is not a number."""
     salts = [rock_salt(a, kinds) for a, kinds in [(5.64, ("Na", "Cl")), (6.29, ("K", "Cl")), (4.21, ("Mg", "O"))]]
     salts += [rock_salt(a, kinds) for a, kinds in [(4.03, ("Li", "F")), (5.99, ("Pb", "S")), (4.81, ("Ca", "O"))]]
     oxides = [perovskite(a, pure(*kinds)) for a, *kinds in [(3.9, "Sr", "Ti", "O"), (4.0, "Ba", "Ti", "O")]]
     oxides += [perovskite(a, pure(*kinds)) for a, *kinds in [(4.1, "K", "Mg", "F"), (3.8, "La", "Al", "O")]]
     crystals = [*salts, *oxides, rock_salt(5.1), rock_salt(5.2, ("Ag", "Cl"))]
     values = [*np.random.default_rng(0).normal(size=11), np.nan]
-    return [replace(one, targets={"band_gap": value}) for one, value in zip(crystals, values, strict=True)]
+    labelled = [replace(one, targets={"band_gap": value}) for one, value in zip(crystals, values, strict=True)]
+    return [rock_salt(5.3, ("Ag", "Br")), *labelled]
 
 
 CRYSTALS = some_labelled()
@@ -51,10 +55,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(evaluation, "default_models", lambda: models)
 
 
-def features():
+def featurizer(**options):
     with seeded_weights(0):
         encoder = SiteNet(site_width=3, crystal_width=4, hidden=4)
-    return feature_sets(CRYSTALS, CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=8), statistics=False))
+    return CrystalFeaturizer(encoder, geometry=AllPairs(max_sites=8), **options)
+
+
+def features():
+    return feature_sets(CRYSTALS, featurizer(statistics=False))
 
 
 def evaluated(out):
@@ -65,7 +73,18 @@ def evaluated(out):
 
 
 def test_feature_sets_hold_ours_its_twins_and_plain_rivals():
-    found = features()
+    with_statistics = featurizer()
+    found = feature_sets(CRYSTALS, with_statistics)
+    assert with_statistics.statistics
+    assert found[VECTORS].values.shape[1] == with_statistics.blocks[0]
+    assert found["vectors and all statistics"].models[SMALL_DATA].blocks == with_statistics.blocks
+    of_parts = {"element fractions": "fractions", "composition statistics": "composition"}
+    assert found["all statistics"].models[SMALL_DATA].blocks == with_statistics.blocks[1:]
+    widths_of_composition = with_statistics.blocks[1 : 1 + len(baselines.COMPOSITION)]
+    assert tuple(found[COMPOSITION].models[SMALL_DATA].blocks) == widths_of_composition
+    for name, part in {**of_parts, "structure statistics": "structure"}.items():
+        np.testing.assert_array_equal(found[name].values, baselines.statistics(CRYSTALS, [part])[0])
+    np.testing.assert_array_equal(found[COMPOSITION].values, baselines.statistics(CRYSTALS, baselines.COMPOSITION)[0])
     kinds = {name: each.kind for name, each in found.items()}
     assert kinds[VECTORS] == "pretrained"
     assert list(kinds.values()).count("untrained") == len(TWIN_SEEDS) == 3
@@ -96,7 +115,7 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     assert len(table) == (10 * 2 + 3 + 1) * 2
     ours = table[table.model == SMALL_DATA]
     assert set(ours.features) == {COMPOSITION, "all statistics", "vectors and all statistics"}
-    assert set(found.scores.tested) == set(range(11))
+    assert found.scores.measured.tolist() == [crystal.targets["band_gap"] for crystal in CRYSTALS[1:-1]]
 
 
 def test_crystals_of_one_formula_stay_together(quick):
@@ -117,8 +136,56 @@ def test_crystals_of_one_formula_stay_together(quick):
 
 def test_equal_labels_are_refused():
     equal = [replace(crystal, targets={"hue": 2.5}) for crystal in CRYSTALS]
-    with pytest.raises(ValueError, match=r"all 12 values of 'hue' are 2\.5; give some that differ"):
-        assess(equal, "hue", {}, plan=RepeatedFolds(2, n_draws=2))
+    with pytest.raises(ValueError, match=r"all 13 values of 'hue' are 2\.5; give some that differ"):
+        assess([*equal, rock_salt()], "hue", {}, plan=RepeatedFolds(2, n_draws=2))
+
+
+def noisy(**plain):
+    """Labels, and sets of one number each that tells them with noise of this size."""
+    rng, y = np.random.default_rng(1), np.random.default_rng(0).normal(size=80)
+    kinds = {VECTORS: "pretrained", "untrained": "untrained"}
+    sizes = {VECTORS: 0.3, "untrained": 0.8, **plain}
+    return y, {
+        name: FeatureSet(y[:, None] + size * rng.normal(size=(80, 1)), kinds.get(name, "baseline"))
+        for name, size in sizes.items()
+    }
+
+
+def test_advice_knows_the_unit_and_what_is_composition(quick):
+    y, sets = noisy(**{COMPOSITION: 0.05, "structure statistics": 0.5})
+    crystals = [replace(rock_salt(), targets={"gap": value}) for value in y.tolist()]
+    found = assess(crystals, "gap", sets, unit="eV", plan=LabelBudgets((40,), n_draws=3), by_formula=False)
+    assert found.verdict.advice.startswith(f"Use {COMPOSITION} with ridge (mean absolute error ")
+    assert " eV at 40 labels" in found.verdict.advice
+    assert "Structure does not help here" in found.verdict.advice
+    assert all(caption.startswith("Gap. ") for caption, _ in tables(found))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Vectors are the best that there is with 40 labels, and the worst with 10."""
+    y, sets = noisy(plain=0.5)
+    found = evaluate(sets, y, models={"ridge": Ridge()}, plan=LabelBudgets((10, 40), n_draws=3))
+    ours_of_few = (found.table.features == VECTORS) & (found.table.labels == 10)
+    found.table.loc[ours_of_few, "mae"] = 9.0
+    return Assessment("dft_GLLB-SC_gap", found, verdict(found, VECTORS))
+
+
+def test_figures_are_of_the_best_method_with_most_labels(planted):
+    drawn, scores = figures(planted, "eV"), planted.scores
+    assert [caption.split(":")[1].split(";")[0].split(",")[0] for caption, _ in drawn] == [
+        " error on test crystals against the number of labels",
+        " every method at 40 labels",
+        " pre-trained vectors against their untrained twins",
+        " predictions of the best method",
+    ]
+    assert all(caption.startswith("Dft GLLB-SC gap: ") for caption, _ in drawn)
+    caption, figure = drawn[-1]
+    assert f"the best method, {VECTORS} with ridge, at 40 labels" in caption
+    predicted = scores.predictions[((scores.table.features == VECTORS) & (scores.table.labels == 40)).to_numpy()]
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), predicted.mean(axis=0))
+    assert figure.axes[0].get_xlabel() == "measured eV"
+    assert drawn[1][1].axes[0].get_xlabel() == "mean absolute error in eV, 40 labels"
 
 
 def test_one_sentence_answers_for_all_properties(quick):

@@ -14,7 +14,7 @@ from crystals import rock_salt
 
 
 def numbers(crystals):
-    return np.array([[crystal.volume, len(crystal.kinds), 3.0] for crystal in crystals])
+    return np.array([[crystal.volume / 100, len(crystal.kinds), 3.0] for crystal in crystals])
 
 
 def many(count):
@@ -68,7 +68,8 @@ def test_what_was_kept_meanwhile_goes_also_after_a_kill_at_the_end(tmp_path, mon
 def test_numbers_that_are_made_before_an_interruption_are_not_made_again(n_kept, tmp_path, monkeypatch, caplog):
     for name, value in {"_CHUNK": 2, "_SECONDS_BETWEEN_LINES": -1.0}.items():
         monkeypatch.setattr(columns, name, value)
-    data, rows, path, made = many(11), np.arange(1, 11), tmp_path / "made.f4", []
+    data, rows, path, made, settled = many(11), np.arange(1, 11), tmp_path / "made.f4", [], []
+    monkeypatch.setattr(columns, "settle", lambda raw: settled.append(raw.stat().st_size))
 
     def interrupted(crystals):
         if len(made) == n_kept:
@@ -79,8 +80,9 @@ def test_numbers_that_are_made_before_an_interruption_are_not_made_again(n_kept,
     with pytest.raises(KeyboardInterrupt):
         standardised(data, rows, interrupted, 3, path)
     assert {each.name for each in tmp_path.iterdir()} <= {"made.f8", "made.lock"}
+    assert settled == [48 * number for number in range(1, n_kept // 2 + 1)]  # bytes of two rows each
     with path.with_suffix(".f8").open("ab") as file:
-        file.write(b"half")  # of a row, as a kill would leave it
+        file.write(b"half" * 3)  # of a row, as a kill would leave it
 
     def goes_on(crystals):
         made.extend(crystal.key for crystal in crystals)

@@ -79,10 +79,18 @@ def test_which_occupant_leaves_is_drawn_by_occupancy(rng):
     assert evenly([sodium_left, 1200 - sodium_left], [300, 900])
 
 
+def test_a_dopant_may_join_one_of_its_element(rng):
+    batch = CrystalBatch.collate([metal(mixed(Na=0.5, K=0.5))] * 100)
+    after = occupancies(Dopant()(batch, rng))
+    assert torch.allclose(after.sum(1), torch.ones(100).to(after))
+    assert (after == 1).any()
+
+
 def test_the_table_knows_who_is_next_to_whom():
     share = near_in_table()
     assert share.sum(1) == pytest.approx(1.0)
     assert (np.diag(share) == 0).all()
+    assert not share.flags.writeable  # it is made once for all
     assert ((share > 0) == (share > 0).T).all()
 
     def near(symbol):
@@ -110,6 +118,18 @@ def test_a_dopant_by_charge_has_a_like_charge_and_another_element(rng):
     # Nothing else has one positive charge, so sodium goes by the table.
     assert {pair for pair in swaps if pair[0] == "Na"} == {("Na", "Li"), ("Na", "K"), ("Na", "Mg")}
     assert torch.equal(doped.kinds[doped.species][:, -2], batch.kinds[batch.species][:, -2])
+
+
+def test_like_charges_differ_by_a_half_at_most_and_are_of_other_elements(rng):
+    kinds = (*charged(Fe=2.0, Mg=2.5, Zr=3.125), (Occupant(ATOMIC_NUMBERS["Fe"], 1.0, 2.25),))
+    chain = crystal("chain", 9 * np.eye(3), [[0, 0, n / 4] for n in range(4)], range(4), kinds)
+    batch = CrystalBatch.collate([chain] * 100)
+    doped = Dopant(rate=1.0, by="charge")(batch, rng)
+    became = dict(zip(symbols(batch), np.reshape(symbols(doped), (-1, 4)).T.tolist(), strict=False))
+    assert set(became["Fe"]) == {"Mg"}
+    assert set(became["Mg"]) == {"Fe"}
+    assert set(became["Zr"]) == {"Ti", "Y", "Nb", "Hf"}  # by the table
+    assert set(doped.species.reshape(-1, 4)[:, 1].tolist()) == set(batch.species[[0, 3]].tolist())
 
 
 def test_without_charges_the_table_decides():
@@ -168,8 +188,8 @@ def test_every_site_is_vacated_equally_often(rng):
 
 
 def nearest_site(one, place):
-    """The distance from a place to the nearest site, over all images within two cells."""
-    cells = np.array(list(product(range(-2, 3), repeat=3)))
+    """The distance from a place to the nearest site, over all images within five cells."""
+    cells = np.array(list(product(range(-5, 6), repeat=3)))
     steps = (one.positions[:, None] + cells - place).reshape(-1, 3) @ one.lattice
     return np.sqrt((steps**2).sum(1)).min()
 
@@ -190,7 +210,8 @@ def test_an_interstitial_is_one_more_site_behind_the_others_of_its_crystal(batch
 
 
 def test_an_interstitial_goes_to_the_place_with_most_room(crystals):
-    tries = 5
+    tries, skew = 5, 3.0 * np.array([[1, 0, 0], [3, 1, 0], [0, -3, 1]])
+    crystals = [*crystals, *(crystal(str(n), skew, [[0.1 * n, 0.2, 0.3]], [0], pure("Po")) for n in range(6))]
     batch = CrystalBatch.collate(crystals)
     places = torch.rand(
         batch.n_crystals, tries, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64
@@ -200,6 +221,11 @@ def test_an_interstitial_goes_to_the_place_with_most_room(crystals):
     for one, candidates, place in zip(crystals, places, found, strict=True):
         rooms = [nearest_site(one, candidate) for candidate in candidates]
         assert candidates[np.argmax(rooms)] == pytest.approx(place)
+
+
+def test_an_interstitial_is_of_each_species_as_often_as_sites_are(rng):
+    more, origin = Interstitial(tries=1).altered(CrystalBatch.collate([perovskite()] * 1000), rng)
+    assert evenly(torch.bincount(more.species[origin < 0]).tolist(), [200, 200, 600])
 
 
 def test_with_many_tries_an_interstitial_finds_the_void(rng):
@@ -223,6 +249,14 @@ def test_strain_is_symmetric_within_its_bounds_and_keeps_fractional_coordinates(
     norms = torch.linalg.matrix_norm(strain)
     assert ((norms >= bounds[0] - 1e-9) & (norms <= bounds[1] + 1e-9)).all()
     assert (torch.linalg.det(strained.lattice) * torch.linalg.det(batch.lattice) > 0).all()
+
+
+def test_norms_of_strains_are_drawn_evenly_for_each_crystal(rng):
+    batch = CrystalBatch.collate([rock_salt()] * 500)
+    strain = torch.linalg.solve(batch.lattice, Strain(0.1, 0.3).altered(batch, rng).batch.lattice) - torch.eye(3)
+    norms = torch.linalg.matrix_norm(strain)
+    assert torch.allclose(norms.sort().values, torch.linspace(0.1, 0.3, 500).to(norms), atol=0.02)
+    assert (strain.reshape(500, 9).mean(0).abs() < 0.02).all()
 
 
 # ---- all of them

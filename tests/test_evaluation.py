@@ -24,7 +24,7 @@ from crystalmax.evaluation import (
     evaluate,
     plan_for,
 )
-from crystalmax.verdict import _best, compare, rank, verdict
+from crystalmax.verdict import _amount, _best, _outcome, _sentence, compare, rank, verdict
 
 RIDGE = {"ridge": Ridge(1.0)}
 BUDGETS = LabelBudgets((25, 100), n_draws=8)
@@ -426,6 +426,32 @@ def test_twins_that_err_on_one_row_alone_leave_ratios_finite():
     assert (row.ratio_low, row.ratio_high) == (0.5, 1.0)
 
 
+def test_a_difference_that_is_the_same_everywhere_is_no_chance():
+    same = {"model": "m", "labels": 10, "pool": 80, "mae": 0.0}
+    kinds = {"vectors": "pretrained", "twin": "untrained"}
+    table = pd.DataFrame([{"features": n, "kind": k, "draw": d, **same} for n, k in kinds.items() for d in range(3)])
+    errors = np.repeat([[0.5], [1.0]], 3, axis=0) * np.ones(10)
+    row = compare(Scores(table, errors, np.arange(10), np.zeros(10)), "vectors").iloc[0]
+    assert (row.relative, row.low, row.high, row.p) == (-0.5, -0.5, -0.5, 0.0)
+
+
+def test_a_sentence_names_budgets_that_tell_something_and_those_that_do_not():
+    together = pd.DataFrame({"labels": [20, 1000], "relative": [-0.0312, 0.004], "p": [0.01, 0.2]})
+    told = _sentence(*_outcome(together), together)
+    assert told.endswith("the error is 3 % lower at 20 labels; at 1,000 labels no difference shows.")
+    assert [_amount(each) for each in (0.01, -0.0096, 0.123)] == ["1 % higher", "1.0 % lower", "12 % higher"]
+
+
+def test_a_model_of_one_feature_set_comes_before_that_of_all_with_its_name():
+    y = np.arange(60.0)
+    sets = {
+        "own": FeatureSet(y[:, None], "baseline", {"ridge": Ridge(1e9)}),
+        "usual": FeatureSet(y[:, None], "baseline"),
+    }
+    mae = evaluate(sets, y, models=RIDGE, plan=LabelBudgets((20,), n_draws=2)).table.groupby("features").mae.mean()
+    assert mae.usual < 1 < mae.own
+
+
 def test_the_best_method_is_the_one_of_lowest_geometric_mean():
     errors = {"a": (10.0, 1.0), "b": (4.0, 4.0)}
     rows = [
@@ -506,6 +532,11 @@ def test_the_order_of_budgets_changes_nothing():
     )
     pd.testing.assert_frame_equal(down.comparison, up.comparison)
     assert (down.sentence, down.advice) == (up.sentence, up.advice)
+
+
+def test_six_groups_leave_two_to_test():
+    ((_, test),) = LabelBudgets((3,), n_draws=1).draws(np.arange(60) % 6)[0].parts
+    assert len(set(test % 6)) == 2
 
 
 def test_as_many_groups_as_folds_are_enough():

@@ -49,6 +49,11 @@ def test_skewed_labels_become_normal():
     assert abs((scaled**3).mean()) < 0.5 < (((skewed(0) - skewed(0).mean()) / skewed(0).std()) ** 3).mean()
 
 
+def test_skewed_labels_become_normal_also_where_they_are_tiny():
+    scaled = Powers.of(1e-21 * skewed(0)).there(1e-21 * skewed(0))
+    assert abs((scaled**3).mean()) < 1 < (((skewed(0) - skewed(0).mean()) / skewed(0).std()) ** 3).mean()
+
+
 def test_nothing_comes_back_from_beyond_the_labels():
     y = skewed(1)
     found = Powers.of(y).back(np.array([[-1e6, -9.0], [9.0, 1e6]]))

@@ -1,18 +1,20 @@
 """Two real processes train as one does, stop together, and end when one of them is killed."""
 
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from crystalmax import saving
 from crystalmax.checkpoint import load
@@ -22,7 +24,7 @@ from crystalmax.joined import JoinedDataset
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
 from crystalmax.pretraining import pretrain
-from crystalmax.processes import Processes, Share, Steps
+from crystalmax.processes import Processes, Share, Steps, quiet
 from crystalmax.saving import Interrupted
 from crystalmax.spec import seeded_weights
 from crystalmax.training import train
@@ -190,6 +192,23 @@ def test_batches_are_dealt_in_turn_and_all_take_part_in_every_step():
     halfway = Steps(batches, 4, 0, 2)
     halfway.load_state_dict({"next": 1})
     assert len(list(halfway)) == 1
+    whole = Steps(batches, 4, 0, 2)
+    assert [whole.state_dict()["next"] for _ in whole] == [1, 2]
+    assert (whole.state_dict(), len(list(whole))) == ({"next": 0}, 2)  # the next epoch begins anew
+
+
+def test_announcements_are_as_loud_afterwards_as_before(caplog):
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    with suppress(KeyError), quiet():
+        assert logging.getLogger("lightning.pytorch").level == logging.ERROR
+        raise KeyError
+    assert logging.getLogger("lightning.pytorch").level == logging.INFO
+
+
+def test_only_of_several_processes_another_can_be_lost():
+    broken, ours = RuntimeError("[gloo/transport] Connection closed by peer"), RuntimeError("shapes differ")
+    assert [Processes(2).lost(error) for error in (broken, distributed.DistError(), ours)] == [True, True, False]
+    assert not Processes(1).lost(broken)
 
 
 class Sized(Objective):

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import PowerTransformer
@@ -76,6 +77,13 @@ def test_labels_on_a_line_are_told():
     model = PowerRidge().fit(X, y)
     slope = np.linalg.lstsq(X, y, rcond=None)[0]
     assert np.allclose(model.predict(X), X @ slope, atol=0.2)
+
+
+def test_columns_of_other_names_are_refused():
+    X, y = planted(1)
+    table = pd.DataFrame(X, columns=[*"abcdef"])
+    with pytest.raises(ValueError, match="feature names should match"):
+        PowerRidge().fit(table, y).predict(table[[*"bacdef"]])
 
 
 def test_equal_labels_are_what_is_predicted():

@@ -22,7 +22,7 @@ from crystalmax import sources
 from crystalmax.listing import notes, write_skipped
 from crystalmax.records import labelled
 from crystalmax.sources import read
-from crystalmax.tables import read_csv, read_labels
+from crystalmax.tables import identifier_of, read_csv, read_labels
 
 HEAD = """data_{name}
 _cell_length_a {a}
@@ -327,6 +327,16 @@ def test_decimals_of_databases_are_numbers():
     assert record.targets == {"gap": 8.5}
 
 
+def test_a_number_that_names_a_row_is_no_property():
+    (record,) = read(pd.DataFrame({"id": [7], "cif": [SALT], "gap": [8.5]}))
+    assert (record.key, record.targets) == ("7", {"gap": 8.5})
+
+
+def test_of_names_for_identifiers_the_first_counts_then_the_first_column():
+    assert identifier_of(["gap", "File", "ID", "id"]) == "ID"
+    assert identifier_of(["gap", "filenames"]) is None
+
+
 def test_rows_without_identifier_are_numbered(tmp_path):
     path = tmp_path / "mine.csv"
     pd.DataFrame({"gap": [1.0, 2.0], "cif": [SALT, SALT]}).to_csv(path, index=False)
@@ -459,11 +469,11 @@ def test_what_is_no_number_among_numbers_is_missing_and_told_of(tmp_path, caplog
 
 
 def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_commas(tmp_path, caplog):
-    values = ["1,5", "1.500", "-12.345", "2.5", "0.500", "12", "1.500,5"]
+    values = ["1,5", "1.500", "-12.345", "2.5", "0.500", "12", "1.500,5", "1.5001"]
     (tmp_path / "labels.csv").write_text("\n".join(["file;gap", *(f"{n};{value}" for n, value in enumerate(values))]))
     found = [each["gap"] for each in read_labels(tmp_path / "labels.csv").values()]
-    np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, 2.5, 0.5, 12, np.nan])
-    assert "3 of 7 values of 'gap' are no numbers, such as '1.500', and count as missing" in caplog.text
+    np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, 2.5, 0.5, 12, np.nan, 1.5001])
+    assert "3 of 8 values of 'gap' are no numbers, such as '1.500', and count as missing" in caplog.text
     (tmp_path / "labels.csv").write_text("file;gap\na;1.500\nb;<0.1\nc;2.25\n")  # no comma tells what points are
     np.testing.assert_array_equal(
         [each["gap"] for each in read_labels(tmp_path / "labels.csv").values()], [1.5, np.nan, 2.25]
@@ -471,24 +481,28 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):
-    rows = ["a,n.d.,3.2 eV,x", "b,1.5,50%,never 2", "c,n.d.,,"]
-    (tmp_path / "labels.csv").write_text("\n".join(["file,gap,energy,comment", *rows]))
+    rows = ["a,n.d.,3.2 eV,x,1", "b,1.5,50%,never 2,", "c,n.d.,,,-"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,gap,energy,comment,half", *rows]))
     with caplog.at_level("WARNING"):
         assert read_labels(tmp_path / "labels.csv") == {"a": {}, "b": {}, "c": {}}
     assert [message.split(", and")[0] for message in caplog.messages] == [
         f"{tmp_path / 'labels.csv'}: 2 of 3 values of 'gap' are no numbers, such as 'n.d.'",
         f"{tmp_path / 'labels.csv'}: 2 of 2 values of 'energy' are no numbers, such as '3.2 eV'",
+        f"{tmp_path / 'labels.csv'}: 1 of 2 values of 'half' are no numbers, such as '-'",
     ]
     assert "the column counts as text" in caplog.text
 
 
 def test_infinity_is_missing_and_told_of(tmp_path, caplog):
-    (tmp_path / "labels.csv").write_text("file,gap,n\na,1.5,1\nb,-inf,2\nc,1e400,3\nd,2,4\ne,3,5\n")
+    rows = ["file,gap,n,mass", "a,1.5,1,1", "b,-inf,2,2", "c,1e400,3,3", "d,2,4,-inf", "e,3,5,5"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
     with caplog.at_level("WARNING"):
         labels = read_labels(tmp_path / "labels.csv")
     np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1.5, np.nan, np.nan, 2, 3])
     assert caplog.messages == [
-        f"{tmp_path / 'labels.csv'}: 2 of 5 values of 'gap' are no numbers, such as '-inf', and count as missing"
+        f"{tmp_path / 'labels.csv'}: {count} of 5 values of {name!r} are no numbers, such as '-inf', and count as"
+        " missing"
+        for count, name in ((2, "gap"), (1, "mass"))
     ]
 
 
@@ -508,6 +522,14 @@ def test_a_separator_is_no_comma_of_names_and_numbers(tmp_path):
     for separator in ";\t":
         (tmp_path / "labels.csv").write_text(f"file{separator}band gap, eV\nLiF.cif{separator}7,8\n")
         assert list(read_csv(tmp_path / "labels.csv")) == ["file", "band gap, eV"]
+        (tmp_path / "labels.csv").write_text(f"file{separator}band gap, by PBE, eV\nLiF.cif{separator}7,8\n")
+        assert list(read_csv(tmp_path / "labels.csv")) == ["file", "band gap, by PBE, eV"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_header_alone_says_how_columns_are_parted(separator, tmp_path):
+    (tmp_path / "labels.csv").write_text(f"file{separator}gap\n")
+    assert list(read_csv(tmp_path / "labels.csv")) == ["file", "gap"]
 
 
 def test_rows_longer_than_the_header_are_told_of_in_our_words(tmp_path):
@@ -522,10 +544,12 @@ def test_a_comment_is_not_taken_for_the_names_of_the_columns(tmp_path):
         read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("#file,gap\na,1\n")
     assert list(read_csv(tmp_path / "labels.csv")) == ["#file", "gap"]
+    (tmp_path / "labels.csv").write_text("file\na\n")
+    assert list(read_csv(tmp_path / "labels.csv")) == ["file"]
 
 
 def test_two_columns_of_one_name_are_an_error(tmp_path):
-    for header in ("file,gap,gap", 'file,gap,"gap "', "file,file,gap"):
+    for header in ("file,gap,gap", 'file,gap,"gap "', "file,file,gap", "file;gap;gap"):
         (tmp_path / "labels.csv").write_text(f"{header}\na,1,5\n")
         twice = "file" if header.startswith("file,file") else "gap"
         with pytest.raises(ValueError, match=f"two columns are called '{twice}'; rename or remove one of them"):

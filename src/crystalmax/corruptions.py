@@ -231,7 +231,7 @@ def _drawn(weight: Float[Tensor, "rows columns"], rng: Generator) -> Int[Tensor,
     """A column of each row, drawn by weight."""
     ends = weight.double().cumsum(1)
     chance = torch.rand(len(weight), 1, generator=rng, device=rng.device, dtype=torch.float64).to(weight.device)
-    return (ends <= chance * ends[:, -1:]).sum(1).clamp_max(weight.shape[1] - 1)
+    return (ends <= chance * ends[:, -1:]).sum(1)
 
 
 # ---- interstitials

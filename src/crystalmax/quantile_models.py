@@ -275,8 +275,7 @@ def _quantiles(
 ) -> Float[np.ndarray, "rows asked"]:
     """Quantiles of weighted points, ascending in each row; weights of a row sum to 1."""
     row = np.arange(len(values))[:, None]
-    reached = np.minimum(np.cumsum(weights, axis=1), 1)
-    reached[:, -1] = 1
+    reached = np.cumsum(weights, axis=1)
     # One search serves all rows: each has a stretch of its own on one line. Rounding must not skip a point.
     place = np.searchsorted((reached + 2 * row).ravel(), (levels - 1e-9 + 2 * row).ravel())
     return np.take_along_axis(values, place.reshape(len(values), -1) - row * values.shape[1], axis=1)
