@@ -84,6 +84,14 @@ def test_one_member_alone_keeps_its_quantiles():
     np.testing.assert_array_equal(mixture([member, -member], (1.0, 0.0), LEVELS.tolist()), member)
 
 
+def test_a_mixture_ends_at_its_least_and_greatest_point_however_its_weights_round():
+    members = [np.sort(np.random.default_rng(seed).normal(size=(40, len(LEVELS))), axis=1) for seed in range(5)]
+    for shares in ((0.5, 0.25, 0.25, 0.0, 0.0), (0.7, 0.1, 0.1, 0.05, 0.05)):  # summed to less than 1, and to more
+        used = np.concatenate([member for member, share in zip(members, shares, strict=True) if share], axis=1)
+        expected = np.stack([used.min(axis=1), used.max(axis=1)], axis=1)
+        np.testing.assert_array_equal(mixture(members, shares, [0.0, 1.0]), expected)
+
+
 def test_quantiles_of_the_forest_are_those_of_labels_in_the_same_leaves():
     (X, y), (unseen, _) = steps(60), steps(9, seed=1)
     forest = Forest.fit(X, y, trees=7, seed=3)
