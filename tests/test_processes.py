@@ -140,8 +140,8 @@ def assert_same(found, made, how):
     for row, expected in zip(found["history"], history, strict=True):
         assert row == pytest.approx(expected, abs=1e-6)
     for name, tensor in made.state_dict().items():
-        # A wrong gradient would move it by a learning rate, 1e-2. Where the right one is 0, Adam steps by its rounding.
-        torch.testing.assert_close(found["weights"][name], tensor, atol=2e-4, rtol=0)
+        # A wrong gradient would move it by the rate, 1e-2. Where the right one is 0, rounding does, by 4e-4 so far.
+        torch.testing.assert_close(found["weights"][name], tensor, atol=1e-3, rtol=0)
 
 
 def from_both(home, name):
