@@ -261,6 +261,12 @@ def test_some_blocks_are_the_same_columns_and_nothing_else_is_made(monkeypatch):
         kept = np.isin(block, list(chosen))
         np.testing.assert_array_equal(some, values[:, kept])
         assert of_some == tuple(np.array(names)[kept])
+    looks = []
+    monkeypatch.setattr(baselines, "surroundings", lambda crystal: looks.append(crystal) or surroundings(crystal))
+    for chosen in ({"structure", "springs"}, {"springs", "moduli"}, {"structure", "springs", "moduli", "densities"}):
+        looks.clear()
+        statistics(crystals, chosen)
+        assert looks == crystals
     monkeypatch.setattr(baselines, "surroundings", None)
     assert len(statistics(crystals, baselines.COMPOSITION)[0]) == 2
 

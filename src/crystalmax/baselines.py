@@ -223,9 +223,10 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
     """All of `BLOCKS`, or those of these names, side by side in their order."""
     makers = {name: make for name, make in BLOCKS.items() if name in blocks}
     parts = {"structure": _arrangement, "springs": _springs, "moduli": _moduli}
-    if parts.keys() <= makers.keys():  # one look around serves all
-        makers["structure"] = partial(_of_structures, parts=tuple(parts.values()))
-        del makers["springs"], makers["moduli"]
+    if asked := [name for name in parts if name in makers]:  # one look around serves all of them, which are neighbours
+        makers[asked[0]] = partial(_of_structures, parts=[parts[name] for name in asked])
+        for name in asked[1:]:
+            del makers[name]
     found = [make(crystals) for make in makers.values()]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import solve
 
-from crystalmax.surroundings import CUTOFF, Surroundings
+from crystalmax.surroundings import CUTOFF, Surroundings, sums
 
 MOST_RELAXED = 1000
 """Sites of larger cells stay where a strain takes them: time grows with the cube of their number, to seconds."""
@@ -58,20 +58,22 @@ def _stiffness(around: Surroundings) -> tuple[Float[np.ndarray, "6 6"], Float[np
     if n_sites > MOST_RELAXED:
         return clamped, np.zeros((6, 6))
     pull = strength[:, None] * along
-    forces = _sums(pull[:, :, None] * longer[:, None, :], around.center, n_sites)
-    to_others = _sums(pull[:, :, None] * along[:, None, :], around.center * n_sites + around.neighbor, n_sites**2)
+    forces = _matrix_sums(pull[:, :, None] * longer[:, None, :], around.center, n_sites)
+    to_others = _matrix_sums(
+        pull[:, :, None] * along[:, None, :], around.center * n_sites + around.neighbor, n_sites**2
+    )
     held = -to_others.reshape(n_sites, n_sites, 3, 3)
     held[range(n_sites), range(n_sites)] -= held.sum(axis=1) - around.itself[:, None, None] * np.eye(3)
     moved = solve(held.transpose(0, 2, 1, 3).reshape(3 * n_sites, -1), forces.reshape(-1, 6), assume_a="pos")
     return clamped, forces.reshape(-1, 6).T @ moved
 
 
-def _sums(
+def _matrix_sums(
     values: Float[np.ndarray, "pairs rows columns"], at: Int[np.ndarray, " pairs"], n_sums: int
 ) -> Float[np.ndarray, "sums rows columns"]:
     _, rows, columns = values.shape
-    each = [np.bincount(at, values[:, row, column], n_sums) for row in range(rows) for column in range(columns)]
-    return np.stack(each, axis=1).reshape(n_sums, rows, columns).astype(np.float64)  # without pairs they are integers
+    each = [sums(values[:, row, column], at, n_sums) for row in range(rows) for column in range(columns)]
+    return np.stack(each, axis=1).reshape(n_sums, rows, columns)
 
 
 def _voigt(stiffness: Float[np.ndarray, "6 6"]) -> tuple[float, float]:

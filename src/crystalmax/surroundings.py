@@ -65,7 +65,7 @@ class Surroundings:
     @property
     def coordination(self) -> OfSites:
         """Sum of the bonds of each site."""
-        return _sums(self.bond, self.center, len(self.atoms))
+        return sums(self.bond, self.center, len(self.atoms))
 
     @property
     def nearest(self) -> OfSites:
@@ -91,7 +91,7 @@ class Surroundings:
 
     def bond_mean(self, values: OfPairs) -> OfSites:
         """Mean over the bonds of each site; 0 where there are none."""
-        total = _sums(self.bond * values, self.center, len(self.atoms))
+        total = sums(self.bond * values, self.center, len(self.atoms))
         averages: OfSites = total / np.maximum(self.coordination, NEGLIGIBLE)
         return averages
 
@@ -118,7 +118,7 @@ class Surroundings:
         A site feels the `spring` of each pair that it is in, and `itself`.
         """
         spring, itself = self.spring, self.itself
-        stiffness = itself + _sums(self.atoms[self.neighbor] * spring, self.center, len(self.atoms))
+        stiffness = itself + sums(self.atoms[self.neighbor] * spring, self.center, len(self.atoms))
         pairs = spring * (1 / self.weight[self.center] + 1 / self.weight[self.neighbor])
         return {
             "stiffness": np.log(stiffness),
@@ -203,12 +203,13 @@ def _bonds(center: PairIndex, distance: OfPairs, occupancy: OfPairs, n_sites: in
     """
     nearest = _lowest(distance, center, np.full(n_sites, CUTOFF))
     first = occupancy * np.exp(1 - (distance / nearest[center]) ** 6)
-    length = _sums(first * distance, center, n_sites) / np.maximum(_sums(first, center, n_sites), NEGLIGIBLE)
+    length = sums(first * distance, center, n_sites) / np.maximum(sums(first, center, n_sites), NEGLIGIBLE)
     bond = occupancy * np.exp(1 - (distance / length[center]) ** 6)
     return np.where(bond > NEGLIGIBLE, bond, 0.0)
 
 
-def _sums(values: OfPairs, center: PairIndex, n_sites: int) -> OfSites:
+def sums(values: OfPairs, center: PairIndex, n_sites: int) -> OfSites:
+    """Sum of what belongs to each site; 0 where nothing does."""
     return np.bincount(center, weights=values, minlength=n_sites).astype(np.float64)
 
 
