@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from judged import errors, kept
 from machine import about, parser_of, publish
 from search import EPOCHS, SHIPPED, trained
@@ -32,6 +32,7 @@ WEIGHTINGS = {
     "with bands": {**WEIGHTS, "bands": 2.0},
     "with bands that count twice as much": {**WEIGHTS, "bands": 4.0},
     "with bands and the potential": {**WEIGHTS, "bands": 2.0, "potential": 2.0},
+    "with bands and moduli": {**WEIGHTS, "bands": 2.0, "moduli": 2.0},
 }
 """Of a number of each block; one that is not named is not told."""
 
@@ -51,7 +52,8 @@ def main() -> None:
     data, labelled = kept(options.folder, options.data, options.structures, options.crystals)
     rows = np.arange(len(data))
     told = {name: Statistics(weights=WEIGHTINGS[name]) for name in options.weightings}
-    prepared = {name: statistics.prepared(data, rows, options.folder) for name, statistics in told.items()}
+    with parallel_config(n_jobs=options.jobs):
+        prepared = {name: statistics.prepared(data, rows, options.folder) for name, statistics in told.items()}
 
     def judged(name: str, seed: int) -> dict[str, float]:
         how = {"epochs": options.epochs, "told": told[name], "seed": seed}
