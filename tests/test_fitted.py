@@ -155,6 +155,14 @@ def test_what_was_changed_is_refused(tmp_path, break_it, message):
         load(tmp_path / "fit")
 
 
+def test_columns_that_another_version_made_otherwise_are_refused(tmp_path, monkeypatch):
+    save(fit(labelled(), "edge"), tmp_path / "fit")
+    assert load(tmp_path / "fit").target == "edge"
+    monkeypatch.setattr("crystalmax.surroundings.SOFTENING", 4)
+    with pytest.raises(ValueError, match="to columns that this version does not make; fit it again"):
+        load(tmp_path / "fit")
+
+
 @pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
 def test_damage_is_found(tmp_path, model):
     save(fit(labelled(), "edge", model=model), tmp_path / "fit")

@@ -247,6 +247,16 @@ def test_blocks_of_statistics_that_make_no_sense_are_refused(weights, message):
         Statistics(weights=weights)
 
 
+def test_statistics_that_another_version_made_otherwise_are_made_again(tmp_path, monkeypatch):
+    data, rows, statistics = CrystalDataset.from_crystals(some_crystals()[:2]), np.arange(2), Statistics()
+    statistics.prepared(data, rows, tmp_path)
+    statistics.prepared(data, rows, tmp_path)
+    assert len([*tmp_path.glob("*.f4")]) == 1
+    monkeypatch.setattr("crystalmax.surroundings.SOFTENING", 4)
+    statistics.prepared(data, rows, tmp_path)
+    assert len([*tmp_path.glob("*.f4")]) == 2
+
+
 def test_statistics_that_were_not_prepared_are_refused():
     with pytest.raises(ValueError, match=r"no statistics to reconstruct; `Reconstruction.prepared` adds them"):
         Reconstruction(encoder(), intrinsics=[Statistics()])(some_batch(), rng())

@@ -41,8 +41,13 @@ have that symmetry, one without it is ten million deviations away."""
 ORDERS = (1, 2, 4, 6)
 """Degrees of the Legendre polynomials that describe the angles between bonds."""
 
-_POLONIUM = Crystal(3.36 * np.eye(3), np.zeros((1, 3)), np.zeros(1, dtype=np.int64), ((Occupant(84, 1.0),),))
-"""The simplest crystal there is; it tells what the columns are called."""
+REFERENCE = Crystal(
+    np.array([[4.1, 0.3, 0.2], [-0.5, 5.2, 0.4], [0.6, -0.3, 6.3]]),
+    np.array([[0.0, 0.0, 0.0], [0.52, 0.47, 0.1], [0.1, 0.55, 0.45], [0.55, 0.05, 0.35], [0.45, 0.4, 0.72]]),
+    np.arange(5),
+    tuple((Occupant(z, 1.0),) for z in (11, 26, 64, 8, 16)),
+)
+"""Elements of all blocks, no symmetry. It tells what the columns are called, and whether they mean what they did."""
 
 GRAMS_PER_CUBIC_CENTIMETRE = 1.66053907
 """One unified atomic mass unit per cubic angstrom."""
@@ -84,7 +89,7 @@ def level_statistics(crystals: Sequence[Crystal]) -> Features:
 def _of_fractions(
     crystals: Sequence[Crystal], numbers: Callable[[Float[np.ndarray, " elements"]], Mapping[str, float]]
 ) -> Features:
-    return _first([numbers(fractions) for fractions in element_fractions(crystals or [_POLONIUM])[0]], len(crystals))
+    return _first([numbers(fractions) for fractions in element_fractions(crystals or [REFERENCE])[0]], len(crystals))
 
 
 def _first(rows: Sequence[Mapping[str, float]], n_rows: int) -> Features:
@@ -130,7 +135,7 @@ def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
     """The numbers of several parts side by side; one look around each structure serves all of them."""
-    seen = ((crystal, surroundings(crystal)) for crystal in crystals or [_POLONIUM])
+    seen = ((crystal, surroundings(crystal)) for crystal in crystals or [REFERENCE])
     with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
         rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))
@@ -177,7 +182,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
     """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
     with one_thread():
-        values, names = _first([of_bands(crystal) for crystal in crystals or [_POLONIUM]], len(crystals))
+        values, names = _first([of_bands(crystal) for crystal in crystals or [REFERENCE]], len(crystals))
     return values.round(DECIMALS), names
 
 

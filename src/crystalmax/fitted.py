@@ -3,7 +3,7 @@
 A folder holds
 
     fit.json              the property, the columns, settings, a checksum of the numbers and a hash of itself
-    labels.safetensors    numbers, value and group of each labelled crystal
+    labels.safetensors    numbers, value and group of each labelled crystal, and numbers of a reference
     encoder/              a model folder, if vectors are among the columns
     networks/             another, if what fine-tuned networks say is the last of them
 """
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 
 from crystalmax import __version__, checkpoint
+from crystalmax.baselines import REFERENCE
 from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
@@ -46,9 +47,9 @@ from crystalmax.writing import (
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SPEC, NUMBERS, ENCODER, NETWORKS = "fit.json", "labels.safetensors", "encoder", "networks"
-SHAPES = {"numbers": 2, "values": 1, "groups": 1}
+SHAPES = {"numbers": 2, "values": 1, "groups": 1, "reference": 1}
 """What the file of numbers holds, and how many axes each has."""
 
 _MANY = 3000
@@ -83,6 +84,12 @@ class Fitted:
     def featurizer(self) -> CrystalFeaturizer:
         """Makes all columns but the one that fine-tuned networks predict."""
         return featurizer_of(self.model)
+
+    @property
+    def reference(self) -> Float[np.ndarray, " columns"]:
+        """The columns of a crystal that is always the same: other versions may make others of one name."""
+        numbers: Float[np.ndarray, " columns"] = self.featurizer.numbers(CrystalDataset.from_crystals([REFERENCE]))[0]
+        return numbers
 
     @cached_property
     def regressor(self) -> SmallDataRegressor:
@@ -225,12 +232,14 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     networks = checkpoint.load(folder / NETWORKS, trusted=trusted) if spec.get("networks") else None
     if networks is not None and not isinstance(networks.objective, Ensemble):
         raise ValueError(f"{folder / NETWORKS} holds no fine-tuned networks; {_AGAIN}")
-    if featurizer_of(model).get_feature_names_out().tolist() != spec["columns"]:
+    found = Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"], networks)
+    same_names = found.featurizer.get_feature_names_out().tolist() == spec["columns"]
+    if not same_names or not np.allclose(arrays["reference"], found.reference, rtol=1e-3, atol=1e-4):
         raise ValueError(
             f"the model in {folder} was fitted by crystalmax {spec['crystalmax']} to columns that this version "
             f"does not make; {_AGAIN}"
         )
-    return Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"], networks)
+    return found
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
@@ -253,7 +262,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{path} does not describe a fitted model; {_AGAIN}")
     if spec["format"] != FORMAT:
-        raise ValueError(f"{path} has format {spec['format']}, but this version of crystalmax reads format {FORMAT}")
+        raise ValueError(f"{path} has format {spec['format']}, but this version reads format {FORMAT}; {_AGAIN}")
     if is_changed(spec):
         raise ValueError(f"{path} is not as it was saved; {_AGAIN}")
     return spec

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from crystalmax import baselines, elements
-from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE, names_of_blocks
+from crystalmax.baselines import BLOCKS, GRAMS_PER_CUBIC_CENTIMETRE, REFERENCE, names_of_blocks
 from crystalmax.columns import standardised
 from crystalmax.crystal import Crystal, CrystalBatch, pairs_of, property_of
 from crystalmax.dataset import Dataset
@@ -186,7 +186,9 @@ class Statistics:
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
         """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        path = folder / f"statistics-{hash_of({'columns': [*self._columns]})[:8]}.f4"  # others have files of their own
+        # Others, and those of a version that makes them otherwise, have files of their own.
+        told = {"columns": [*self._columns], "reference": self._statistics([REFERENCE]).round(3).tolist()}
+        path = folder / f"statistics-{hash_of(told)[:8]}.f4"
         return data.with_targets(tuple(self._columns), standardised(data, rows, self._statistics, self.width, path))
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals numbers"]:
