@@ -14,6 +14,7 @@ from crystalmax.baselines import (
     composition_statistics,
     density_statistics,
     element_fractions,
+    modulus_statistics,
     potential_statistics,
     spring_statistics,
     statistics,
@@ -22,7 +23,7 @@ from crystalmax.baselines import (
 )
 from crystalmax.crystal import Crystal, Occupant, formula
 from crystalmax.elements import FEATURES, SYMBOLS, table
-from crystalmax.surroundings import CUTOFF, surroundings
+from crystalmax.surroundings import CUTOFF, FADING, surroundings
 
 ALL_FEATURES = tuple(BLOCKS.values())
 Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
@@ -156,6 +157,8 @@ def test_springs_are_those_of_a_loop_over_pairs(seed, n_sites):
         for center, neighbor, distance in zip(around.center, around.neighbor, around.distance, strict=True):
             if center == site:
                 spring = (grip[site] * grip[neighbor]) ** 0.5 * ((radius + around.radius[neighbor]) / distance) ** 5
+                x = min(max((distance - FADING) / (CUTOFF - FADING), 0), 1)
+                spring *= 1 - x * x * (3 - 2 * x)
                 stiffness += around.atoms[neighbor] * spring
                 fastest = max(fastest, spring / weight + spring / around.weight[neighbor])
         assert found["stiffness"][site] == pytest.approx(math.log(stiffness))
@@ -168,6 +171,15 @@ def test_lighter_atoms_on_the_same_springs_swing_faster():
     sodium, chlorine = (around.weight == table()[Z[name] - 1, FEATURES.index("atomic_weight")] for name in ("Na", "Cl"))
     frequency = around.swings()["frequency"]
     assert frequency[sodium].min() > frequency[chlorine].max()
+
+
+@pytest.mark.parametrize(("symbol", "edge"), [("K", 5.33), ("Cs", 6.14), ("Fe", 2.87)])
+def test_springs_and_moduli_change_as_smoothly_as_the_lattice_does(symbol, edge):
+    """Neighbours came into sight at 9 angstrom with all of their springs: the bulk modulus of K fell by a fifth."""
+    centred = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    scan = [cubic(edge * strain, centred, [0, 0], pure(symbol)) for strain in np.linspace(0.99, 1.03, 81)]
+    numbers = np.concatenate([spring_statistics(scan)[0], modulus_statistics(scan)[0]], axis=1)
+    assert np.abs(np.diff(numbers, axis=0)).max() < 0.02
 
 
 def test_one_atom_alone_is_held_by_itself():

@@ -39,7 +39,7 @@ MOST_WITH_PHASES = 320
 """Cells of more functions are looked at without phases only."""
 
 MOST_COUPLED = 2400
-"""In cells of more functions, 300 atoms or more, none overlap: time grows with the cube of their number, to 3 s."""
+"""In cells of more functions, 300 atoms or more, bands are levels of atoms: time grows with the cube, to 3 s."""
 
 _CARTESIAN = {
     degree: [(x, y, z) for x, y, z in product(range(degree + 1), repeat=3) if x + y + z == degree]
@@ -95,8 +95,11 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
     primitive = canonical(crystal.without_charges())
     shells = shells_of(primitive)
     level = np.repeat(shells.level, 2 * shells.degree + 1)
-    bands = [_levels(overlap, level) for overlap in overlaps_of(primitive, shells)]
+    coupled = len(level) <= MOST_COUPLED
+    bands = [_levels(overlap, level) for overlap in overlaps_of(primitive, shells)] if coupled else [np.sort(level)]
     n_electrons, n_sites = float(shells.electrons.sum()), len(primitive.species)
+    if n_electrons > 2 * min(map(len, bands)) - 1e-6:  # of noble gases; an electron without a band leaves the crystal
+        bands = [np.append(each, 0.0) for each in bands]
     gap, direct = _gaps(bands, n_electrons)
     flat = np.sort(np.concatenate(bands))
     room = 2 / len(bands)  # for electrons in a level of one wave vector of several
@@ -139,7 +142,12 @@ def shells_of(crystal: Crystal) -> Shells:
                 mean = occupant.occupancy * np.array([1, level, held, width])
                 sums[degree] = sums.get(degree, np.zeros(4)) + mean
         for degree, (share, level, held, width) in sums.items():
-            rows.append((degree, site, level / share, held, (2 * degree + 3) / 4 / (width / share) ** 2))
+            capacity = 4 * degree + 2
+            # Some occupants lack shells of d and f; those that are closed are no less so for that.
+            closed = degree > 1 and abs(held / share - capacity) < 1e-6
+            rows.append(
+                (degree, site, level / share, capacity if closed else held, (2 * degree + 3) / 4 / (width / share) ** 2)
+            )
     degree, site, level, held, exponent = np.array(sorted(rows)).T
     return Shells(degree.astype(int), site.astype(int), level, held, exponent)
 
@@ -171,8 +179,6 @@ def overlaps_of(crystal: Crystal, shells: Shells) -> Float[np.ndarray, "waves fu
     """Overlaps of all functions at each wave vector, images included."""
     sizes = 2 * shells.degree + 1
     first, n = np.cumsum(sizes) - sizes, int(sizes.sum())
-    if n > MOST_COUPLED:
-        return np.eye(n)[None]
     around = surroundings(crystal)
     waves = np.array(list(product((0, 0.5), repeat=3)) if n <= MOST_WITH_PHASES else [(0, 0, 0)])
     fractional = around.displacement @ np.linalg.inv(crystal.lattice)

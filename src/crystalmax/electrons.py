@@ -32,6 +32,9 @@ Holes are what the open shells of an atom lack; the highest level is that of its
 MOST_ASSIGNMENTS = 4096
 """Elements beyond those whose oxidation states make so many combinations have their first one only."""
 
+TOLERANCE = 0.3
+"""By how much an anion may be less electronegative than a cation, on Pauling's scale, as in tellurides of lead."""
+
 UNBALANCED = 4.0
 """Charge of an atom that stands for a composition without charges."""
 
@@ -94,8 +97,8 @@ def shells(atomic_number: int) -> tuple[Shell, ...]:
 def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     """How well common oxidation states balance, and what they are then.
 
-    Of all combinations of a state for each element where no anion is less electronegative than a cation, the one with
-    the least charge in sum counts, and of these the one with the least charges of either sign. Without such a
+    Of all combinations of a state for each element where no anion is clearly less electronegative than a cation, the
+    one with the least charge in sum counts, and of these the one with the least charges of either sign. Without such a
     combination, as in an alloy, atoms have no charges.
 
     Args:
@@ -108,7 +111,7 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     charge, either_sign = np.abs(states @ share), np.abs(states) @ share
     cation = np.where(states > 0, electronegativity, -np.inf).max(axis=1)
     anion = np.where(states < 0, electronegativity, np.inf).min(axis=1)
-    sensible = (cation <= anion) & (states.min(axis=1) <= 0) & (states.max(axis=1) >= 0)
+    sensible = (cation <= anion + TOLERANCE) & (states.min(axis=1) <= 0) & (states.max(axis=1) >= 0)
     best = int(np.lexsort((either_sign.round(6), charge.round(6), ~sensible))[0])
     ionic = bool(sensible[best])
     # The most electronegative element takes electrons, the others give what they have by their states.
@@ -140,11 +143,11 @@ def frontier_levels(fractions: Float[np.ndarray, " elements"]) -> dict[str, floa
         for z, share in zip(np.flatnonzero(fractions).tolist(), fractions[fractions > 0].tolist(), strict=True)
         for shell in shells(z + 1)
     )
+    levels.append((0.0, 0, 1.0, 0.0))  # an electron above all levels is free
     energy, kind, capacity, electrons = np.array(levels).T
     filled = np.clip((electrons.sum() - (np.cumsum(capacity) - capacity)) / capacity, 0, 1).round(6)
     highest = int(np.flatnonzero(filled)[-1])
-    # A level that is partly filled is both; so is the last one, where there is none above it.
-    lowest = min(highest + 1, len(levels) - 1) if filled[highest] == 1 else highest
+    lowest = highest + 1 if filled[highest] == 1 else highest  # a level that is partly filled is both
     return {
         "highest occupied level": energy[highest],
         "lowest unoccupied level": energy[lowest],

@@ -28,6 +28,9 @@ OVERLAP = 0.1
 SOFTENING = 5
 """Power of the distance with which springs between atoms soften."""
 
+FADING = 6.0
+"""Distance in angstrom from which springs weaken, to nothing at `CUTOFF`, so that none appears at once."""
+
 NEGLIGIBLE = 1e-3
 """A bond that counts less than this counts nothing."""
 
@@ -100,10 +103,12 @@ class Surroundings:
         """Stiffness of each pair, which grows with electronegativity and valence electrons and falls with distance.
 
         Gordy's rule (J. Chem. Phys. 14, 305, 1946) with valence electrons for the order of the bond, and another power
-        of the distance, in sums of both radii. See docs/research/springs.md.
+        of the distance, in sums of both radii; it fades out before `CUTOFF`. See docs/research/springs.md.
         """
         grip = np.sqrt(self.electronegativity * self.valence)
-        stiffness: OfPairs = grip[self.center] * grip[self.neighbor] * self.relative_distance**-SOFTENING
+        inside = np.clip((CUTOFF - self.distance) / (CUTOFF - FADING), 0, 1)
+        fading = inside**2 * (3 - 2 * inside)
+        stiffness: OfPairs = grip[self.center] * grip[self.neighbor] * self.relative_distance**-SOFTENING * fading
         return stiffness
 
     @property
