@@ -30,7 +30,7 @@ from crystalmax.shipped import SHIPPED
 LEARNT_FROM = ("mp_cgcnn", "mp_flla", "amcsd", "perov_5", "carbon_24")
 EVALUATED = ("matbench_phonons", "mp_dielectric", "expt_gap_mp", "mp_3dsc", "gems")
 MAX_SITES = 50
-RECIPE, EPOCHS = "intrinsic", 20
+RECIPE, EPOCHS = "intrinsic", 40
 KEPT = (SPEC, WEIGHTS, SEEN, "run.json", "history.jsonl", "losses.svg")
 
 

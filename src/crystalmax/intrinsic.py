@@ -33,11 +33,13 @@ WEIGHTS = {
     "levels": 2.0,
     "structure": 1.0,
     "springs": 2.0,
+    "moduli": 2.0,
     "densities": 2.0,
+    "bands": 2.0,
 }
 """How much a number of each block of statistics counts, as the weights that ship were taught.
 
-Chosen on development splits, before there was a block `potential` (docs/research/blocks.md).
+Chosen on development splits (docs/research/blocks.md).
 """
 
 
