@@ -607,6 +607,35 @@ def test_a_label_that_fits_two_files_is_an_error(tmp_path):
     assert [record.targets["gap"] for record in read(tmp_path, labels=named)] == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("how", ["relative", "dotted", "absolute"])
+def test_labels_may_name_files_by_their_paths(how, tmp_path, monkeypatch):
+    for folder, content in (("one", SALT), ("two", CESIUM)):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "x.cif").write_text(content)
+    (tmp_path / "run.cif").write_text(cif("Na 0 0 0 1", name="p") + cif("K 0 0 0 1", name="q"))
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("y.cif", SALT)
+    monkeypatch.chdir(tmp_path)
+    before = {"relative": "", "dotted": "./", "absolute": f"{tmp_path}/"}[how]
+    names = ["one/sub/x.cif", "two/sub/x.cif", "run:q", "packed.zip!y.cif", "table.csv"]
+    labels = pd.DataFrame({"path": [before + name for name in names], "gap": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    pd.DataFrame({"id": ["z"], "cif": [SALT]}).to_csv("table.csv", index=False)
+    for root in (Path(), tmp_path):
+        records = read(*(root / name for name in ("one", "two", "run.cif", "packed.zip", "table.csv")), labels=labels)
+        gaps = [record.targets.get("gap") for record in records if record.crystal]
+        assert gaps == [1.0, 2.0, None, 3.0, 4.0, None]
+
+
+def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
+    for folder in ("cifs", "all/cifs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.cif").write_text(SALT)
+    monkeypatch.chdir(tmp_path)
+    labels = pd.DataFrame({"path": ["cifs/x.cif"], "gap": [1.0]})
+    with pytest.raises(ValueError, match=r"label of 'cifs/x' fits cifs/x\.cif and all/cifs/x\.cif"):
+        list(read("cifs", "all", labels=labels))
+
+
 def test_no_name_at_all_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):
     (tmp_path / "a.cif").write_text(SALT)
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,7 @@ def read(
 
     Args:
         sources: What to read.
-        labels: A table with an identifier column, of such keys or file names, and properties, which become targets.
+        labels: A table of properties, which become targets, and such keys, names of files or paths to identify them.
         max_sites: Cells with more sites are refused.
         cell: Applied to each crystal where it is read, such as `cells.canonical`.
         mark: Applied to the result; what it gives is kept in `Record.mark`.
@@ -257,7 +257,7 @@ def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: st
 
 
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """The records with the labels of their key, their file, or their file without folders.
+    """The records with the labels of their key, their file, its path from here or from the root, or its bare name.
 
     A label that structures of one file share is theirs all, which is told in the end.
 
@@ -265,11 +265,13 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
         ValueError: One label fits structures of several files.
     """
     used: dict[str, tuple[str, list[str]]] = {}
+    known = {os.path.abspath(name): name for name in labels} | {name: name for name in labels}
     for record in records:
         key = composed(record.key)
         file = key.partition(":")[0]
-        names = [key, file, file.rpartition("/")[2]]
-        name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), None)
+        path = os.path.abspath(without_suffix(composed(record.source)))
+        names = [key, file, path + key.removeprefix(file), path, file.rpartition("/")[2]]
+        name = next((known[name] for name in (*names, *map(without_suffix, names)) if name in known), None)
         if name is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))
