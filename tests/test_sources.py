@@ -571,6 +571,29 @@ def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
     assert record.key == "salt"
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_index_that_pandas_writes_is_neither_names_nor_a_property(separator, tmp_path):
+    frame = pd.DataFrame({"name": ["007", "b"], "gap": [3.5, 2.0]})
+    decimal = "," if separator == ";" else "."
+    frame.to_csv(tmp_path / "labels.csv", sep=separator, decimal=decimal)
+    assert read_labels(tmp_path / "labels.csv") == {"007": {"gap": 3.5}, "b": {"gap": 2.0}}
+    frame.assign(cif=SALT).to_csv(tmp_path / "crystals.csv")
+    assert [record.targets for record in read(tmp_path / "crystals.csv")] == [{"gap": 3.5}, {"gap": 2.0}]
+    frame[["gap", "name"]].rename(columns={"name": "id"}).to_csv(tmp_path / "last.csv")
+    assert read_labels(tmp_path / "last.csv") == {"007": {"gap": 3.5}, "b": {"gap": 2.0}}
+
+
+def test_a_first_column_without_a_heading_holds_names_unless_it_is_an_index(tmp_path):
+    frame = pd.DataFrame({"gap": [1.5, 2.5], "spin": [0, 1]}, index=["a", "b"])
+    frame.to_csv(tmp_path / "texts.csv")
+    assert read_labels(tmp_path / "texts.csv") == {"a": {"gap": 1.5, "spin": 0.0}, "b": {"gap": 2.5, "spin": 1.0}}
+    frame.set_axis([12, 7]).to_csv(tmp_path / "codes.csv")
+    assert [*read_labels(tmp_path / "codes.csv")] == ["12", "7"]
+    # Decimals are no names, so the files are called 0.cif and 1.cif.
+    frame.reset_index(drop=True).to_csv(tmp_path / "counted.csv")
+    assert read_labels(tmp_path / "counted.csv")["1"] == {"gap": 2.5, "spin": 1.0}
+
+
 def test_objects_beside_labels_are_neither_names_nor_numbers():
     objects = {"structure": [None, Structure(Lattice.cubic(3.0), ["Po"], [[0, 0, 0]])], "sites": [[], [1]]}
     labels = pd.DataFrame({**objects, "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0]})
