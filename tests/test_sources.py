@@ -3,11 +3,13 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import unicodedata
 import zipfile
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -671,6 +673,48 @@ def test_objects_keep_their_place_and_bad_ones_a_row():
     assert [record.crystal is None for record in records] == [False, True, False, True, False, False]
     assert "a NoneType is no structure" in records[1].refusal.reason
     assert records[0].crystal.composition() == pytest.approx({11: 1.0, 17: 0.5, 35: 0.25})
+
+
+def test_dictionaries_of_pymatgen_are_structures():
+    plain = STRUCTURE.as_dict()
+    expected = next(read(STRUCTURE)).crystal
+    for one in (
+        plain,
+        MappingProxyType(plain),
+        STRUCTURE.to_json(),
+        json.dumps(plain, indent=2),
+        f" {json.dumps(plain)}",
+    ):
+        (record,) = read(one)
+        assert record.key == "0"
+        np.testing.assert_array_equal(record.crystal.positions, expected.positions)
+        assert record.crystal.kinds == expected.kinds
+    assert [record.key for record in read([plain, SALT, STRUCTURE.to_json()])] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        ({"lattice": 3, "sites": []}, "cannot be read .*; give pymatgen structures, as Structure.as_dict writes them"),
+        ({"a": STRUCTURE.as_dict()}, r"a dict is no structure; .* as_dict\(\)"),
+        ('{"sites": [', "no valid JSON"),
+        ("{folder}/x.cif", "no such file"),
+    ],
+)
+def test_dictionaries_that_are_no_structures_say_so(one, words):
+    (record,) = read(one)
+    assert re.search(words, str(record.refusal))
+
+
+def test_a_dictionary_imports_nothing_that_it_names(tmp_path, monkeypatch):
+    (tmp_path / "evil_twin.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = STRUCTURE.as_dict()
+    evil = {"@module": "evil_twin", "@class": "Evil"}
+    sites = [{**site, "properties": {"evil": evil}, **evil} for site in plain["sites"]]
+    (record,) = read({**plain, **evil, "sites": sites, "properties": evil, "lattice": {**plain["lattice"], **evil}})
+    assert record.crystal is not None
+    assert "evil_twin" not in sys.modules
 
 
 def test_crystals_keep_key_and_targets():

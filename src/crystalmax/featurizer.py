@@ -101,7 +101,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         """Numbers of these structures, a row each, in their order; vectors first, statistics behind them.
 
         Args:
-            X: Any mix of `Crystal`, pymatgen `Structure`, ASE `Atoms`, CIF text and paths to structure files.
+            X: Any mix of `Crystal`, pymatgen `Structure` or its `as_dict()`, ASE `Atoms`, CIF text and paths to files.
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".

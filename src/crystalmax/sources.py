@@ -33,6 +33,7 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
+_JSON = re.compile(r'\s*\{\s*"')
 _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
 Cell = Callable[[Crystal], Crystal] | None
@@ -62,7 +63,8 @@ def read(
     """Every structure of the sources, in order.
 
     Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, a zip archive, CSV or Parquet with a `cif` column,
-    whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, and iterables of these.
+    whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), data frames,
+    and iterables of these.
     Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
     identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
     `#2`, `#3` and so on.
@@ -99,6 +101,10 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _pieces(source: object, position: str) -> Iterator[_Piece]:
+    if isinstance(source, str) and _JSON.match(source) and not os.path.exists(source):
+        opened = partial(read_json, source.encode("utf-8", "replace"))
+        yield _Piece(position or "0", f"JSON text {position or 0}", opened)
+        return
     if isinstance(source, str) and source and "\n" not in source:  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):

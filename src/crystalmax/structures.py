@@ -100,7 +100,7 @@ def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> 
     elif origin:
         reading = (_from_ase if origin == "ase" else _from_pymatgen)(structure, key)
     else:
-        remedy = "give a path, CIF text, a pymatgen Structure, ASE Atoms or a Crystal"
+        remedy = "give a path, CIF text, a pymatgen Structure or its as_dict(), ASE Atoms or a Crystal"
         raise Refused(key, f"a {type(structure).__name__} is no structure", remedy)
     return checked(*reading, max_sites=max_sites)
 
