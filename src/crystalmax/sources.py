@@ -64,10 +64,9 @@ def read(
 
     Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, a zip archive, CSV or Parquet with a `cif` column,
     whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), data frames,
-    and iterables of these.
-    Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
-    identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
-    `#2`, `#3` and so on.
+    and iterables of these. Folders and archives are searched at any depth for files whose format their name tells. Keys
+    come from the identifier column of a table, from file names without suffix, or from positions; a key that occurs
+    again gets `#2`, `#3` and so on.
 
     Args:
         sources: What to read.
