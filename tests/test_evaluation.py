@@ -1,5 +1,6 @@
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from crystalmax.evaluation import (
     TRIVIAL,
@@ -24,6 +26,8 @@ from crystalmax.evaluation import (
     evaluate,
     plan_for,
 )
+from crystalmax.powers import unit_of
+from crystalmax.small_data import SmallDataRegressor
 from crystalmax.verdict import _amount, _best, _outcome, _sentence, compare, rank, verdict
 
 RIDGE = {"ridge": Ridge(1.0)}
@@ -506,6 +510,56 @@ def test_each_draw_has_a_seed_of_its_own_for_the_models():
             {"x": FeatureSet(y[:, None], "baseline")}, y, models={"m": Seeded()}, plan=LabelBudgets((10,), 3, seed=seed)
         )
     assert len(set(seen)) == 6
+
+
+class Told(Recorder):
+    """A regressor that leaves groups out together, as `SmallDataRegressor` does."""
+
+    def fit(self, X, y, groups=None):
+        self.seen["told"].append(groups)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("plan", [LabelBudgets((10, 40), n_draws=3), RepeatedFolds(3, n_draws=2)])
+def test_a_model_that_takes_groups_is_told_those_of_its_labels(plan):
+    y = np.arange(60.0)
+    names = [f"formula {row // 3}" for row in range(60)]
+    features = {"x": FeatureSet(y[:, None], "baseline")}
+    Recorder.seen.clear()
+    evaluate(features, y, models={"a": Told("a"), "b": Recorder("b")}, plan=plan, groups=names)
+    for groups, (_, labels) in zip(Recorder.seen["told"], Recorder.seen["a"], strict=True):
+        formulas = np.array(names)[labels.round().astype(int)]
+        np.testing.assert_array_equal(groups[:, None] == groups, formulas[:, None] == formulas)
+    Recorder.seen.clear()
+    evaluate(features, y, models={"a": Told("a")}, plan=plan)
+    assert set(Recorder.seen["told"]) == {None}
+
+
+def test_a_model_is_told_of_no_group_where_all_labels_are_of_one():
+    y, names = np.arange(40.0), ["C", "Si"] * 20
+    Recorder.seen.clear()
+    plan = RepeatedFolds(2, n_draws=1)
+    evaluate({"x": FeatureSet(y[:, None], "baseline")}, y, models={"a": Told("a")}, plan=plan, groups=names)
+    assert Recorder.seen["told"] == [None, None]
+
+
+def test_the_regressor_for_small_data_is_fitted_as_crystalmax_fit_does():
+    rng = np.random.default_rng(0)
+    groups, draws = np.repeat(np.arange(20), 3), LabelBudgets((30,), n_draws=1)
+    # Polymorphs are alike, so that a leak between folds of the labels would show.
+    X = rng.normal(size=(20, 5))[groups] + 0.01 * rng.normal(size=(60, 5))
+    y = X[:, 0] + rng.normal(size=20)[groups]
+    models = {"ours": SmallDataRegressor(5)}
+    names = [f"{group:02}" for group in groups]
+    scores = evaluate({"x": FeatureSet(X, "baseline")}, y, models=models, plan=draws, groups=names)
+    (draw,) = draws.draws(groups)
+    ((train, test),) = draw.parts
+    seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
+    scaler, unit = StandardScaler().fit(X[train]), unit_of(y)
+    fit = partial(SmallDataRegressor(5, random_state=seed).fit, scaler.transform(X[train]), y[train] / unit)
+    told, alone = (unit * fit(groups=each).predict(scaler.transform(X[test])) for each in (groups[train], None))
+    np.testing.assert_allclose(scores.predictions[0], told, rtol=1e-12)
+    assert np.abs(scores.predictions[0] - alone).max() > 1e-3
 
 
 def test_no_difference_names_the_widest_of_all_budgets():

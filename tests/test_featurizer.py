@@ -200,6 +200,15 @@ def test_one_structure_is_no_list_of_its_letters_or_sites(one):
         SMALL.transform(one)
 
 
+def test_structures_may_come_from_a_generator():
+    np.testing.assert_array_equal(SMALL.transform(one for one in some_crystals()), SMALL.transform(some_crystals()))
+    pipeline, y = make_pipeline(SMALL, Ridge()), np.arange(float(len(some_crystals())))
+    np.testing.assert_array_equal(
+        pipeline.fit(iter(some_crystals()), y).predict(iter(some_crystals())),
+        pipeline.fit(some_crystals(), y).predict(some_crystals()),
+    )
+
+
 def test_an_unknown_way_with_errors_is_named():
     with pytest.raises(ValueError, match="on_error"):
         clone(SMALL).set_params(on_error="ignore").transform([rock_salt()])

@@ -68,6 +68,12 @@ def test_it_predicts_new_crystals_better_than_the_mean(fitted):
     assert error < 0.5 * np.abs(VALUES.mean() - truth).mean()
 
 
+def test_structures_may_come_from_a_generator():
+    expected = regressor(folds=0, epochs=1).fit(CRYSTALS, VALUES).predict(CRYSTALS)
+    again = regressor(folds=0, epochs=1).fit((one for one in CRYSTALS), VALUES)
+    np.testing.assert_array_equal(again.predict(iter(CRYSTALS)), expected)
+
+
 def test_a_prediction_is_shared_by_the_copies_and_by_frozen_vectors_and_the_median_beside(fitted):
     made = fitted.objective_
     data = CrystalDataset.from_crystals([canonical(one) for one in CRYSTALS])

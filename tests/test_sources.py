@@ -3,11 +3,13 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import unicodedata
 import zipfile
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -571,6 +573,29 @@ def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
     assert record.key == "salt"
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_index_that_pandas_writes_is_neither_names_nor_a_property(separator, tmp_path):
+    frame = pd.DataFrame({"name": ["007", "b"], "gap": [3.5, 2.0]})
+    decimal = "," if separator == ";" else "."
+    frame.to_csv(tmp_path / "labels.csv", sep=separator, decimal=decimal)
+    assert read_labels(tmp_path / "labels.csv") == {"007": {"gap": 3.5}, "b": {"gap": 2.0}}
+    frame.assign(cif=SALT).to_csv(tmp_path / "crystals.csv")
+    assert [record.targets for record in read(tmp_path / "crystals.csv")] == [{"gap": 3.5}, {"gap": 2.0}]
+    frame[["gap", "name"]].rename(columns={"name": "id"}).to_csv(tmp_path / "last.csv")
+    assert read_labels(tmp_path / "last.csv") == {"007": {"gap": 3.5}, "b": {"gap": 2.0}}
+
+
+def test_a_first_column_without_a_heading_holds_names_unless_it_is_an_index(tmp_path):
+    frame = pd.DataFrame({"gap": [1.5, 2.5], "spin": [0, 1]}, index=["a", "b"])
+    frame.to_csv(tmp_path / "texts.csv")
+    assert read_labels(tmp_path / "texts.csv") == {"a": {"gap": 1.5, "spin": 0.0}, "b": {"gap": 2.5, "spin": 1.0}}
+    frame.set_axis([12, 7]).to_csv(tmp_path / "codes.csv")
+    assert [*read_labels(tmp_path / "codes.csv")] == ["12", "7"]
+    # Decimals are no names, so the files are called 0.cif and 1.cif.
+    frame.reset_index(drop=True).to_csv(tmp_path / "counted.csv")
+    assert read_labels(tmp_path / "counted.csv")["1"] == {"gap": 2.5, "spin": 1.0}
+
+
 def test_objects_beside_labels_are_neither_names_nor_numbers():
     objects = {"structure": [None, Structure(Lattice.cubic(3.0), ["Po"], [[0, 0, 0]])], "sites": [[], [1]]}
     labels = pd.DataFrame({**objects, "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0]})
@@ -607,6 +632,35 @@ def test_a_label_that_fits_two_files_is_an_error(tmp_path):
     assert [record.targets["gap"] for record in read(tmp_path, labels=named)] == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("how", ["relative", "dotted", "absolute"])
+def test_labels_may_name_files_by_their_paths(how, tmp_path, monkeypatch):
+    for folder, content in (("one", SALT), ("two", CESIUM)):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "x.cif").write_text(content)
+    (tmp_path / "run.cif").write_text(cif("Na 0 0 0 1", name="p") + cif("K 0 0 0 1", name="q"))
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("y.cif", SALT)
+    monkeypatch.chdir(tmp_path)
+    before = {"relative": "", "dotted": "./", "absolute": f"{tmp_path}/"}[how]
+    names = ["one/sub/x.cif", "two/sub/x.cif", "run:q", "packed.zip!y.cif", "table.csv"]
+    labels = pd.DataFrame({"path": [before + name for name in names], "gap": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    pd.DataFrame({"id": ["z"], "cif": [SALT]}).to_csv("table.csv", index=False)
+    for root in (Path(), tmp_path):
+        records = read(*(root / name for name in ("one", "two", "run.cif", "packed.zip", "table.csv")), labels=labels)
+        gaps = [record.targets.get("gap") for record in records if record.crystal]
+        assert gaps == [1.0, 2.0, None, 3.0, 4.0, None]
+
+
+def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
+    for folder in ("cifs", "all/cifs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.cif").write_text(SALT)
+    monkeypatch.chdir(tmp_path)
+    labels = pd.DataFrame({"path": ["cifs/x.cif"], "gap": [1.0]})
+    with pytest.raises(ValueError, match=r"label of 'cifs/x' fits cifs/x\.cif and all/cifs/x\.cif"):
+        list(read("cifs", "all", labels=labels))
+
+
 def test_no_name_at_all_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):
     (tmp_path / "a.cif").write_text(SALT)
     monkeypatch.chdir(tmp_path)
@@ -619,6 +673,48 @@ def test_objects_keep_their_place_and_bad_ones_a_row():
     assert [record.crystal is None for record in records] == [False, True, False, True, False, False]
     assert "a NoneType is no structure" in records[1].refusal.reason
     assert records[0].crystal.composition() == pytest.approx({11: 1.0, 17: 0.5, 35: 0.25})
+
+
+def test_dictionaries_of_pymatgen_are_structures():
+    plain = STRUCTURE.as_dict()
+    expected = next(read(STRUCTURE)).crystal
+    for one in (
+        plain,
+        MappingProxyType(plain),
+        STRUCTURE.to_json(),
+        json.dumps(plain, indent=2),
+        f" {json.dumps(plain)}",
+    ):
+        (record,) = read(one)
+        assert record.key == "0"
+        np.testing.assert_array_equal(record.crystal.positions, expected.positions)
+        assert record.crystal.kinds == expected.kinds
+    assert [record.key for record in read([plain, SALT, STRUCTURE.to_json()])] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        ({"lattice": 3, "sites": []}, "cannot be read .*; give pymatgen structures, as Structure.as_dict writes them"),
+        ({"a": STRUCTURE.as_dict()}, r"a dict is no structure; .* as_dict\(\)"),
+        ('{"sites": [', "no valid JSON"),
+        ("{folder}/x.cif", "no such file"),
+    ],
+)
+def test_dictionaries_that_are_no_structures_say_so(one, words):
+    (record,) = read(one)
+    assert re.search(words, str(record.refusal))
+
+
+def test_a_dictionary_imports_nothing_that_it_names(tmp_path, monkeypatch):
+    (tmp_path / "evil_twin.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = STRUCTURE.as_dict()
+    evil = {"@module": "evil_twin", "@class": "Evil"}
+    sites = [{**site, "properties": {"evil": evil}, **evil} for site in plain["sites"]]
+    (record,) = read({**plain, **evil, "sites": sites, "properties": evil, "lattice": {**plain["lattice"], **evil}})
+    assert record.crystal is not None
+    assert "evil_twin" not in sys.modules
 
 
 def test_crystals_keep_key_and_targets():

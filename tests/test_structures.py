@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, graphene, make_supercell, molecule, mx2
 from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Composition, DummySpecies, Element, Lattice, Molecule, Species, Structure
@@ -85,6 +85,54 @@ def test_what_is_reinterpreted_is_noted(crystal, said):
     assert reading.notes[0] == "before"
     assert said in reading.notes[1]
     assert reading.crystal.is_ordered
+
+
+def boxed(atoms, *, vacuum=5.0, axis=2):
+    """Atoms with this much vacuum on both sides of an axis, as calculations of surfaces have it."""
+    atoms.center(vacuum, axis)
+    atoms.pbc = True
+    return atoms
+
+
+SLAB = fcc111("Cu", (1, 1, 4), vacuum=5.0, periodic=True)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "empty"),
+    [
+        (SLAB, 10.0),
+        (make_supercell(SLAB, [[1, 0, 0], [1, 2, 0], [1, -1, 1]]), 10.0),  # whose third axis leans
+        (boxed(fcc111("Cu", (2, 2, 3), a=3.6), vacuum=7.5), 15.0),
+        (boxed(molecule("H2O"), axis=(0, 1, 2)), 10.0),
+        (Atoms("Ar", cell=[9, 9, 12], pbc=True), 12.0),
+    ],
+)
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.5, -2.0])
+def test_an_empty_layer_is_noted_once(atoms, empty, shift):
+    moved = atoms.copy()
+    moved.set_scaled_positions(moved.get_scaled_positions() + shift)
+    (note,) = convert(moved).notes
+    assert note.startswith(f"an empty layer of {empty:.1f} angstrom: it looks like a slab or a molecule in a box")
+
+
+def layered(layer, distance):
+    layer.cell[2] = [0, 0, np.ptp(layer.positions[:, 2]) + distance]
+    layer.pbc = True
+    return layer
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        layered(graphene(), 3.35),
+        layered(mx2("MoS2"), 2.96),
+        layered(mx2("MoS2"), 7.9),  # far apart, as functionals without dispersion relax them
+        bulk("Cs", "bcc", a=6.1),
+        make_supercell(bulk("Cu"), 5 * np.eye(3)),
+    ],
+)
+def test_layers_of_a_crystal_are_not_taken_for_slabs(atoms):
+    assert convert(atoms).notes == ()
 
 
 def charged(charge):

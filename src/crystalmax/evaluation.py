@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupShuffleSplit
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import has_fit_parameter
 
 from crystalmax.powers import unit_of
 from crystalmax.ridge import PowerRidge
@@ -195,7 +195,8 @@ def evaluate(
         y: The property, without gaps.
         models: scikit-learn regressors by name for every feature set; extra trees and ridge unless given.
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
-        groups: A name for each row; rows of one name never stand on both sides of a split.
+        groups: A name for each row; rows of one name never stand on both sides of a split, nor of the splits of a
+            model whose `fit` takes groups.
         n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
         progress: Whether a terminal shows how many draws are done.
     """
@@ -210,8 +211,9 @@ def evaluate(
     numbers = numbers_of(groups, len(y))
     draws = plan.draws(numbers)
     unit = unit_of(y)
+    predict = partial(_predict, methods=methods, y=y / unit, groups=None if groups is None else numbers)
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.
-    scored = in_order(partial(_predict, methods=methods, y=y / unit), reversed(draws), n_jobs)
+    scored = in_order(predict, reversed(draws), n_jobs)
     predicted = list(counted(scored, "draws", len(draws)) if progress else scored)[::-1]
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     # From (draw, method, row) to a line for each method and draw, with the tested rows alone.
@@ -252,18 +254,22 @@ class _Scored(NamedTuple):
 
 
 def _predict(
-    draw: Draw, methods: Sequence[_Scored], y: Float[np.ndarray, " rows"]
+    draw: Draw, methods: Sequence[_Scored], y: Float[np.ndarray, " rows"], groups: Int[np.ndarray, " rows"] | None
 ) -> Float[np.ndarray, "predictors rows"]:
     """Predictions of every method, last of the median; NaN in rows that are not tested."""
     predictions = np.full((len(methods) + 1, len(y)), np.nan)
     seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
     with one_thread():  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
+            # As `crystalmax fit` does; of one group alone, a model can only leave out labels by themselves.
+            known = {} if groups is None or len(np.unique(groups[train])) < 2 else {"groups": groups[train]}
             for row, method in enumerate(methods):
                 seeded = clone(method.estimator)
                 if "random_state" in seeded.get_params():
                     seeded.set_params(random_state=seed)
-                estimator = make_pipeline(StandardScaler(), seeded).fit(method.features.values[train], y[train])
-                predictions[row, test] = estimator.predict(method.features.values[test])
+                scaler = StandardScaler().fit(method.features.values[train])
+                told = known if has_fit_parameter(seeded, "groups") else {}
+                seeded.fit(scaler.transform(method.features.values[train]), y[train], **told)
+                predictions[row, test] = seeded.predict(scaler.transform(method.features.values[test]))
             predictions[-1, test] = np.median(y[train])
     return predictions

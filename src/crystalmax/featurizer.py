@@ -1,7 +1,7 @@
 """Crystals in, numbers out, as a scikit-learn transformer: vectors of a frozen encoder, plain statistics, or both."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from os import PathLike
@@ -93,15 +93,15 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         twin: CrystalFeaturizer = clone(self).set_params(encoder=untrained(encoder, seed), geometry=geometry)
         return twin
 
-    def fit(self, X: Collection[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
+    def fit(self, X: Iterable[object], y: object = None) -> "CrystalFeaturizer":  # sklearn's name
         """Do nothing; the encoder is trained already, and statistics need no training."""
         return self
 
-    def transform(self, X: Collection[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
+    def transform(self, X: Iterable[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
         """Numbers of these structures, a row each, in their order; vectors first, statistics behind them.
 
         Args:
-            X: Any mix of `Crystal`, pymatgen `Structure`, ASE `Atoms`, CIF text and paths to structure files.
+            X: Any mix of `Crystal`, pymatgen `Structure` or its `as_dict()`, ASE `Atoms`, CIF text and paths to files.
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".
@@ -109,7 +109,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         """
         self._check()
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise", n_jobs=self.n_jobs)
-        found = np.full((len(X), len(self.get_feature_names_out())), np.nan, dtype=np.float32)
+        found = np.full((len(rows) + len(self.refusals_), len(self.get_feature_names_out())), np.nan, dtype=np.float32)
         if crystals:
             found[rows] = self.numbers(CrystalDataset.from_crystals(crystals))
         return found
@@ -183,7 +183,7 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
 
 
 def readable(
-    structures: Collection[object], *, raise_on_error: bool, n_jobs: int | None = None
+    structures: Iterable[object], *, raise_on_error: bool, n_jobs: int | None = None
 ) -> tuple[list[Crystal], list[int], dict[int, str]]:
     """Canonical crystals of what can be read, their rows, and a reason for each other row.
 
@@ -194,8 +194,9 @@ def readable(
     if isinstance(structures, str | bytes | PathLike | Mapping | Table) or origin_of(structures):
         kind = type(structures).__name__
         raise ValueError(f"structures come as a list, not as one {kind}; put it in brackets, or give its column")
+    structures = list(structures)  # it may be a generator, which can be gone through only once
     crystals, rows, refusals = [], [], {}
-    for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(list(structures)), n_jobs))):
+    for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(structures), n_jobs))):
         if isinstance(found, Crystal):
             crystals.append(found)
             rows.append(row)

@@ -21,7 +21,9 @@ Reader = Callable[[bytes, str, int], Outcomes]
 
 
 def read_object(structure: object, key: str, max_sites: int) -> Outcomes:
-    """A structure of ours, pymatgen or ASE."""
+    """A structure of ours, pymatgen or ASE, or a dictionary as pymatgen writes it."""
+    if isinstance(structure, Mapping) and {"lattice", "sites"} <= structure.keys():
+        return _parsed(partial(_structure_of, structure, key), key, max_sites, _AS_DICT)
     try:
         return [convert(structure, key, max_sites=max_sites)]
     except Refused as refused:
@@ -97,10 +99,9 @@ def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
         entries = {f"{key}:{row}": entry for row, entry in enumerate(plain)}
     elif isinstance(plain, dict) and "sites" not in plain:
         entries = {f"{key}:{name}": entry for name, entry in plain.items()}
-    remedy = "give pymatgen structures, as Structure.as_dict writes them"
     if not entries:
-        return [Refused(key, "it holds no structure", remedy)]
-    parsed = (_parsed(partial(_structure_of, entry, name), name, max_sites, remedy) for name, entry in entries.items())
+        return [Refused(key, "it holds no structure", _AS_DICT)]
+    parsed = (_parsed(partial(_structure_of, one, name), name, max_sites, _AS_DICT) for name, one in entries.items())
     return list(chain.from_iterable(parsed))
 
 
@@ -150,6 +151,7 @@ _TEXTS = (
 )
 ASE_FORMATS = frozenset(_TEXTS.split())
 """Formats of text that ASE parses without running, importing or unpickling anything."""
+_AS_DICT = "give pymatgen structures, as Structure.as_dict writes them"
 _REMEDY = "give CIF, POSCAR, pymatgen JSON or extended XYZ; `ase convert` makes these of much else"
 _GUESSED = {"res": rb"(?im)^\s*(SYMM|LATT\s+(?!-1\s))", "lammps-data": rb"(?s)\A(?!.*\bMasses\b)"}
 _WIDE = re.compile(rb"(?i):[a-z]:\d{4}")

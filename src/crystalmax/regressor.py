@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         model = checkpoint.load(Path(run), trusted=trusted)
         return cls(model.encoder, geometry=model.geometry, **options)
 
-    def fit(self, X: Collection[object], y: Any) -> "CrystalRegressor":  # noqa: ANN401  # any column of numbers
+    def fit(self, X: Iterable[object], y: Any) -> "CrystalRegressor":  # noqa: ANN401  # any column of numbers
         """Fine-tune on these structures and values.
 
         Raises:
@@ -105,6 +105,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
             ValueError: As `fit_crystals`, or lengths differ, or a value is not finite.
         """
         values = np.asarray(y, dtype=np.float64)
+        X = X if isinstance(X, Sized) else list(X)
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
         if (wrong := np.flatnonzero(~np.isfinite(values))).size:
@@ -168,11 +169,11 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         blend.regressor = frozen  # as it would be fitted again
         return blend.eval(), np.array(shares) @ left_out
 
-    def predict(self, X: Collection[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
+    def predict(self, X: Iterable[object]) -> Float[np.ndarray, " crystals"]:  # sklearn's name
         """Predictions in the units of the values, NaN where a structure cannot be read."""
         check_is_fitted(self, "objective_")
         crystals, rows, self.refusals_ = readable(X, raise_on_error=False)
-        out = np.full(len(X), np.nan)
+        out = np.full(len(rows) + len(self.refusals_), np.nan)
         if crystals:
             out[rows] = predict(self.objective_, self.geometry, CrystalDataset.from_crystals(crystals))
         return out

@@ -33,6 +33,7 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
+_JSON = re.compile(r'\s*\{\s*"')
 _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR"
 
 Cell = Callable[[Crystal], Crystal] | None
@@ -62,14 +63,14 @@ def read(
     """Every structure of the sources, in order.
 
     Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, a zip archive, CSV or Parquet with a `cif` column,
-    whatever else ASE reads), CIF text, structures (`Crystal`, pymatgen, ASE), data frames, and iterables of these.
-    Folders and archives are searched at any depth for files whose format their name tells. Keys come from the
-    identifier column of a table, from file names without suffix, or from positions; a key that occurs again gets
-    `#2`, `#3` and so on.
+    whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), data frames,
+    and iterables of these. Folders and archives are searched at any depth for files whose format their name tells. Keys
+    come from the identifier column of a table, from file names without suffix, or from positions; a key that occurs
+    again gets `#2`, `#3` and so on.
 
     Args:
         sources: What to read.
-        labels: A table with an identifier column, of such keys or file names, and properties, which become targets.
+        labels: A table of properties, which become targets, and such keys, names of files or paths to identify them.
         max_sites: Cells with more sites are refused.
         cell: Applied to each crystal where it is read, such as `cells.canonical`.
         mark: Applied to the result; what it gives is kept in `Record.mark`.
@@ -99,6 +100,10 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _pieces(source: object, position: str) -> Iterator[_Piece]:
+    if isinstance(source, str) and _JSON.match(source) and not os.path.exists(source):
+        opened = partial(read_json, source.encode("utf-8", "replace"))
+        yield _Piece(position or "0", f"JSON text {position or 0}", opened)
+        return
     if isinstance(source, str) and source and "\n" not in source:  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):
@@ -257,7 +262,7 @@ def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: st
 
 
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """The records with the labels of their key, their file, or their file without folders.
+    """The records with the labels of their key, their file, its path from here or from the root, or its bare name.
 
     A label that structures of one file share is theirs all, which is told in the end.
 
@@ -265,11 +270,13 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
         ValueError: One label fits structures of several files.
     """
     used: dict[str, tuple[str, list[str]]] = {}
+    known = {os.path.abspath(name): name for name in labels} | {name: name for name in labels}
     for record in records:
         key = composed(record.key)
         file = key.partition(":")[0]
-        names = [key, file, file.rpartition("/")[2]]
-        name = next((name for name in (*names, *map(without_suffix, names)) if name in labels), None)
+        path = os.path.abspath(without_suffix(composed(record.source)))
+        names = [key, file, path + key.removeprefix(file), path, file.rpartition("/")[2]]
+        name = next((known[name] for name in (*names, *map(without_suffix, names)) if name in known), None)
         if name is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))

@@ -17,7 +17,8 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | a cell without finite positive volume, or with lattice planes less than 0.5 angstrom apart | refused |
 | a coordinate that is missing, no number or beyond a million, an occupancy that is negative or no number | refused |
 | no atom, or more than `max_sites` sites | refused |
-| molecules, chains, slabs: not periodic in three directions | refused |
+| molecules, chains, slabs: an object that is not periodic in three directions | refused |
+| the same in a box: a layer without the centre of an atom, thicker than 8 angstrom | taken for a crystal, noted |
 | CIF: atoms on a special position to within 0.05 angstrom | put on it exactly, their images counted once |
 | CIF: no symmetry, or a name that is not known; one with two origins that says neither | P1; the first; noted |
 | CIF: a cell without the symmetry of its operations, by 1 % | as given, noted (refused where gemmi could not read it) |
@@ -56,6 +57,8 @@ FARTHEST = 1e6
 
 CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied, nor two lattice planes be told apart."""
+EMPTY = 8.0
+"""Thickness in angstrom of a layer without the centre of an atom from which on a cell looks like a box."""
 SAME_POSITION = 0.01
 """Distance in angstrom below which two atoms share one position."""
 
@@ -82,6 +85,9 @@ def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX
         reason = f"the cell has {crystal.n_sites} sites, more than the {max_sites} allowed"
         raise Refused(crystal.key, reason, "give a smaller cell, or allow more sites")
     _check_contacts(crystal, pairs, distances)
+    if (empty := _widest_gap(crystal)) > EMPTY:
+        looks = "it looks like a slab or a molecule in a box, and was taken for a crystal"
+        notes = (*notes, f"an empty layer of {empty:.1f} angstrom: {looks}")
     return Reading(crystal, tuple(dict.fromkeys(notes)))
 
 
@@ -100,7 +106,7 @@ def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> 
     elif origin:
         reading = (_from_ase if origin == "ase" else _from_pymatgen)(structure, key)
     else:
-        remedy = "give a path, CIF text, a pymatgen Structure, ASE Atoms or a Crystal"
+        remedy = "give a path, CIF text, a pymatgen Structure or its as_dict(), ASE Atoms or a Crystal"
         raise Refused(key, f"a {type(structure).__name__} is no structure", remedy)
     return checked(*reading, max_sites=max_sites)
 
@@ -178,6 +184,13 @@ def _plane_spacings(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]
     a, b, c = (gemmi.Vec3(*edge) for edge in lattice.tolist())  # for three numbers, much faster than numpy
     faces = [b.cross(c), c.cross(a), a.cross(b)]
     return np.array([abs(a.dot(faces[0])) / (face.length() or 1.0) for face in faces])
+
+
+def _widest_gap(crystal: Crystal) -> float:
+    """The thickest layer along faces of the cell, in angstrom, that holds the centre of no atom."""
+    places = np.sort(crystal.positions % 1.0, axis=0)
+    gaps = np.diff(places, axis=0, append=places[:1] + 1.0).max(axis=0)
+    return float((gaps * _plane_spacings(crystal.lattice)).max())
 
 
 def _one_site_each_position(crystal: Crystal, together: Int[np.ndarray, "pairs 2"]) -> tuple[Crystal, tuple[str, ...]]:

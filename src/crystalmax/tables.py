@@ -131,7 +131,7 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_csv(path: Path) -> Table:
-    """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs.
+    """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs; an index is left out.
 
     Raises:
         ValueError: A row has more cells than the header, two columns have one name, or it is no such table.
@@ -145,13 +145,15 @@ def read_csv(path: Path) -> Table:
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].fillna("").str.strip()
     _refuse_twins(filter(None, header), f"{path}: ")  # pandas would call the second `gap.1`
     names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
+    how: dict[str, Any] = {"sep": separator, "names": names, "header": 0, "index_col": False}
+    if not header[0] and len(names) > 1 and _is_index(pd.read_csv(path, **how, usecols=[0, 1]), names[1:]):
+        names = names[1:]
     # Identifiers are names even where they look like numbers: 007 is not 7.
     identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
-    how: dict[str, Any] = {"sep": separator, "names": names, "header": 0, "index_col": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
-            table: Table = pd.read_csv(path, **how, dtype={identifier: str})
+            table: Table = pd.read_csv(path, **how, dtype={identifier: str})[names]
     except pd.errors.ParserWarning:
         raise ValueError(f"{path}: rows have more cells than the header; a comma within a cell needs quotes") from None
     if identifier and table[identifier].isna().any():  # a name such as NA is missing in other columns only
@@ -162,6 +164,13 @@ def read_csv(path: Path) -> Table:
         if name not in (identifier, STRUCTURE) and not is_finite:
             _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
     return table
+
+
+def _is_index(first: Table, others: list[str]) -> bool:
+    """Whether the first of two columns counts from 0, as pandas writes an index, and another can hold names."""
+    counter = first.iloc[:, 0].dropna().tolist()
+    is_named = STRUCTURE in others or identifier_of(others) or not pd.api.types.is_float_dtype(first.iloc[:, 1])
+    return bool(is_named) and counter == [*range(len(counter))]
 
 
 def _refuse_twins(names: Iterable[str], where: str = "") -> None:
