@@ -539,6 +539,7 @@ TABLES = {
     "blocks": blocks,
     "blocks_at_length": partial(blocks, "blocks_at_length"),
     "blocks_of_seeds": partial(blocks, "blocks_of_seeds"),
+    "blocks_with_moduli": partial(blocks, "blocks_with_moduli"),
     "held": held,
     "searched": searched,
     "large": large,

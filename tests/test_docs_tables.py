@@ -31,6 +31,7 @@ NAMES = {
         "blocks",
         "blocks_at_length",
         "blocks_of_seeds",
+        "blocks_with_moduli",
         "large",
         "continued",
         "rules",
