@@ -5,9 +5,9 @@
 On crystals with at most 20 sites whose formulas the weights have not seen (see `vectors.py`). A fifth of the formulas
 is tested, at most 500 crystals, or with `--anew` another fifth in each trial; the nth trial has the same labels for
 both starts, and another random start each time. Beside both stands the median of these labels. The file keeps the error
-of each trial and is written after each number of labels; `--go-on` takes the trials that it has from there, which is
-honest where nothing has changed since that they depend on. Twenty trials of a property take ten minutes of one core
-with 50 or 100 labels, forty with 1,000.
+of each trial and is written after each number of labels; `--go-on` takes the trials that it has from there, and
+`--starts shipped` those from random weights, which is honest where nothing has changed since that they depend on.
+Twenty trials of a property take ten minutes of one core with 50 or 100 labels, forty with 1,000.
 """
 
 import logging
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="*", default=[50, 100, 250, 1000])
     parser.add_argument("--trials", type=int, nargs="*", default=[20, 20, 20, 20], help="at each number of labels")
     parser.add_argument("--go-on", action="store_true", help="keep the trials in the file, and make what is missing")
+    parser.add_argument("--starts", nargs="*", default=STARTS, choices=STARTS, help="others stay as they are")
     parser.add_argument("--anew", action="store_true", help="test other crystals in each trial")
     options = parser.parse_args()
     result = earlier(options.out, anew=options.anew)
@@ -47,17 +48,21 @@ def main() -> None:
         crystals = [crystal for crystal in crystals if crystal.n_sites <= MAX_SITES]
         rows, commits[target] = found.setdefault(f"{table}, {target}", {}), about()["commit"]
         for labels, trials in zip(options.labels, options.trials, strict=True):
-            known = rows.get(str(labels), {}).get("errors", {}) if options.go_on else {}
-            begun = [known.get(start, []) for start in STARTS]
-            plan = [(trial, start) for trial in range(len(begun[0]), trials) for start in STARTS]
+            known = rows.get(str(labels), {}).get("errors", {})
+            errors = {
+                start: known.get(start, []) if options.go_on or start not in options.starts else [] for start in STARTS
+            }
             parts = {
                 trial: plan_of(crystals, labels, trial, anew=options.anew)
-                for trial in range(max(trials, len(begun[0])))
+                for trial in range(max(trials, *map(len, errors.values())))
             }
-            errors = Parallel(options.jobs)(
-                delayed(error)(*parts[trial], target, trial, start) for trial, start in plan
+            plan = [(start, trial) for start in STARTS for trial in range(len(errors[start]), len(parts))]
+            found_anew = Parallel(options.jobs)(
+                delayed(error)(*parts[trial], target, trial, start) for start, trial in plan
             )
-            random, shipped = (np.array(had + errors[n :: len(STARTS)]) for n, had in enumerate(begun))
+            for (start, _), one in zip(plan, found_anew, strict=True):
+                errors[start].append(one)
+            random, shipped = (np.array(errors[start]) for start in STARTS)
             guessed = [error_of_median(*part, target) for part in parts.values()]
             rows[str(labels)] = {
                 "median": round(float(np.median(guessed)), 4),
