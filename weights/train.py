@@ -30,7 +30,7 @@ from crystalmax.shipped import SHIPPED
 LEARNT_FROM = ("mp_cgcnn", "mp_flla", "amcsd", "perov_5", "carbon_24")
 EVALUATED = ("matbench_phonons", "mp_dielectric", "expt_gap_mp", "mp_3dsc", "gems")
 MAX_SITES = 50
-RECIPE, EPOCHS = "intrinsic", 40
+RECIPE = "shipped"
 KEPT = (SPEC, WEIGHTS, SEEN, "run.json", "history.jsonl", "losses.svg")
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, help="instead of those of the recipe")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -101,7 +101,7 @@ def pretrain(
     """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
 
     Args:
-        recipe: `default` (`intrinsic`, if none), `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn` or TOML file.
+        recipe: `default` (`intrinsic`), `shipped`, `infomax`, `paper`, `fast`, `cgcnn`, `megnet`, `alignn`, or a file.
         start: A run folder to go on from, with other crystals, or `shipped` for the weights that ship.
         epochs: Passes over the crystals, instead of the recipe's.
         seed: Of initial weights, order, noise and false samples; 0 unless given.
