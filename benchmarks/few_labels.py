@@ -126,7 +126,7 @@ def main() -> None:
             if features
         }
         if "ours" in options.measure:
-            measured["ours"] = summary(ours(default, y, draws, options.jobs))
+            measured["ours"] = summary(ours(default, y, groups, draws, options.jobs))
         if "intervals of others" in options.measure:
             measured["intervals of others"] = summary(others(crystals, y, draws, options.jobs))
         rows = result["properties"].setdefault(f"{table}, {target}", {})
@@ -194,11 +194,12 @@ def described(crystals: Sequence[Crystal]) -> Ours:
     return Ours(featurizer.numbers(CrystalDataset.from_crystals(crystals)), featurizer.blocks)
 
 
-def ours(default: Ours, y: np.ndarray, draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
+def ours(default: Ours, y: np.ndarray, groups: Sequence[str], draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
     """What the product says from all its numbers, and from statistics alone, in each draw."""
+    number = np.unique(groups, return_inverse=True)[1]
     vector, *rest = default.blocks
     each = {DEFAULT: default, "statistics": Ours(default.columns[:, vector:], tuple(rest))}
-    tasks = [delayed(errors_of_ours)(draw, name, one, y) for draw in draws for name, one in each.items()]
+    tasks = [delayed(errors_of_ours)(draw, name, one, y, number) for draw in draws for name, one in each.items()]
     return pd.DataFrame(Parallel(jobs)(tasks))
 
 
@@ -216,11 +217,12 @@ def summary(draws: pd.DataFrame) -> pd.DataFrame:
     return grouped.median().assign(covered=grouped.covered.mean())
 
 
-def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray) -> dict[str, object]:
+def errors_of_ours(draw: Draw, name: str, ours: Ours, y: np.ndarray, groups: np.ndarray) -> dict[str, object]:
     """Error of the regressor for few labels, and what its intervals hold."""
     ((train, test),) = draw.parts
     with threadpool_limits(1):
-        regressor = SmallDataRegressor(blocks=ours.blocks, random_state=draw.number).fit(ours.columns[train], y[train])
+        regressor = SmallDataRegressor(blocks=ours.blocks, random_state=draw.number)
+        regressor.fit(ours.columns[train], y[train], groups[train])
         told, low, high = regressor.predict_with_interval(ours.columns[test], COVERAGE).T
         error = np.abs(told - y[test]).mean()
     return {"method": name, "labels": draw.labels, "mae": error, **interval(low, high, y[test])}

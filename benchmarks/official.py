@@ -22,13 +22,13 @@ def main() -> None:
     """Measure, print, write JSON."""
     options = parser_of(__doc__, crystals=1265).parse_args()
     table = pd.read_parquet(options.data)
-    y, fold = table[TARGET].to_numpy(), table[FOLDS].to_numpy()
+    y, fold, formulas = (table[name].to_numpy() for name in (TARGET, FOLDS, "formula"))
     found = {}
     for name, featurizer in (("default", CrystalFeaturizer()), ("statistics", CrystalFeaturizer(None))):
         numbers = featurizer.transform(table.cif.tolist()).astype(float)
         errors, held = [], []
         for test in (fold == each for each in np.unique(fold)):
-            regressor = SmallDataRegressor(blocks=featurizer.blocks).fit(numbers[~test], y[~test])
+            regressor = SmallDataRegressor(blocks=featurizer.blocks).fit(numbers[~test], y[~test], formulas[~test])
             told, low, high = regressor.predict_with_interval(numbers[test], COVERAGE).T
             errors.append(float(np.abs(told - y[test]).mean()))
             held.append(float(((low <= y[test]) & (y[test] <= high)).mean()))
