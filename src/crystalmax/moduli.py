@@ -2,7 +2,8 @@
 
 Springs are those of `surroundings`. A strain e makes a spring of length d along n longer by d n.e.n, if it displaces no
 site relative to the others; what pulls at the sites then moves them until nothing does (Born and Huang, Dynamical
-Theory of Crystal Lattices, 1954, chapter III). Strains and stiffness are in Voigt's notation.
+Theory of Crystal Lattices, 1954, chapter III). Strains and stiffness are in Voigt's notation. What springs of that law
+add to a modulus grows with how far one looks, so moduli of springs are to be compared with each other only.
 """
 
 import numpy as np

@@ -164,7 +164,8 @@ def score(
     moved = [draw._replace(parts=tuple((place[train], place[test]) for train, test in draw.parts)) for draw in draws]
     features = {} if method.kind == "trivial" else {method.name: FeatureSet(numbers[used], method.kind, method.models)}
     models = downstream_models(study.budget.trees) if models is None else models
-    scores = evaluate(features, values[used], models=models, plan=GivenDraws(tuple(moved)))
+    groups = [material.formulas[row] for row in used]
+    scores = evaluate(features, values[used], models=models, plan=GivenDraws(tuple(moved)), groups=groups)
     own = (scores.table.kind == method.kind).to_numpy()
     rows = scores.table[own].rename(columns={"features": "method"})
     rows = rows.assign(dataset=material.name, property=name, split=study.split, family=method.family)
