@@ -196,10 +196,10 @@ def described(crystals: Sequence[Crystal]) -> Ours:
 
 def ours(default: Ours, y: np.ndarray, groups: Sequence[str], draws: Sequence[Draw], jobs: int) -> pd.DataFrame:
     """What the product says from all its numbers, and from statistics alone, in each draw."""
-    number = np.unique(groups, return_inverse=True)[1]
+    names = np.array(groups)
     vector, *rest = default.blocks
     each = {DEFAULT: default, "statistics": Ours(default.columns[:, vector:], tuple(rest))}
-    tasks = [delayed(errors_of_ours)(draw, name, one, y, number) for draw in draws for name, one in each.items()]
+    tasks = [delayed(errors_of_ours)(draw, name, one, y, names) for draw in draws for name, one in each.items()]
     return pd.DataFrame(Parallel(jobs)(tasks))
 
 

@@ -142,12 +142,10 @@ def shells_of(crystal: Crystal) -> Shells:
                 mean = occupant.occupancy * np.array([1, level, held, width])
                 sums[degree] = sums.get(degree, np.zeros(4)) + mean
         for degree, (share, level, held, width) in sums.items():
-            capacity = 4 * degree + 2
+            capacity, exponent = 4 * degree + 2, (2 * degree + 3) / 4 / (width / share) ** 2
             # Some occupants lack shells of d and f; those that are closed are no less so for that.
             closed = degree > 1 and abs(held / share - capacity) < 1e-6
-            rows.append(
-                (degree, site, level / share, capacity if closed else held, (2 * degree + 3) / 4 / (width / share) ** 2)
-            )
+            rows.append((degree, site, level / share, capacity if closed else held, exponent))
     degree, site, level, held, exponent = np.array(sorted(rows)).T
     return Shells(degree.astype(int), site.astype(int), level, held, exponent)
 
