@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError
+from threading import Barrier, BrokenBarrierError, Event
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from crystalmax import saving
@@ -280,6 +281,37 @@ def test_trainings_in_threads_draw_what_each_would_alone():
     with ThreadPoolExecutor(2) as threads:
         for beside in threads.map(lambda _: run(made=made(meet)), range(2)):
             assert_same(beside, alone)
+
+
+def test_a_training_that_begins_does_not_reset_what_another_thread_draws(monkeypatch):
+    noted, drawing, reset = Event(), Event(), Event()
+
+    @contextmanager
+    def isolated():
+        with isolate_rng():
+            if not noted.is_set():
+                noted.set()
+                drawing.wait(0.5)
+            yield
+        reset.set()
+
+    def draw():
+        drawing.set()
+        reset.wait(0.5)
+
+    def made(act=None):
+        with seeded_weights(0):
+            return Counting(
+                DeepInfoMax(Dropping(site_width=4, crystal_width=5, hidden=8)), at=1, act=act or (lambda: 0)
+            )
+
+    alone, beside, begins = run(made=made()), made(draw), made()
+    monkeypatch.setattr("lightning.pytorch.trainer.trainer.isolate_rng", isolated)
+    with ThreadPoolExecutor(1) as thread:
+        begun = thread.submit(run, made=begins)
+        noted.wait()
+        assert_same(run(made=beside), alone)
+        assert_same(begun.result(), alone)
 
 
 LONG = replace(HOW, epochs=8)

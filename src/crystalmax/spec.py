@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from torch.nn.modules import module as registry
 
+TURN = RLock()
+"""Of the thread that draws from torch's global generator, restores it, or has hooks on all modules that are made."""
 MAX_WEIGHTS = 10**8
 """Numbers that all parts of a spec may hold together; a spec that asks for more is refused before they are made."""
 MAX_TENSORS = 10**4
@@ -36,7 +38,6 @@ _PARTS = (
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")
-_ALONE = RLock()  # of the thread that draws from torch's global generator, or has hooks on all modules that are made
 
 
 def describe(component: object) -> dict[str, object]:
@@ -83,9 +84,9 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
     packages = (*_TRUSTED, *trusted)
     try:
         # Once without memory, to see how much it would take; some parts can only be made in earnest.
-        with _ALONE, torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
+        with TURN, torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
             _build(spec, packages, "")
-        with _ALONE, _limited():
+        with TURN, _limited():
             return _build(spec, packages, "")
     except RecursionError:
         raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
@@ -94,7 +95,7 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
     """What is drawn inside, such as weights, is of the seed alone and alters no other draws; threads take turns."""
-    with _ALONE, torch.random.fork_rng(devices=[]):
+    with TURN, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -36,7 +36,7 @@ from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes, Share, Steps, quiet
 from crystalmax.saving import Saver, goes_on, signals_as_before
-from crystalmax.spec import seeded_weights
+from crystalmax.spec import TURN, seeded_weights
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,7 @@ def train(
                 raise ConnectionError("another process of this training is gone; go on with --resume") from error
             raise
         finally:
+            module.turn.close()
             objective.load_state_dict(module.chosen())
     return module.history
 
@@ -229,10 +230,15 @@ class _Module(pl.LightningModule):
         if how.averaging:
             self.averaged = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(how.averaging))  # type: ignore[no-untyped-call]
             self.averaged.requires_grad_(False)
+        self.turn = ExitStack()
         self.lowest: dict[str, torch.Tensor] = {}  # weights of the epoch with the lowest loss
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, dict[str, float]] = {}
         self.seconds, self.began = 0.0, time.perf_counter()
+
+    def on_fit_start(self) -> None:
+        # From here to the start of training, Lightning notes the state of all generators and puts it back.
+        self.turn.enter_context(TURN)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rate, decay = self.how.learning_rate, self.how.weight_decay
@@ -308,6 +314,7 @@ class _Module(pl.LightningModule):
         self._count("valid", sums)
 
     def on_train_start(self) -> None:
+        self.turn.close()
         self._stop_if_in_vain()  # it may have been so before it was resumed
 
     def on_train_epoch_start(self) -> None:
