@@ -266,11 +266,17 @@ def test_a_file_appears_at_once_or_not_at_all(tmp_path):
     assert checksums([path])["x"]["bytes"] == 3
 
 
-def test_a_file_is_not_written_through_a_link_that_lies_there(tmp_path):
-    (tmp_path / "mine").write_text("mine")
-    (tmp_path / "x.partial").symlink_to(tmp_path / "mine")
-    write_json(tmp_path / "x", {})
-    assert (tmp_path / "mine").read_text() == "mine"
+def test_of_two_writers_of_one_file_neither_spoils_what_the_other_writes(tmp_path):
+    path = tmp_path / "x"
+    with at_once(path) as first:
+        first.write(b"first")
+        with at_once(path) as second:
+            second.write(b"sec")
+            second.flush()
+            first.flush()
+            assert not path.exists()
+        assert path.read_bytes() == b"sec"
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"x": b"first"}
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):

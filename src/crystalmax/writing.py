@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -31,9 +32,11 @@ def _named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def at_once(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which replaces `path` when the block ends, and leaves nothing behind if it fails."""
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    partial.unlink(missing_ok=True)  # never through a link that a stranger left there
+    """A file to write to, which replaces `path` when the block ends, and leaves nothing behind if it fails.
+
+    Of several that are written at a time under one name, the one that ends last stays.
+    """
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}{PARTIAL}")
     try:
         with _named(path), partial.open("xb") as file:
             yield file
