@@ -12,7 +12,7 @@ from crystalmax import moduli
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.moduli import of_springs
 from crystalmax.surroundings import CUTOFF, surroundings
-from crystals import crystal, metal, perovskite, pure, quartz, rock_salt, rotated
+from crystals import crystal, metal, oblique, perovskite, pure, quartz, rock_salt, rotated
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -57,6 +57,24 @@ def test_stiffness_is_the_energy_that_is_least_wherever_the_sites_go(one):
             still = energy(around, strain, np.zeros((one.n_sites, 3)))
             assert at @ clamped @ at / 2 == pytest.approx(still)
             assert at @ (clamped - relaxing) @ at / 2 == pytest.approx(least(strain), rel=1e-4)
+
+
+@pytest.mark.parametrize("one", [quartz(), oblique()], ids=lambda one: one.key)
+def test_moduli_are_the_means_of_hill_and_anisotropy_that_of_ranganathan_and_ostoja_starzewski(one):
+    clamped, relaxing = moduli._stiffness(surroundings(one))
+    stiffness = (clamped - relaxing) / one.volume
+    (a, b, c), (p, q, r) = (
+        (of[:3, :3].trace(), of[0, 1] + of[0, 2] + of[1, 2], of[3:, 3:].trace())
+        for of in (stiffness, np.linalg.inv(stiffness))
+    )
+    bulk, shear = ((a + 2 * b) / 9, 1 / (p + 2 * q)), ((a - b + 3 * c) / 15, 15 / (4 * p - 4 * q + 3 * r))
+    found, k, g = numbers(one), np.mean(bulk), np.mean(shear)
+    assert found["bulk modulus of springs"] == pytest.approx(np.log(k))
+    assert found["shear modulus of springs"] == pytest.approx(np.log(g))
+    assert found["Poisson's ratio of springs"] == pytest.approx((3 * k - 2 * g) / (2 * (3 * k + g)))
+    assert found["relaxing of springs"] == pytest.approx(np.log(k / (clamped[:3, :3].sum() / 9 / one.volume)))
+    anisotropy = bulk[0] / bulk[1] + 5 * shear[0] / shear[1] - 6
+    assert found["anisotropy of springs"] == pytest.approx(np.log(1 + anisotropy))
 
 
 def test_sites_between_their_neighbours_do_not_relax_and_those_of_quartz_do():
