@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax import bands
+from crystalmax import bands, elements
 from crystalmax.bands import of_bands, overlaps, overlaps_of, shells_of
+from crystalmax.cells import canonical
 from crystalmax.crystal import Crystal, Occupant
-from crystals import metal, mixed, pure, rock_salt
+from crystalmax.elements import ATOMIC_NUMBERS
+from crystals import deficient_perovskite, metal, mixed, oblique, perovskite, pure, rock_salt
 
 APART = 30.0
 """Edge of a cell, in angstrom, whose images are out of reach."""
@@ -117,15 +119,73 @@ def test_the_gap_of_an_alloy_lies_between_those_of_its_ends_where_one_has_a_clos
     assert min(one, other) < alloy < max(one, other)
 
 
-@pytest.mark.parametrize(("symbol", "edge"), [("Ne", 4.43), ("Ar", 5.26)])
-def test_noble_gases_have_the_widest_gaps(symbol, edge):
+@pytest.mark.parametrize(("symbol", "edge", "gap"), [("Ne", 4.43, 13.6), ("Ar", 5.26, 10.4)])
+def test_noble_gases_have_the_widest_gaps_which_are_those_of_the_pages(symbol, edge, gap):
     gas, salt = of_bands(metal(*pure(symbol), a=edge)), of_bands(rock_salt())
     assert gas["gap of bands"] == gas["direct gap of bands"] > salt["gap of bands"]
+    assert gas["gap of bands"] == pytest.approx(gap, abs=0.05)
     assert gas["logarithm of states at the middle of the gap"] < 1e-3
 
 
-def test_an_odd_number_of_electrons_leaves_no_gap():
-    assert of_bands(metal(pure("Na")[0], a=4.2))["gap of bands"] == 0
+@pytest.mark.parametrize("kind", [*pure("Na", "Al"), mixed(Mg=0.5, Al=0.5)])
+def test_electrons_that_are_odd_or_no_whole_number_leave_no_gap(kind):
+    found = of_bands(metal(kind, a=4.2))
+    assert found["gap of bands"] == found["direct gap of bands"] == 0
+
+
+@pytest.mark.parametrize(
+    ("symbol", "shells"),
+    [
+        ("C", [(0, 2, 0.9), (1, 2, 0.9)]),
+        ("Na", [(0, 1, 0.9), (1, 0, 1.25)]),
+        ("Cu", [(0, 1, 0.9), (1, 0, 1.25), (2, 10, 0.396)]),
+        ("Pd", [(0, 0, 0.9), (1, 0, 1.25), (2, 10, 0.468)]),
+        ("W", [(0, 2, 0.9), (1, 0, 1.25), (2, 4, 0.54)]),
+        ("Pr", [(0, 2, 0.9), (1, 0, 1.25), (2, 0, 0.75), (3, 3, 0.2304)]),
+        ("Md", [(0, 2, 0.9), (1, 0, 1.25), (2, 0, 0.75), (3, 13, 0.2304)]),
+    ],
+)
+def test_shells_of_free_atoms_and_those_that_only_a_crystal_fills(symbol, shells):
+    z = ATOMIC_NUMBERS[symbol]
+    radius, found = elements.columns("radius")[0, z - 1], bands._of_atom(z)
+    assert [(degree, held) for degree, _, held, _ in found] == [(degree, held) for degree, held, _ in shells]
+    assert [width / radius for *_, width in found] == pytest.approx([width for *_, width in shells])
+    for (_, level, held, _), of_s in zip(found[1:], (0.4, 0.75), strict=False):
+        assert level == pytest.approx(of_s * found[0][1]) or held
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(rock_salt(), perovskite(), deficient_perovskite(), metal(*pure("Na"), a=4.2)),
+        replace(metal(mixed(Na=0.7)), lattice=oblique().lattice),
+    ],
+    ids=["salt", "perovskite", "deficient", "odd", "a level filled in part"],
+)
+def test_levels_are_filled_from_below_and_their_numbers_are_sums_over_them(one):
+    primitive = canonical(one)
+    shells = shells_of(primitive)
+    each = [
+        bands._levels(overlap, np.repeat(shells.level, 2 * shells.degree + 1))
+        for overlap in overlaps_of(primitive, shells)
+    ]
+    room, left, held = 2 / len(each), shells.electrons.sum(), []
+    levels = sorted(np.concatenate(each))
+    for _ in levels:
+        held.append(min(room, left))
+        left -= held[-1]
+    highest = max(n for n, amount in enumerate(held) if amount > 1e-6)
+    above = levels[highest + 1] if held[highest] > room - 1e-6 else levels[highest]
+    middle, energy = (levels[highest] + above) / 2, np.dot(held, levels)
+    states = room * sum(np.exp(-((level - middle) ** 2) / 2) for level in levels) / (2 * np.pi) ** 0.5
+    mean = energy / sum(held)
+    spread = np.dot(held, (np.array(levels) - mean) ** 2) / sum(held)
+    found, n_sites = of_bands(one), primitive.n_sites
+    assert found["middle of the gap of bands"] == pytest.approx(middle)
+    assert found["logarithm of states at the middle of the gap"] == pytest.approx(np.log(1 + states / n_sites))
+    free = np.dot(shells.electrons, shells.level)
+    assert found["energy of bands less that of atoms"] == pytest.approx((energy - free) / n_sites)
+    assert found["spread of filled bands"] == pytest.approx(spread**0.5)
 
 
 @pytest.mark.parametrize("z", range(1, 104))
