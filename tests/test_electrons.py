@@ -83,6 +83,7 @@ def test_charges_balance_in_salts_and_not_in_alloys(atoms, balance, highest, low
     found = electrons.charges(fractions(**atoms))
     assert found[BALANCE] == pytest.approx(balance)
     assert (found["highest oxidation state"], found["lowest oxidation state"]) == (highest, lowest)
+    assert found["no charges"] == (balance == electrons.UNBALANCED)
 
 
 def test_electrons_that_are_needed_and_given():
@@ -90,8 +91,12 @@ def test_electrons_that_are_needed_and_given():
     name = "electrons needed beyond the most that are given"
     assert rutile[name] == pytest.approx(0)
     assert monoxide[name] == pytest.approx((2 - 4) / 2)
-    hydride = electrons.charges(fractions(Li=1, H=1))
+    hydride, oxide, fluoride = (
+        electrons.charges(fractions(**atoms)) for atoms in ({"Li": 1, "H": 1}, {"Cu": 2, "O": 1}, {"O": 1, "F": 2})
+    )
     assert hydride[name] == pytest.approx(0)
+    assert oxide[name] == pytest.approx((2 - 2 * 2) / 3)  # the rarer element may be the one that takes
+    assert fluoride[name] == pytest.approx(2 / 3)  # oxygen gives none
 
 
 COMPOSITIONS = st.dictionaries(
@@ -133,7 +138,10 @@ def test_levels_are_filled_from_below_as_one_by_one(atoms):
 
 @pytest.mark.parametrize(
     ("atoms", "odd"),
-    [({"Na": 1}, 1), ({"Na": 2}, 1), ({"Na": 1, "Cl": 1}, 0), ({"Fe": 0.5, "Ni": 0.5}, 0), ({"Cu": 1, "O": 1}, 1)],
+    [
+        *(({"Na": 1}, 1), ({"Na": 2}, 1), ({"Na": 1, "Cl": 1}, 0), ({"Fe": 0.5, "Ni": 0.5}, 0), ({"Cu": 1, "O": 1}, 1)),
+        *(({"Y": 3, "Al": 5, "O": 12}, 0), ({"Na": 499, "Cl": 500}, 1)),
+    ],
 )
 def test_electrons_of_a_formula_are_counted(atoms, odd):
     assert electrons.frontier_levels(fractions(**atoms))["odd number of electrons"] == odd
@@ -150,6 +158,15 @@ def test_a_composition_of_many_elements_takes_no_longer():
     share[:60] = 1 / 60
     assert len(electrons._assignments(np.arange(60))) <= electrons.MOST_ASSIGNMENTS
     assert np.isfinite(list(electrons.charges(share).values())).all()
+
+
+def test_of_elements_beyond_the_most_combinations_the_first_state_counts(monkeypatch):
+    chosen = [ATOMIC_NUMBERS[symbol] for symbol in ("Fe", "O", "Mn")]
+    iron, oxygen, manganese = map(electrons.oxidation_states, chosen)
+    monkeypatch.setattr(electrons, "MOST_ASSIGNMENTS", len(iron) * len(oxygen))
+    found = electrons._assignments(np.array(chosen) - 1)
+    assert found.tolist() == [list(states) for states in product(iron, oxygen, manganese[:1])]
+    assert len(manganese) > 1
 
 
 @settings(max_examples=80, deadline=None)
@@ -179,4 +196,7 @@ def test_kinds_and_filling_of_frontier_levels():
     names = ("kind of the highest occupied level", "kind of the lowest unoccupied level")
     names += ("filling of the highest occupied level",)
     assert [salt[name] for name in names] == [1, 0, 1]  # full p of Cl, empty s of Na
+    assert (salt["elements"], metal["elements"]) == (2, 1)
+    neon = electrons.frontier_levels(fractions(Ne=1))
+    assert [neon[name] for name in (*names, "lowest unoccupied level")] == [1, 0, 1, 0]  # and a free electron
     assert [metal[name] for name in names] == pytest.approx([1, 1, 1 / 6], abs=1e-5)
