@@ -182,9 +182,16 @@ def test_springs_and_moduli_change_as_smoothly_as_the_lattice_does(symbol, edge)
     assert np.abs(np.diff(numbers, axis=0)).max() < 0.02
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_atom_alone_is_held_by_itself():
     far = cubic(30.0, [[0, 0, 0]], [0], pure("Cs"))
     assert np.isfinite(spring_statistics([far])[0]).all()
+    around = surroundings(far)
+    radius, weight = around.radius[0], around.weight[0]
+    stiffness = around.electronegativity[0] * (2 * radius / CUTOFF) ** 5  # of one valence electron
+    for name, expected in (("stiffness", stiffness), ("frequency of a pair", (stiffness / weight) ** 0.5)):
+        assert around.swings()[name] == pytest.approx(math.log(expected)), name
+    assert (around.nearest, around.nearest_relative) == (CUTOFF, pytest.approx(CUTOFF / (2 * radius)))
 
 
 def test_densities_of_rock_salt():
@@ -248,6 +255,10 @@ def test_alternative_places_of_one_atom_are_not_neighbours():
     assert named(structure_statistics, split)["min nearest distance"] == pytest.approx(3.6)
     both = replace(split, kinds=((Occupant(8, 1.0),),))
     assert named(structure_statistics, both)["min nearest distance"] == pytest.approx(0.4)
+    reach = 0.6 * 2 * table()[Z["O"] - 1, FEATURES.index("radius")]
+    for apart, nearest in ((reach - 0.01, 4.01 - reach), (reach + 0.01, reach + 0.01)):
+        moved = replace(split, positions=np.array([[0, 0, 0], [apart / 4, 0, 0]]))
+        assert named(structure_statistics, moved)["min nearest distance"] == pytest.approx(nearest)
 
 
 def test_no_crystals_give_no_rows():
@@ -291,6 +302,21 @@ def test_stated_oxidation_states_change_no_column():
     mixed = replace(iron, kinds=((Occupant(26, 0.5, 2.0), Occupant(26, 0.5, 3.0)), states[2]))
     for told in (stated, mixed):
         np.testing.assert_allclose(statistics([told])[0], statistics([iron])[0], rtol=1e-12)
+    beside, alike = replace(ROCK_SALT, kinds=states[:2]), replace(ROCK_SALT, species=np.zeros(2, int), kinds=pure("Fe"))
+    np.testing.assert_allclose(statistics([beside])[0], statistics([alike])[0])
+
+
+def test_columns_keep_their_values_without_which_models_that_were_saved_are_refused():
+    numbers = named(statistics, ROCK_SALT)
+    expected = {
+        "mean coordination": 6.0271,
+        "mean stiffness": 3.2265,
+        "bulk modulus of springs": -0.1635,
+        "shear modulus of springs": -0.7328,
+        "middle of the gap of bands": -5.1505,
+        "direct gap of bands": 7.1390,
+    }
+    assert {name: numbers[name] for name in expected} == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("features", ALL_FEATURES)
