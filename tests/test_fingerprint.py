@@ -15,6 +15,8 @@ from crystals import (
     conventional_rock_salt,
     crystal,
     deficient_perovskite,
+    metal,
+    mixed,
     oblique,
     perovskite,
     pure,
@@ -73,9 +75,10 @@ def test_small_relaxations_keep_the_structure(one):
         (rock_salt(), rock_salt(kinds=("K", "Cl"))),
         (rock_salt(), rock_salt(kinds=("Cl", "F"))),
         (perovskite(), perovskite(kinds=pure("Ti", "Sr", "O"))),
+        (rock_salt(kinds=("Fe", "Ni")), metal(mixed(Fe=0.5, Ni=0.5))),
         (quartz(), oblique()),
     ],
-    ids=["other structure", "other metal", "other elements", "sites exchanged", "anything else"],
+    ids=["other structure", "other metal", "other elements", "sites exchanged", "disorder", "anything else"],
 )
 def test_other_crystals_have_other_fingerprints(one, other):
     assert not Fingerprint.of(one).equals(Fingerprint.of(other))
@@ -132,5 +135,6 @@ def test_packings_of_an_element_are_other_structures():
 
 @pytest.mark.parametrize("number", range(4))
 def test_an_atom_that_comes_into_sight_changes_little(number):
-    one, other = packings(0.99 * CUTOFF / 2)[number], packings(1.01 * CUTOFF / 2)[number]
+    twentieth = ((8 / 3) ** 0.5, 3**0.5)[number % 2]
+    one, other = (packings(far * CUTOFF / twentieth)[number] for far in (0.99, 1.01))
     assert Fingerprint.of(one).equals(Fingerprint.of(other))

@@ -43,6 +43,11 @@ def squeezed(crystal):
     return replace(crystal, lattice=crystal.lattice @ np.diag([1, 1, 2.0]))
 
 
+def test_of_several_structures_of_one_formula_each_is_found():
+    polymorphs = [rock_salt(), squeezed(rock_salt())]
+    assert Seen.of(polymorphs).knows(polymorphs)[0].all()
+
+
 def test_every_crystal_is_on_the_list_of_itself(tmp_path):
     Seen.of(some_crystals()).save(tmp_path)
     structures, formulas = Seen.load(tmp_path).knows(some_crystals())
