@@ -440,7 +440,7 @@ def test_a_difference_that_is_the_same_everywhere_is_no_chance():
 
 
 def test_a_sentence_names_budgets_that_tell_something_and_those_that_do_not():
-    together = pd.DataFrame({"labels": [20, 1000], "relative": [-0.0312, 0.004], "p": [0.01, 0.2]})
+    together = pd.DataFrame({"labels": [20, 1000], "relative": [-0.0312, 0.004], "p": [0.049, 0.051]})
     told = _sentence(*_outcome(together), together)
     assert told.endswith("the error is 3 % lower at 20 labels; at 1,000 labels no difference shows.")
     assert [_amount(each) for each in (0.01, -0.0096, 0.123)] == ["1 % higher", "1.0 % lower", "12 % higher"]

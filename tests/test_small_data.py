@@ -383,8 +383,9 @@ def test_intervals_widen_with_coverage_and_where_labels_are_far():
     regressor = SmallDataRegressor(25).fit(X, y)
     widths = [np.diff(regressor.predict_interval(X, coverage)).mean() for coverage in (0.5, 0.8, 0.95)]
     assert widths == sorted(widths)
-    with pytest.raises(ValueError, match=r"coverage of 90 was asked for; give one between 0 and 1"):
-        regressor.predict_interval(X, 90)
+    for coverage in (0, 1, 90):
+        with pytest.raises(ValueError, match=f"coverage of {coverage} was asked for; give one between 0 and 1"):
+            regressor.predict_interval(X, coverage)
 
 
 def test_neither_scale_of_columns_nor_order_of_rows_matters_to_the_processes():
@@ -395,6 +396,22 @@ def test_neither_scale_of_columns_nor_order_of_rows_matters_to_the_processes():
     order = np.random.default_rng(0).permutation(50)
     other = Process.fit(X[order], y[order], (4,)).quantiles(X)
     np.testing.assert_allclose(other, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_a_process_sees_no_row_farther_than_four_deviations():
+    X, y = smooth(40)
+    process, far = Process.fit(X, y, (4,)), np.zeros((3, 4))
+    far[:, 0] = X[:, 0].mean() + X[:, 0].std() * np.array([3.9, 4, 50])
+    nearer, at, beyond = process.quantiles(far)
+    np.testing.assert_allclose(beyond, at)
+    assert (nearer != at).all()
+
+
+def test_another_seed_leaves_out_other_labels():
+    first, again, other = (_parts(np.arange(30), seed) for seed in (0, 0, 1))
+    assert [set(part) for part in first] == [set(part) for part in again]
+    assert set(first[0]) not in [set(part) for part in other]
+    assert len(first) == 5
 
 
 def test_labels_of_one_group_are_left_out_together():
@@ -551,6 +568,9 @@ def test_quantiles_are_asked_for_by_probabilities():
     for level in (-0.1, 1.1, 90, np.nan):
         with pytest.raises(ValueError, match=f"quantiles at {level} were asked for; give probabilities between 0 and"):
             regressor.predict_quantiles(X, [0.5, level])
+    least, middle, greatest = regressor.predict_quantiles(X, [0, 0.5, 1]).T
+    assert (least < middle).all()
+    assert (middle < greatest).all()
 
 
 def test_labels_that_decide_hyperparameters_are_drawn_anew_with_another_seed(monkeypatch):
