@@ -200,6 +200,26 @@ def test_a_fit_predicts_with_intervals(home, good_and_broken, tmp_path, vectors)
     assert (tmp_path / "fit" / "encoder").exists() == vectors
 
 
+def test_statistics_are_taken_by_as_many_processes_as_asked_for(home, tmp_path, monkeypatch):
+    asked = []
+
+    def here(work, items, n_jobs):
+        asked.append(n_jobs)
+        return map(work, items)
+
+    monkeypatch.setattr("crystalmax.sources.in_order", here)
+    monkeypatch.setattr("crystalmax.featurizer.in_order", here)
+    labelled = (home.cifs, "--labels", home.path / "labels.csv", "--target", "band_gap")
+    model = ("--model", home.path / "run", "--jobs", 3)
+    for command, *options in (
+        ("fit", *labelled, *model, "--out", tmp_path / "fit"),
+        ("predict", home.cifs, "--model", tmp_path / "fit", "--out", tmp_path / "p.csv", "--jobs", 3),
+    ):
+        asked.clear()
+        assert crystalmax(command, *options).code == 0
+        assert asked.count(3) == 2, asked  # to read, and for statistics
+
+
 def test_a_fit_with_networks_predicts_with_intervals(home, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmax.fitted.CrystalRegressor", partial(CrystalRegressor, epochs=2))
     options = (*home.labelled, "--target", "band_gap", "--out", tmp_path / "fit")

@@ -57,10 +57,11 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     The regressor for small data is tried on what is known of composition, with structure, and with vectors.
     """
     data = CrystalDataset.from_crystals(crystals)
+    statistics = CrystalFeaturizer(None, n_jobs=featurizer.n_jobs).numbers(data)
     featurizer = clone(featurizer).set_params(statistics=False)
     vectors = featurizer.numbers(data)
     twins = {f"untrained, seed {seed}": featurizer.untrained_twin(seed) for seed in TWIN_SEEDS}
-    statistics, widths = baselines.statistics(crystals)[0], baselines.statistics_widths()
+    widths = baselines.statistics_widths()
     blocks = dict(zip(baselines.BLOCKS, np.split(statistics, np.cumsum(widths)[:-1], axis=1), strict=True))
     composition = np.concatenate([blocks[name] for name in baselines.COMPOSITION], axis=1)
     widths_of_composition = [blocks[name].shape[1] for name in baselines.COMPOSITION]

@@ -185,11 +185,10 @@ def evaluate(
     from crystalmax.seen import seen_before
 
     check_file(out / "report.html")
-    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
+    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust, n_jobs=options.jobs)
     read = labelled(_read(sources, options, labels=options.labels), target)
     crystals = read.crystals
-    sets = feature_sets(crystals, featurizer)
-    plan = plan_for(len(crystals), seed=seed)
+    sets, plan = feature_sets(crystals, featurizer), plan_for(len(crystals), seed=seed)
     found = assess(
         crystals, target, sets, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs, progress=True
     )
@@ -260,7 +259,8 @@ def fit(
     check_free(out)
     read = labelled(_read(sources, options, labels=options.labels), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
-    error, trivial = fitted.save(fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed), out)
+    found = fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed, n_jobs=options.jobs)
+    error, trivial = fitted.save(found, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(f"mean absolute error on labels left out in turn {error:.4g}; of always answering the median {trivial:.4g}")
 
@@ -279,7 +279,8 @@ def predict(
 
     records = _read(sources, options)
     if fitted.holds_fit(model):
-        table = fitted.predict(records, fitted.load(model, trusted=options.trust), coverage=coverage)
+        found = fitted.load(model, trusted=options.trust)
+        table = fitted.predict(records, found, coverage=coverage, n_jobs=options.jobs)
     elif coverage != 0.9:
         raise ValueError(f"{model} was fine-tuned and gives no intervals; leave out --coverage, or use `fit`")
     else:
@@ -349,8 +350,7 @@ def study(
     with progress() as report:
         outcomes = paper.go_on(begun, parts or paper.USUAL, n_jobs=jobs, report=report)
     answer = page.write(begun)
-    print("\n".join(answer.sentences))
-    print(f"results in {out / 'results.parquet'}; report in {answer.path}")
+    print(*answer.sentences, f"results in {out / 'results.parquet'}; report in {answer.path}", sep="\n")
     if n_failed := sum(bool(outcome.error) for outcome in outcomes):
         raise ArithmeticError(f"{n_failed} cells failed, see {out / 'failed.csv'}; the same command tries them again")
 

@@ -103,9 +103,9 @@ class Fitted:
         )
         return regressor.fit(self.numbers, self.values, groups)
 
-    def numbers_of(self, data: CrystalDataset) -> Float[np.ndarray, "crystals columns"]:
-        """The columns of other crystals."""
-        numbers: Float[np.ndarray, "crystals columns"] = self.featurizer.numbers(data)
+    def numbers_of(self, data: CrystalDataset, n_jobs: int | None = None) -> Float[np.ndarray, "crystals columns"]:
+        """The columns of other crystals, made by so many processes."""
+        numbers: Float[np.ndarray, "crystals columns"] = featurizer_of(self.model, n_jobs).numbers(data)
         if self.networks is None:
             return numbers
         assert isinstance(self.networks.objective, Ensemble)  # or `load` would have refused it
@@ -113,13 +113,21 @@ class Fitted:
         return np.column_stack([numbers, said])
 
 
-def featurizer_of(model: Model | None) -> CrystalFeaturizer:
+def featurizer_of(model: Model | None, n_jobs: int | None = None) -> CrystalFeaturizer:
     """Statistics alone, or behind the vectors of a network."""
-    return CrystalFeaturizer(None) if model is None else CrystalFeaturizer(model.encoder, geometry=model.geometry)
+    if model is None:
+        return CrystalFeaturizer(None, n_jobs=n_jobs)
+    return CrystalFeaturizer(model.encoder, geometry=model.geometry, n_jobs=n_jobs)
 
 
 def fit(
-    crystals: Sequence[Crystal], target: str, *, model: Model | None = None, networks: bool = False, seed: int = 0
+    crystals: Sequence[Crystal],
+    target: str,
+    *,
+    model: Model | None = None,
+    networks: bool = False,
+    seed: int = 0,
+    n_jobs: int | None = None,
 ) -> Fitted:
     """Learn a property that canonical crystals carry, each of them; crystals of one formula are left out together.
 
@@ -129,13 +137,14 @@ def fit(
         model: The network whose vectors stand before the statistics; none for statistics alone.
         networks: Whether copies of that network are fine-tuned, to be one more member of the regressor; takes minutes.
         seed: Of the regressor, and of the copies.
+        n_jobs: Processes that take statistics, as of `CrystalFeaturizer`.
 
     Raises:
         ValueError: There is no network to fine-tune, or labels are too few for it.
     """
     if networks and model is None:
         raise ValueError("networks start from the one that makes the vectors: give a model, without `--no-vectors`")
-    numbers = featurizer_of(model).numbers(CrystalDataset.from_crystals(crystals))
+    numbers = featurizer_of(model, n_jobs).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
     names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
     what, n_left_out = ("formulas", len(names)) if len(names) > 1 else ("labels of one formula", len(values))
@@ -150,7 +159,9 @@ def fit(
     return replace(found, numbers=np.column_stack([numbers, tuned.held_out_]), networks=copies)
 
 
-def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9) -> pd.DataFrame:
+def predict(
+    records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9, n_jobs: int | None = None
+) -> pd.DataFrame:
     """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`.
 
     The note also names elements that no labelled crystal has: an interval promises nothing of them.
@@ -165,7 +176,7 @@ def predict(records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9)
         return replace(record, notes=(*record.notes, f"no labelled crystal has {', '.join(new)}")) if new else record
 
     def ends(data: CrystalDataset) -> Float[np.ndarray, "crystals 3"]:
-        return fitted.regressor.predict_with_interval(fitted.numbers_of(data), coverage)
+        return fitted.regressor.predict_with_interval(fitted.numbers_of(data, n_jobs), coverage)
 
     return table_of(map(noted, records), ["prediction", "low", "high"], ends)
 
