@@ -68,7 +68,7 @@ def features():
 def evaluated(out):
     """What the command `evaluate` does."""
     found = assess(CRYSTALS, "band_gap", features(), unit="eV", plan=RepeatedFolds(2, n_draws=2))
-    report_assessment(found, out, unit="eV", facts={"crystals": len(CRYSTALS)})
+    report_assessment(found, str(out), unit="eV", facts={"crystals": len(CRYSTALS)})
     return found
 
 

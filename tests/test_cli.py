@@ -24,6 +24,9 @@ from crystalmax import CrystalFeaturizer, CrystalRegressor, __version__, assessm
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.cli import main
 from crystalmax.dataset import CrystalDataset
+from crystalmax.ingest import canonical_records, ingest
+from crystalmax.prediction import finetune, predict, write
+from crystalmax.pretraining import pretrain
 from crystalmax.shipped import SHIPPED
 
 ROOT = Path(__file__).parents[1]
@@ -358,6 +361,18 @@ def test_networks_alone_give_no_intervals_and_say_so(home, tmp_path):
 def test_no_result_at_all_is_a_failure(home, tmp_path):
     options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--jobs", 1)
     (tmp_path / "empty.cif").write_text("")
+def test_in_python_paths_may_be_text(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = list(canonical_records(str(home.cifs), labels=str(home.path / "labels.csv")))
+    assert ingest(records, "data", made_from=["cifs"]).n_skipped == 0
+    data = CrystalDataset.open("data")
+    pretrain(data, "run", start="shipped", epochs=1)
+    assert load("run").extra["start"] == read_spec(SHIPPED)["content_hash"]
+    crystals = [record.crystal for record in records if "band_gap" in record.targets]
+    finetune(crystals, "band_gap", CrystalRegressor.from_pretrained("run", epochs=1, folds=2), "model")
+    assert "30 rows" in write(predict(records, load("model")), "deep/predictions.csv")
+
+
     assert "it is empty" in refusal("predict", tmp_path / "empty.cif", *options)
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from crystalmax.dataset import DatasetWriter
+from crystalmax.pretraining import parts_of
+from crystals import some_crystals
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GIVEN = {"structures", "values", "others"}  # what the reader has
@@ -53,6 +57,20 @@ def test_a_piece_of_python_can_be_copied(text, monkeypatch):
     assert unknown(text) == set()
     for line in imports(text):
         exec(line, {})
+
+
+def test_objects_of_ones_own_are_trained_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    with DatasetWriter(tmp_path / "data", provenance={}) as writer:
+        for crystal in 2 * some_crystals():
+            writer.add(crystal)
+    text = snippets(ROOT / "docs" / "extend.md")[-1]
+    names = {"structures": some_crystals()}
+    exec(text, names)
+    assert len(names["vectors"]) == len(some_crystals())
+    with pytest.raises(ValueError, match=r"an objective is no recipe, .* describe"):
+        parts_of(names["objective"])
 
 
 def test_a_name_that_nobody_gave_is_found():

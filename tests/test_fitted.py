@@ -43,9 +43,9 @@ def records():
 @pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
 def test_what_is_read_back_predicts_the_same(tmp_path, model):
     found = fit(labelled(), "edge", model=model, seed=3)
-    save(found, tmp_path / "fit")
+    save(found, str(tmp_path / "fit"))
     assert holds_fit(tmp_path / "fit")
-    again = load(tmp_path / "fit")
+    again = load(str(tmp_path / "fit"))
     assert again.target == "edge"
     wide, table = (predict(records(), found, coverage=coverage) for coverage in (0.6, 0.3))
     assert table.equals(predict(records(), again, coverage=0.3))

@@ -145,7 +145,7 @@ def tables(assessment: Assessment, unit: str = "") -> list[Table]:
 
 
 def report_assessment(
-    assessment: Assessment, out: Path, *, unit: str = "", facts: Mapping[str, object] | None = None
+    assessment: Assessment, out: str | Path, *, unit: str = "", facts: Mapping[str, object] | None = None
 ) -> Path:
     """Write `report.html`, `results.parquet`, `ranking.csv`, `comparison.csv` and the figures to a folder.
 
@@ -158,7 +158,7 @@ def report_assessment(
     Returns:
         Where the page is.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    (out := Path(out)).mkdir(parents=True, exist_ok=True)
     assessment.scores.table.to_parquet(out / "results.parquet")
     assessment.verdict.ranking.to_csv(out / "ranking.csv", index=False)
     assessment.verdict.comparison.to_csv(out / "comparison.csv", index=False)

@@ -87,7 +87,7 @@ def save(model: Model, folder: Path) -> None:
             file_of_weights.write(weights)
 
 
-def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
+def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
     """Read a model from a folder.
 
     Args:
@@ -98,7 +98,7 @@ def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Model:
         ValueError: The folder holds no model, one of another format, one that was damaged or changed, one made with
             another element table, or weights that do not fit its spec.
     """
-    spec = read_spec(folder)
+    spec = read_spec(folder := Path(folder))
     with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)

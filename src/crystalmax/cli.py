@@ -130,7 +130,7 @@ def pretrain(
             sets[0] if len(sets) == 1 else JoinedDataset(sets),
             out,
             recipe=recipe,
-            start=SHIPPED if start == Path("shipped") else start,
+            start=start,
             epochs=epochs,
             seed=seed,
             resume=resume,

@@ -110,14 +110,14 @@ class CrystalDataset:
         return cls(**_by_field(arrays), target_names=tuple(names), kinds=tuple(kinds), content_hash=content_hash)
 
     @classmethod
-    def open(cls, path: Path) -> "CrystalDataset":
+    def open(cls, path: str | Path) -> "CrystalDataset":
         """A data set on disk, of which batches are read as they are asked for; takes milliseconds whatever its size.
 
         Raises:
             ValueError: The folder holds no data set, a newer format, a manifest that contradicts itself, or arrays of
                 another size than the manifest says.
         """
-        manifest = read_manifest(path)
+        manifest = read_manifest(path := Path(path))
         names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
         shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
         arrays = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}

@@ -186,7 +186,7 @@ def holds_fit(folder: Path) -> bool:
     return (folder / SPEC).is_file()
 
 
-def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
+def save(fitted: Fitted, folder: str | Path) -> tuple[float, float]:
     """Write a folder; its description comes last, so that a folder with one is whole.
 
     Returns:
@@ -196,7 +196,7 @@ def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
         FileExistsError: The folder exists already.
         ValueError: Labels are too few.
     """
-    check_free(folder)
+    check_free(folder := Path(folder))
     error = fitted.regressor.error_  # before anything is written, as labels may be too few
     if fitted.networks is not None:
         log.info("fine-tuned networks have a share of %.0f %% in predictions", 100 * fitted.regressor.shares_[-1])
@@ -220,13 +220,13 @@ def save(fitted: Fitted, folder: Path) -> tuple[float, float]:
     return error, error_of_median(fitted.values)
 
 
-def load(folder: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
+def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     """Read what `save` wrote.
 
     Raises:
         ValueError: The folder holds no such model, a damaged one, or one whose columns this version does not make.
     """
-    spec = read_spec(folder)
+    spec = read_spec(folder := Path(folder))
     if not (folder / NUMBERS).is_file():
         raise ValueError(f"{folder / NUMBERS} is missing; {_AGAIN}")
     content = (folder / NUMBERS).read_bytes()

@@ -23,7 +23,7 @@ class Ingested(NamedTuple):
 
 def canonical_records(
     *sources: object,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     max_sites: int = MAX_SITES,
     mark: Mark = None,
     n_jobs: int | None = None,
@@ -55,7 +55,7 @@ def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: A
     return canonical_records(*sources, **how)
 
 
-def ingest(records: Iterable[Record], out: Path, *, made_from: Iterable[object]) -> Ingested:
+def ingest(records: Iterable[Record], out: str | Path, *, made_from: Iterable[object]) -> Ingested:
     """Store the crystals of these records as a data set, with `skipped.csv` and `notes.csv` beside the arrays.
 
     Args:
@@ -70,7 +70,7 @@ def ingest(records: Iterable[Record], out: Path, *, made_from: Iterable[object])
     n_skipped = n_noted = 0
     reason = "there was nothing to read"
     provenance = {"sources": [str(source) for source in made_from], "crystalmax": __version__}
-    with DatasetWriter(out, provenance=provenance) as writer:
+    with DatasetWriter(Path(out), provenance=provenance) as writer:
         folder = writer.folder
         with listing.skipped(folder / "skipped.csv") as skipped, listing.notes(folder / "notes.csv") as notes:
             for record in records:

@@ -26,7 +26,9 @@ def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.Da
     return table_of(records, names, featurizer.numbers)
 
 
-def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: Path) -> tuple[float, float]:
+def finetune(
+    crystals: Sequence[Crystal], target: str, regressor: CrystalRegressor, out: str | Path
+) -> tuple[float, float]:
     """Fine-tune on canonical crystals with their target, and write a model folder.
 
     Args:
@@ -43,7 +45,7 @@ def finetune(crystals: Sequence[Crystal], target: str, regressor: CrystalRegress
         FileExistsError: `out` exists already.
         ValueError: There are fewer labels than the folds need.
     """
-    check_free(out)
+    check_free(out := Path(out))
     regressor.fit_crystals(crystals, target)
     values = np.array([crystal.targets[target] for crystal in crystals])
     error = float(np.abs(regressor.held_out_ - values).mean())
@@ -69,13 +71,13 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 
 
-def write(table: pd.DataFrame, out: Path) -> str:
+def write(table: pd.DataFrame, out: str | Path) -> str:
     """Write a table as CSV or Parquet; returns in words how many rows have a result.
 
     Raises:
         ValueError: No row has one; the message says why the first has not.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    (out := Path(out)).parent.mkdir(parents=True, exist_ok=True)
     with at_once(out) as file:
         if out.suffix.lower() == ".csv":
             table.to_csv(file, index=False)

@@ -30,6 +30,7 @@ from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted, stopped_by_signals
+from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
 from crystalmax.training import Split, Training, train
 from crystalmax.vectors import encode
@@ -48,10 +49,10 @@ _APART = ("epochs", "seed", "batches_per_step", "weights")  # of the training, g
 
 def pretrain(
     data: Dataset,
-    run: Path,
+    run: str | Path,
     *,
     recipe: Recipe | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
     split: Split | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -78,8 +79,8 @@ def pretrain(
         run: The folder to write; it must not exist unless `resume` is set.
         recipe: Name of a shipped recipe, a TOML file, or what one holds; `default` unless given, or that of a resumed
             run.
-        start: A model to go on from instead of random weights, on other crystals; its encoder must be that of the
-            recipe, and where the whole objective is, all of its weights are taken. A resumed run has its own.
+        start: A model to go on from instead of random weights, on other crystals, or `shipped`; its encoder must be
+            that of the recipe, and where the whole objective is, all its weights are taken. A resumed run has its own.
         split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
         epochs: Instead of the recipe's.
         seed: Of weights, order, noise and false samples; 0 unless given.
@@ -101,6 +102,8 @@ def pretrain(
         ValueError: The recipe is wrong or has another encoder than the model to start from, the data are not those that
             the run began with, or there are too few crystals.
     """
+    run = Path(run)
+    start = SHIPPED if str(start) == "shipped" else None if start is None else Path(start)
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
     plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
@@ -151,13 +154,15 @@ def pretrain(
         return history
 
 
-def parts_of(recipe: Recipe) -> dict[str, Any]:
+def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
     """The parts of a recipe, with those that it leaves to us.
 
     Raises:
-        ValueError: A part is missing, unknown or no table.
+        ValueError: A part is missing, unknown or no table, or it is an objective.
     """
     parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
+    if isinstance(recipe, Objective):
+        raise ValueError('an objective is no recipe, as its weights are drawn anew; give {"objective": describe(it)}')
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
     if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
