@@ -7,6 +7,7 @@ import re
 import sys
 import unicodedata
 import zipfile
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from joblib import parallel_config
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalmax import sources
+from crystalmax.dataset import DatasetWriter
 from crystalmax.listing import notes, write_skipped
 from crystalmax.records import labelled
 from crystalmax.sources import read
@@ -723,6 +725,30 @@ def test_crystals_keep_key_and_targets():
     (record,) = read([crystal])
     assert record.key == record.crystal.key == "mine"
     assert record.targets == record.crystal.targets == {"gap": 2.0}
+
+
+def test_a_data_set_is_read_as_it_was_stored(tmp_path):
+    (salt,), (cesium,) = read(SALT), read(CESIUM)
+    crystals = [salt.renamed("salt").crystal, replace(cesium.renamed("cesium").crystal, targets={"gap": 2.0})]
+    with DatasetWriter(tmp_path / "data", provenance={}) as writer:
+        for crystal in crystals:
+            writer.add(crystal)
+    (tmp_path / "labels.csv").write_text("key,gap,mass\nsalt,8.5,58\n")
+    first, second = read(tmp_path / "data", labels=tmp_path / "labels.csv")
+    assert [first.key, second.key] == ["salt", "cesium"]
+    assert first.crystal.targets == first.targets == {"gap": 8.5, "mass": 58.0}
+    assert second.crystal.targets == second.targets == {"gap": 2.0}
+    assert second.source == f"{tmp_path / 'data'} row 1"
+    np.testing.assert_allclose(second.crystal.positions, crystals[1].positions, atol=1e-7)
+    (large, small) = read(str(tmp_path / "data"), max_sites=4)
+    assert "8 sites, more than the 4 allowed" in str(large.refusal)
+    assert small.crystal is not None
+
+
+def test_a_folder_of_files_beside_a_manifest_of_something_else_is_read_as_ever(tmp_path):
+    (tmp_path / "a.cif").write_text(SALT)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert [record.key for record in read(tmp_path) if record.crystal] == ["a"]
 
 
 def test_keys_are_unique_and_the_same_every_time(tmp_path):

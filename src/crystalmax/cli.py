@@ -24,7 +24,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # it would end without a word
 )
 
-Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, zip archive, CSV or Parquet.")]
+Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, data set, zip, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
 Run = Annotated[
     Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")

@@ -19,8 +19,10 @@ from pathlib import Path, PurePath
 
 from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
+from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
 from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
+from crystalmax.manifest import ARRAYS
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
@@ -62,11 +64,11 @@ def read(
 ) -> Iterator[Record]:
     """Every structure of the sources, in order.
 
-    Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, a zip archive, CSV or Parquet with a `cif` column,
-    whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), data frames,
-    and iterables of these. Folders and archives are searched at any depth for files whose format their name tells. Keys
-    come from the identifier column of a table, from file names without suffix, or from positions; a key that occurs
-    again gets `#2`, `#3` and so on.
+    Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, data set, zip archive, CSV or Parquet with a column
+    `cif`, whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), tables
+    of pandas, and iterables of these. Folders and archives are searched at any depth for files whose format their name
+    tells. Keys come from the identifier column of a table, from file names without suffix, or from positions; a key
+    that occurs again gets `#2`, `#3` and so on.
 
     Args:
         sources: What to read.
@@ -122,7 +124,10 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
 
 
 def _pieces_of_path(path: Path) -> Iterator[_Piece]:
-    if os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
+    if all(map(os.path.isfile, (path / "manifest.json", path / ARRAYS[0]))):
+        for row, crystal in enumerate(CrystalDataset.open(path)):
+            yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
+    elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
         files = [file for file in _files_below(path) if file.is_file() and _is_wanted(file.relative_to(path))]
         for file in sorted(files):
             yield from _pieces_of_file(file, file.relative_to(path))
