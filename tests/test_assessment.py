@@ -95,6 +95,15 @@ def test_feature_sets_hold_ours_its_twins_and_plain_rivals():
     np.testing.assert_array_equal(found["vectors and all statistics"].values, np.concatenate(parts, axis=1))
 
 
+def test_a_caution_stands_before_the_verdict(quick):
+    cautious = {name: replace(each, caution="Beware." if name == VECTORS else "") for name, each in features().items()}
+    plain, warned = (
+        assess(CRYSTALS, "band_gap", sets, plan=RepeatedFolds(2, n_draws=2)).verdict.sentence
+        for sets in (features(), cautious)
+    )
+    assert warned == f"Beware. {plain}"
+
+
 def test_one_formula_for_all_cells_and_polymorphs():
     assert formula(rock_salt()) == formula(conventional_rock_salt()) == formula(rock_salt(7.0))
     assert formula(rock_salt()) != formula(rock_salt(kinds=("K", "Cl")))

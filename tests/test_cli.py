@@ -301,6 +301,48 @@ def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp
     assert {"ranking.csv", "comparison.csv", "figure_1.svg", "figure_1.png"} <= {file.name for file in out.iterdir()}
 
 
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_networks_that_know_the_labels_are_not_judged_by_them(home, quick, tmp_path, caplog, command):
+    asked = (*home.labelled, "--target", "band_gap", "--out", tmp_path / "out")
+    said = "model was fine-tuned: it has learnt with labels of 'band_gap'"
+    assert said in refusal(command, *asked, "--model", home.path / "model")
+    supervised = RECIPE.replace("DeepInfoMax", "Regression").replace("critic = ", 'target = "band_gap"\n# ')
+    (tmp_path / "supervised.toml").write_text(supervised, encoding="utf-8")
+    run = tmp_path / "run"
+    assert crystalmax("pretrain", home.path / "data", "--out", run, "--recipe", tmp_path / "supervised.toml").code == 0
+    said = "run has learnt with labels of 'band_gap', and 26 of the 26 crystals, such as '"
+    assert said in refusal(command, *asked, "--model", run)
+    (run / "seen.npz").unlink()
+    done = crystalmax(command, *asked, "--model", run)
+    assert done.code == 0, done.err
+    told = "The vectors were learnt with labels of 'band_gap', of which crystals is not known: if of these,"
+    if command == "evaluate":
+        assert done.out.startswith(told)
+        assert told in (tmp_path / "out" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+    else:
+        assert told in caplog.text
+    done = crystalmax("represent", home.cifs, "--model", home.path / "model", "--out", tmp_path / "v.csv")
+    assert done.code == 0, done.err
+
+
+def test_a_data_set_is_a_source_with_its_names_and_labels(home, quick, tmp_path):
+    run, data = home.path / "run", home.path / "data"
+    for source in (data, home.cifs):
+        out = tmp_path / f"{source.name}.parquet"
+        assert crystalmax("represent", source, "--model", run, "--out", out, "--jobs", 1).code == 0
+    stored, read = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("data", "cifs"))
+    assert stored.key.tolist() == read.key.tolist()
+    np.testing.assert_allclose(stored.iloc[:, 1:-2].to_numpy(), read.iloc[:, 1:-2].to_numpy(), atol=1e-4)
+    options = ("--target", "band_gap", "--model", run, "--jobs", 1, "--out")
+    for command in ("fit", "evaluate"):
+        done = crystalmax(command, data, *options, tmp_path / command)
+        assert done.code == 0, done.err
+        assert "4 crystals have no value of the property" in done.out
+    out = tmp_path / "predictions.csv"
+    assert crystalmax("predict", data, "--model", tmp_path / "fit", "--out", out, "--jobs", 1).code == 0
+    assert len(pd.read_csv(out).prediction.dropna()) == 30
+
+
 def test_a_run_goes_on_for_more_epochs(home, tmp_path):
     data, run, recipe = home.path / "data", tmp_path / "run", home.path / "tiny.toml"
     assert crystalmax("pretrain", data, "--out", run, "--recipe", recipe).code == 0
@@ -317,6 +359,18 @@ def test_a_run_can_go_on_from_the_weights_that_ship(home, tmp_path):
     assert crystalmax(*call, tmp_path / "run").code == 0
     assert load(tmp_path / "run").extra["start"] == read_spec(SHIPPED)["content_hash"]
     assert "is not that of" in refusal(*call, tmp_path / "other", "--recipe", "cgcnn")
+
+
+def test_in_python_paths_may_be_text(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = list(canonical_records(str(home.cifs), labels=str(home.path / "labels.csv")))
+    assert ingest(records, "data", made_from=["cifs"]).n_skipped == 0
+    data = CrystalDataset.open("data")
+    pretrain(data, "run", start="shipped", epochs=1)
+    assert load("run").extra["start"] == read_spec(SHIPPED)["content_hash"]
+    crystals = [record.crystal for record in records if "band_gap" in record.targets]
+    finetune(crystals, "band_gap", CrystalRegressor.from_pretrained("run", epochs=1, folds=2), "model")
+    assert "30 rows" in write(predict(records, load("model")), "deep/predictions.csv")
 
 
 def test_what_exists_is_not_overwritten(home):
@@ -361,18 +415,6 @@ def test_networks_alone_give_no_intervals_and_say_so(home, tmp_path):
 def test_no_result_at_all_is_a_failure(home, tmp_path):
     options = ("--model", home.path / "model", "--out", tmp_path / "p.csv", "--jobs", 1)
     (tmp_path / "empty.cif").write_text("")
-def test_in_python_paths_may_be_text(home, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    records = list(canonical_records(str(home.cifs), labels=str(home.path / "labels.csv")))
-    assert ingest(records, "data", made_from=["cifs"]).n_skipped == 0
-    data = CrystalDataset.open("data")
-    pretrain(data, "run", start="shipped", epochs=1)
-    assert load("run").extra["start"] == read_spec(SHIPPED)["content_hash"]
-    crystals = [record.crystal for record in records if "band_gap" in record.targets]
-    finetune(crystals, "band_gap", CrystalRegressor.from_pretrained("run", epochs=1, folds=2), "model")
-    assert "30 rows" in write(predict(records, load("model")), "deep/predictions.csv")
-
-
     assert "it is empty" in refusal("predict", tmp_path / "empty.cif", *options)
 
 

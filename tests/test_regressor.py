@@ -314,12 +314,20 @@ def test_sklearn_finds_nothing_wrong(check):
     check("CrystalRegressor", regressor())
 
 
-def test_it_starts_from_a_run_folder(tmp_path):
+def test_it_starts_from_a_run_folder(tmp_path, caplog):
     made = DeepInfoMax(encoder())
     save(Model(made, AllPairs(max_sites=9), {}), tmp_path)
-    model = CrystalRegressor.from_pretrained(tmp_path, folds=0, epochs=1)
+    model = CrystalRegressor.from_pretrained(str(tmp_path), folds=0, epochs=1)
+    assert caplog.messages == []
     assert (model.geometry, model.folds, model.epochs) == (AllPairs(max_sites=9), 0, 1)
     assert torch.equal(model.encoder.to_site.weight, made.encoder.to_site.weight)
+
+
+def test_a_start_that_knows_labels_is_told_of(tmp_path, caplog):
+    save(Model(head(), AllPairs(max_sites=9), {}), tmp_path)
+    CrystalRegressor.from_pretrained(tmp_path)
+    (said,) = caplog.messages
+    assert said.endswith("has learnt with labels of 'value': errors of crystals that had them are too low")
 
 
 # ---- the objective below it

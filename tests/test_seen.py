@@ -3,15 +3,21 @@
 import io
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from crystalmax import seen
+from crystalmax.checkpoint import Model, load
 from crystalmax.dataset import CrystalDataset
+from crystalmax.encoders import SiteNet
 from crystalmax.fingerprint import RANKS
+from crystalmax.geometry import AllPairs
+from crystalmax.objectives import Blend, Ensemble, Mixture, Reconstruction, Regression
 from crystalmax.pretraining import pretrain
-from crystalmax.seen import Seen, seen_before
+from crystalmax.seen import Seen, caution, seen_before
+from crystalmax.spec import describe
 from crystals import perovskite, quartz, rock_salt, some_crystals
 
 
@@ -30,12 +36,68 @@ def test_structures_are_found_again_whatever_the_cell_and_small_relaxations(tmp_
     structures, formulas = found.knows(asked)
     assert structures.tolist() == [True, False, False, True]
     assert formulas.tolist() == [True, False, True, True]
-    assert seen_before(tmp_path, asked).startswith("2 of the 4 crystals were among the structures")
-    assert "3 share a formula" in seen_before(tmp_path, asked)
-    assert seen_before(tmp_path, [rock_salt(kinds=("K", "Cl"))]).startswith("none of the 1 crystals")
+    model = model_in(tmp_path)
+    assert seen_before(model, asked).startswith("2 of the 4 crystals were among the structures")
+    assert seen_before(model, asked).endswith("(without labels), and 3 share a formula with one")
+    assert seen_before(model, [rock_salt(kinds=("K", "Cl"))]).startswith("none of the 1 crystals")
     known_by_formula = "0 of the 1 crystals were among the structures that the vectors were learnt from"
-    assert seen_before(tmp_path, [squeezed(rock_salt())]).startswith(known_by_formula)
-    assert seen_before(tmp_path / "elsewhere", asked).endswith("is not known")
+    assert seen_before(model, [squeezed(rock_salt())]).startswith(known_by_formula)
+    for elsewhere in (model_in(tmp_path / "elsewhere"), model_in(None), None):
+        assert seen_before(elsewhere, asked).endswith("is not known")
+
+
+def encoder():
+    return SiteNet(site_width=3, crystal_width=4, hidden=4)
+
+
+def model_in(folder, objective=None, **extra):
+    return Model(objective or Reconstruction(encoder()), AllPairs(max_sites=8), extra, folder)
+
+
+def supervised(target):
+    """A mixture with a part that learns from labels."""
+    return Mixture(encoder(), parts=(Reconstruction, partial(Regression, target=target)))
+
+
+def test_what_a_model_learnt_with_labels_is_named_and_refused_for_crystals_that_it_knows(tmp_path):
+    assert caution(None, some_crystals()) == caution(model_in(tmp_path), some_crystals()) == ""
+    model = model_in(tmp_path, supervised("gap"), labels_of=["volume"])
+    assert model.labels_of == ("gap", "volume")
+    told = "The vectors were learnt with labels of 'gap', 'volume', of "
+    assert caution(model, some_crystals()).startswith(f"{told}which crystals is not known: if of these")
+    Seen.of([quartz(), rock_salt()]).save(tmp_path)
+    assert caution(model, [perovskite()]) == f"{told}other crystals than these."
+    asked = [perovskite(), replace(quartz(), key="my quartz")]
+    assert "(with labels of 'gap', 'volume'), and 1 share" in seen_before(model, asked)
+    with pytest.raises(
+        ValueError, match=r"'gap', 'volume', and 1 of the 2 crystals, such as 'my quartz', .*leave them"
+    ):
+        caution(model, asked)
+
+
+def test_what_was_fine_tuned_is_no_network_to_judge(tmp_path):
+    networks = Ensemble([Regression(encoder(), target="gap")])
+    for objective in (networks, Blend(networks, encoder(), labels=2, share=1.0)):
+        with pytest.raises(
+            ValueError, match=r"was fine-tuned: it has learnt with labels of 'gap'.*`crystalmax predict`"
+        ):
+            caution(model_in(tmp_path, objective, target="gap"), [quartz()])
+
+
+def test_labels_of_the_start_of_a_start_are_not_forgotten(tmp_path):
+    crystals = [replace(each, targets={"gap": 1.0}) for each in 2 * some_crystals()]
+    data = CrystalDataset.from_crystals(crystals)
+    alone, mixed = (
+        {"objective": describe(each), "geometry": describe(AllPairs(max_sites=8))}
+        for each in (Reconstruction(encoder()), supervised("gap"))
+    )
+    pretrain(data, tmp_path / "first", recipe=mixed, epochs=1)
+    pretrain(data, tmp_path / "second", recipe=alone, start=tmp_path / "first", epochs=1)
+    pretrain(data, tmp_path / "third", recipe=alone, start=tmp_path / "second", epochs=1)
+    pretrain(data, tmp_path / "third", resume=True, epochs=2)
+    pretrain(data, tmp_path / "other", recipe=alone, epochs=1)
+    labels = {name: load(tmp_path / name).labels_of for name in ("first", "second", "third", "other")}
+    assert labels == {"first": ("gap",), "second": ("gap",), "third": ("gap",), "other": ()}
 
 
 def squeezed(crystal):
@@ -84,7 +146,7 @@ def test_a_list_of_other_neighbours_is_none_that_is_known(tmp_path):
     for ranks in ({}, {"ranks": np.arange(1, 9)}):
         (tmp_path / seen.FILE).write_bytes(packed(**{key: of_now[key] for key in ONE if key != "ranks"}, **ranks))
         assert Seen.load(tmp_path) is None
-        assert "not known" in seen_before(tmp_path, some_crystals())
+        assert "not known" in seen_before(model_in(tmp_path), some_crystals())
 
 
 ONE = {

@@ -14,6 +14,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.report import Drawing, Table, comparison_table, ranking_table, write_report
+from crystalmax.seen import caution
 from crystalmax.small_data import SmallDataRegressor
 from crystalmax.verdict import Verdict, verdict
 
@@ -55,7 +56,11 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together.
 
     The regressor for small data is tried on what is known of composition, with structure, and with vectors.
+
+    Raises:
+        ValueError: The vectors were learnt from labels of these crystals; see `seen.caution`.
     """
+    told = caution(featurizer.model_, crystals)
     data = CrystalDataset.from_crystals(crystals)
     statistics = CrystalFeaturizer(None, n_jobs=featurizer.n_jobs).numbers(data)
     featurizer = clone(featurizer).set_params(statistics=False)
@@ -66,7 +71,7 @@ def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> 
     composition = np.concatenate([blocks[name] for name in baselines.COMPOSITION], axis=1)
     widths_of_composition = [blocks[name].shape[1] for name in baselines.COMPOSITION]
     return {
-        VECTORS: FeatureSet(vectors, "pretrained"),
+        VECTORS: FeatureSet(vectors, "pretrained", caution=told),
         **{name: FeatureSet(twin.numbers(data), "untrained") for name, twin in twins.items()},
         FRACTIONS: FeatureSet(blocks["fractions"], "baseline"),
         "composition statistics": FeatureSet(blocks["composition"], "baseline"),
@@ -113,7 +118,8 @@ def assess(
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
     scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs, progress=progress)
-    return Assessment(target, scores, verdict(scores, VECTORS, unit=unit, composition=_WITHOUT_STRUCTURE))
+    found = verdict(scores, VECTORS, unit=unit, composition=_WITHOUT_STRUCTURE)
+    return Assessment(target, scores, replace(found, sentence=f"{features[VECTORS].caution} {found.sentence}".lstrip()))
 
 
 def figures(assessment: Assessment, unit: str = "") -> list[Drawing]:

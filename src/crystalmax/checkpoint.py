@@ -22,6 +22,7 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,24 @@ _AGAIN = "train the model again, or get another copy of it"
 class Model:
     """A trained objective and how its crystals become pairs.
 
-    `extra` is other plain data stored with it, for example how many labels it has seen.
+    `extra` is other plain data stored with it, for example how many labels it has seen; `folder` is where it lies.
     """
 
     objective: Objective
     geometry: Geometry
     extra: Mapping[str, Any]
+    folder: Path | None = None
 
     @property
     def encoder(self) -> Encoder:
         """The encoder inside the objective."""
         return self.objective.encoder
+
+    @property
+    def labels_of(self) -> tuple[str, ...]:
+        """Properties whose labels the encoder has learnt from, also before the run that the model is of."""
+        parts = (part.labels_of for part in self.objective.modules() if isinstance(part, Objective))
+        return tuple(sorted({*chain.from_iterable(parts), *self.extra.get("labels_of", ())}))
 
 
 def save(model: Model, folder: Path) -> None:
@@ -108,7 +116,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
         objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from None
-    return Model(objective.eval(), geometry, spec["extra"])
+    return Model(objective.eval(), geometry, spec["extra"], folder)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def evaluate(
         crystals, target, sets, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs, progress=True
     )
     facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
-    facts["seen before"] = seen_before(model, crystals)
+    facts["seen before"] = seen_before(featurizer.model_, crystals)
     path = report_assessment(found, out, unit=unit, facts=facts)
     print(f"{found.verdict.sentence}\n{found.verdict.advice}\n{facts['seen before']}")
     print(f"{list_left_out(read, out)}\nreport in {path}")

@@ -37,11 +37,12 @@ FEW_LABELS = 150
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Numbers that describe the rows of a data set, their role, and models that are tried on them alone, by name."""
+    """Numbers that describe rows, their role, models for them alone by name, and what to say before a verdict."""
 
     values: Float[np.ndarray, "crystals columns"]
     kind: Kind
     models: Mapping[str, BaseEstimator] = field(default_factory=dict)
+    caution: str = ""
 
 
 class Draw(NamedTuple):

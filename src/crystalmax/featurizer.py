@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from torch import nn
 
 from crystalmax import baselines, checkpoint
+from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder, width_of
@@ -53,7 +54,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     Attributes:
         refusals_: After `transform`: for each row that is NaN, its position and the reason.
+        model_: After `from_pretrained`: the model that the encoder is of, which knows what that has learnt from.
     """
+
+    model_: Model | None = None
 
     def __init__(
         self,
@@ -78,8 +82,10 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         **options: Any,  # noqa: ANN401  # as __init__
     ) -> "CrystalFeaturizer":
         """Vectors of the encoder of a run folder, or of the one that comes with the package, alone unless asked for."""
-        model = checkpoint.load(Path(run), trusted=trusted)
-        return cls(model.encoder, geometry=model.geometry, statistics=statistics, **options)
+        model = checkpoint.load(run, trusted=trusted)
+        featurizer = cls(model.encoder, geometry=model.geometry, statistics=statistics, **options)
+        featurizer.model_ = model
+        return featurizer
 
     def untrained_twin(self, seed: int) -> "CrystalFeaturizer":
         """The same network with random initial weights: the control that shows what training added.

@@ -33,6 +33,7 @@ from crystalmax.prediction import error_of_median, table_of
 from crystalmax.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
+from crystalmax.seen import caution
 from crystalmax.small_data import SmallDataRegressor, check_coverage
 from crystalmax.writing import (
     check_free,
@@ -140,10 +141,12 @@ def fit(
         n_jobs: Processes that take statistics, as of `CrystalFeaturizer`.
 
     Raises:
-        ValueError: There is no network to fine-tune, or labels are too few for it.
+        ValueError: There is no network to fine-tune, labels are too few for it, or as `seen.caution` of the model.
     """
     if networks and model is None:
         raise ValueError("networks start from the one that makes the vectors: give a model, without `--no-vectors`")
+    if told := caution(model, crystals):
+        log.warning("%s", told)
     numbers = featurizer_of(model, n_jobs).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
     names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)

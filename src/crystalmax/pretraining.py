@@ -111,14 +111,15 @@ def pretrain(
     how = _training(plan["training"], given, run if resume else None)
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
     begun = deepcopy(objective.encoder)
-    if plan.get("start"):  # runs of before there were starts have none
-        _start_from(objective, run / START if resume or start is None else start, trusted)
+    place = run / START if resume or start is None else start
+    known_labels = _start_from(objective, place, trusted) if plan.get("start") else ()  # runs may be from before starts
     split = _split(data, geometry, split, how.seed)
     cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
     if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
         raise ValueError(f"the run in {run} began with another split of the crystals; give it the same one")
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
+    extra["labels_of"] = known_labels
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:
@@ -160,9 +161,9 @@ def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
     Raises:
         ValueError: A part is missing, unknown or no table, or it is an objective.
     """
-    parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if isinstance(recipe, Objective):
         raise ValueError('an objective is no recipe, as its weights are drawn anew; give {"objective": describe(it)}')
+    parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
     if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
@@ -198,9 +199,9 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     return objective, geometry
 
 
-def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> None:
-    """Take the weights of a model: all, or those of the encoder where the objective is another one."""
-    known = load(model, trusted=trusted).objective
+def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> tuple[str, ...]:
+    """Take the weights of a model: all, or the encoder's under another objective; returns whose labels it knows."""
+    known = (loaded := load(model, trusted=trusted)).objective
     ours, theirs = (objective, known) if describe(objective) == describe(known) else (objective.encoder, known.encoder)
     if describe(ours) != describe(theirs):
         raise ValueError(
@@ -208,6 +209,7 @@ def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> 
             "give a recipe with the same encoder, or no model to start from"
         )
     cast(nn.Module, ours).load_state_dict(cast(nn.Module, theirs).state_dict())
+    return loaded.labels_of
 
 
 def _keep(model: Path, folder: Path) -> None:

@@ -94,7 +94,9 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         **options: Any,  # noqa: ANN401  # as __init__
     ) -> "CrystalRegressor":
         """Start from the encoder of a run folder, or from the one that comes with the package."""
-        model = checkpoint.load(Path(run), trusted=trusted)
+        model = checkpoint.load(run, trusted=trusted)
+        if names := ", ".join(map(repr, model.labels_of)):
+            log.warning("%s has learnt with labels of %s: errors of crystals that had them are too low", run, names)
         return cls(model.encoder, geometry=model.geometry, **options)
 
     def fit(self, X: Iterable[object], y: Any) -> "CrystalRegressor":  # noqa: ANN401  # any column of numbers

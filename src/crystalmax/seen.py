@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int, UInt
 
+from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.fingerprint import RANKS, Fingerprint, are_close
 from crystalmax.writing import at_once
@@ -51,14 +52,13 @@ class Seen:
         return cls(np.array(formulas, dtype=np.uint64), ends, np.concatenate([np.empty(0, dtype=np.uint8), *distances]))
 
     @classmethod
-    def load(cls, folder: Path) -> "Seen | None":
+    def load(cls, folder: Path | None) -> "Seen | None":
         """The list of a run folder; none where it keeps none, or one of an earlier version, of other distances.
 
         Raises:
             ValueError: It is damaged, or too large to be such a list.
         """
-        path = folder / FILE
-        if not path.is_file():
+        if folder is None or not (path := folder / FILE).is_file():
             return None
         try:
             with zipfile.ZipFile(path) as archive:
@@ -111,18 +111,43 @@ class Seen:
         return bool(are_close(self.distance[begins[:, None] + np.arange(len(distances))], distances).any())
 
 
-def seen_before(folder: Path, crystals: Sequence[Crystal]) -> str:
-    """How many of these crystals the model in a folder has learnt from, in words."""
-    seen = Seen.load(folder)
-    if seen is None:
+def seen_before(model: Model | None, crystals: Sequence[Crystal]) -> str:
+    """How many of these crystals a model has learnt from, and with labels of what, in words."""
+    if model is None or (seen := Seen.load(model.folder)) is None:
         return "which structures the vectors were learnt from is not known"
+    how = f"with labels of {', '.join(map(repr, model.labels_of))}" if model.labels_of else "without labels"
     structures, formulas = (int(known.sum()) for known in seen.knows(crystals))
     if not formulas:
         return f"none of the {len(crystals):,} crystals, nor their formulas, was among the structures learnt from"
     return (
         f"{structures:,} of the {len(crystals):,} crystals were among the structures that the vectors were learnt from "
-        f"(without labels), and {formulas:,} share a formula with one"
+        f"({how}), and {formulas:,} share a formula with one"
     )
+
+
+def caution(model: Model | None, crystals: Sequence[Crystal]) -> str:
+    """What is to be said before errors of a model on labelled crystals: nothing, unless it has learnt from labels.
+
+    Raises:
+        ValueError: It was fine-tuned, or it has learnt from labels, and these crystals were among those learnt from.
+    """
+    if model is None or not model.labels_of:
+        return ""
+    place, learnt = model.folder or "the model", f"learnt with labels of {', '.join(map(repr, model.labels_of))}"
+    if "target" in model.extra:  # as `finetune` writes it
+        raise ValueError(
+            f"{place} was fine-tuned: it has {learnt}, so errors with its vectors would say nothing of other crystals; "
+            "give the run that it was tuned from, or predict with it, by `crystalmax predict`"
+        )
+    if (seen := Seen.load(model.folder)) is None:
+        return f"The vectors were {learnt}, of which crystals is not known: if of these, their errors are no evidence."
+    if among := [crystal.key for crystal, known in zip(crystals, seen.knows(crystals)[0], strict=True) if known]:
+        raise ValueError(
+            f"{place} has {learnt}, and {len(among):,} of the {len(crystals):,} crystals, such as {among[0]!r}, were "
+            "among those that it learnt from, so errors on them would be no evidence; leave them out, or give a run "
+            "that was trained without labels"
+        )
+    return f"The vectors were {learnt}, of other crystals than these."
 
 
 def _hash(formula: str) -> int:

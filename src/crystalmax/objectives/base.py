@@ -19,6 +19,8 @@ class Objective(nn.Module, ABC):
     """
 
     encoder: Encoder
+    labels_of: tuple[str, ...] = ()
+    """Properties whose labels it learns from."""
 
     @property
     def chance(self) -> float | None:

@@ -31,7 +31,7 @@ class Regression(Objective):
     ) -> None:
         super().__init__()
         self.encoder, self.target, self.mean, self.deviation, self.hidden = encoder, target, mean, deviation, hidden
-        width = width_of(encoder)
+        self.labels_of, width = (target,), width_of(encoder)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, 1))
 
     def predict(self, batch: CrystalBatch) -> Float[Tensor, " crystals"]:
