@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from joblib import parallel_config
 from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crystalmax.evaluation import (
@@ -512,6 +514,36 @@ def test_each_draw_has_a_seed_of_its_own_for_the_models():
     assert len(set(seen)) == 6
 
 
+def test_every_step_of_a_pipeline_gets_the_seed_of_the_draw():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), rng.normal(size=60)
+    trees = ExtraTreesRegressor(5)
+    nested = Pipeline([("halves", PCA(2, svd_solver="randomized")), ("inner", make_pipeline(StandardScaler(), trees))])
+    first, again = (
+        evaluate({"x": FeatureSet(X, "baseline")}, y, models={"m": nested}, plan=LabelBudgets((20,), n_draws=2))
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.predictions, again.predictions)
+    assert trees.random_state is None
+
+
+def test_labels_and_features_come_as_lists_and_from_pandas_too():
+    features, y = planted(0)
+    table = pd.DataFrame(features["vectors"].values, index=np.arange(200)[::-1])
+    table.insert(0, "whole", np.arange(200))
+    table.insert(1, "answer", np.arange(200) % 3 == 0)
+    plain = evaluate({"x": FeatureSet(table.to_numpy(float), "baseline")}, y, models=RIDGE, plan=BUDGETS)
+    for labels in (y.tolist(), pd.Series(y, index=table.index)):
+        found = evaluate({"x": FeatureSet(table, "baseline")}, labels, models=RIDGE, plan=BUDGETS)
+        pd.testing.assert_frame_equal(found.table, plain.table)
+    with pytest.raises(ValueError, match=r"labels have shape \(200, 1\); give one number a row"):
+        evaluate(features, pd.DataFrame(y), models=RIDGE, plan=BUDGETS)
+    with pytest.raises(ValueError, match=r"features of 'x' have shape \(200,\); give a table, with a row a label"):
+        evaluate({"x": FeatureSet(y, "baseline")}, y)
+    with pytest.raises(ValueError, match=r"features of 'x' hold what is no number \(.*'NaCl'\); leave it out"):
+        evaluate({"x": FeatureSet(table.assign(whole="NaCl"), "baseline")}, y)
+
+
 class Told(Recorder):
     """A regressor that leaves groups out together, as `SmallDataRegressor` does."""
 
@@ -530,6 +562,11 @@ def test_a_model_that_takes_groups_is_told_those_of_its_labels(plan):
     for groups, (_, labels) in zip(Recorder.seen["told"], Recorder.seen["a"], strict=True):
         formulas = np.array(names)[labels.round().astype(int)]
         np.testing.assert_array_equal(groups[:, None] == groups, formulas[:, None] == formulas)
+    alone = list(Recorder.seen["told"])
+    Recorder.seen.clear()
+    piped = Pipeline([("inner", make_pipeline(StandardScaler(), Told("a")))])
+    evaluate(features, y, models={"a": piped}, plan=plan, groups=names)
+    np.testing.assert_equal(Recorder.seen["told"], alone)
     Recorder.seen.clear()
     evaluate(features, y, models={"a": Told("a")}, plan=plan)
     assert set(Recorder.seen["told"]) == {None}
