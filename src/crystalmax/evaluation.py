@@ -19,7 +19,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import check_array, column_or_1d, has_fit_parameter
 
 from crystalmax.powers import unit_of
 from crystalmax.ridge import PowerRidge
@@ -202,8 +202,9 @@ def evaluate(
         n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
         progress: Whether a terminal shows how many draws are done.
     """
-    y = _numbers(y, "labels", 1)
-    values = {name: _numbers(each.values, f"features of {name!r}", 2) for name, each in features.items()}
+    y = np.asarray(column_or_1d(y, dtype=np.float64))
+    read = partial(check_array, dtype=[np.float64, np.float32], ensure_all_finite=False)
+    values = {name: read(each.values, input_name=name) for name, each in features.items()}
     _check(values, y)
     common = default_models() if models is None else models
     methods = [
@@ -230,18 +231,6 @@ def evaluate(
     table = pd.DataFrame(rows, columns=["features", "kind", "model", "labels", "draw", "seed", "pool"])
     table["mae"] = np.abs(predictions - y[tested]).mean(axis=1)
     return Scores(table, predictions, tested, y[tested], numbers[tested])
-
-
-def _numbers(values: ArrayLike, what: str, axes: int) -> np.ndarray:
-    """These as an array, also where they come as a list or from pandas."""
-    numbers = np.asarray(values)
-    if numbers.ndim != axes:
-        wanted = "one number a row" if axes == 1 else "a table, with a row a label"
-        raise ValueError(f"{what} have shape {numbers.shape}; give {wanted}")
-    try:
-        return numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} hold what is no number ({error}); leave it out, or turn it into numbers") from error
 
 
 def _check(features: Mapping[str, np.ndarray], y: Float[np.ndarray, " rows"]) -> None:
@@ -280,25 +269,14 @@ def _predict(
             # As `crystalmax fit` does; of one group alone, a model can only leave out labels by themselves.
             known = None if groups is None or len(np.unique(groups[train])) < 2 else groups[train]
             for row, method in enumerate(methods):
-                seeded = _seeded(method.estimator, seed)
+                seeded = clone(method.estimator)
+                seeds = [name for name in seeded.get_params() if name.split("__")[-1] == "random_state"]
+                seeded.set_params(**dict.fromkeys(seeds, seed))
                 scaler = StandardScaler().fit(method.values[train])
-                told = {} if known is None else dict.fromkeys(_groups_of(seeded), known)
+                step, last = seeded.steps[-1] if isinstance(seeded, Pipeline) else ("", seeded)
+                name = f"{step}__groups" if step else "groups"
+                told = {name: known} if known is not None and has_fit_parameter(last, "groups") else {}
                 seeded.fit(scaler.transform(method.values[train]), y[train], **told)
                 predictions[row, test] = seeded.predict(scaler.transform(method.values[test]))
             predictions[-1, test] = np.median(y[train])
     return predictions
-
-
-def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
-    """A copy with this seed, which all steps of a pipeline get too."""
-    copy = clone(estimator)
-    seeds = [name for name in copy.get_params() if name.split("__")[-1] == "random_state"]
-    return copy.set_params(**dict.fromkeys(seeds, seed))
-
-
-def _groups_of(estimator: BaseEstimator) -> list[str]:
-    """What `fit` calls the groups of labels, if it takes them; the last step of a pipeline is asked."""
-    if isinstance(estimator, Pipeline):
-        name, last = estimator.steps[-1]
-        return [f"{name}__{each}" for each in _groups_of(last)]
-    return ["groups"] if has_fit_parameter(estimator, "groups") else []

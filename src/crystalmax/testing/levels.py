@@ -156,21 +156,17 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
 
 def _check_cells(encoder: Encoder, geometry: Geometry) -> None:
     """Where pairs are the same in every cell of a crystal, vectors must be."""
-    center = np.full((1, 3), 0.5)
-    places = np.concatenate([0 * center, center, center - np.eye(3) / 2])
+    places = np.array([[0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
     kinds = tuple((Occupant(number, 1.0),) for number in (38, 22, 8))
-    # Of high symmetry, so that a row of pairs counts up to twelve.
-    cubic = Crystal(3.9 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")
+    cubic = Crystal(4 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")  # of pairs that count
     batch, rng = geometry(CrystalBatch.collate([*toy_crystals(), cubic])), Generator().manual_seed(1)
     other, origin = Rebuilt((OtherCell(), Supercell()), geometry).traced(batch, rng)
-    if not torch.allclose(moments(other), moments(batch)[origin], atol=1e-3):
-        # Its pairs depend on the cell, as those of `AllPairs` do: others show whether the encoder does.
+    if not torch.allclose(moments(other), moments(batch)[origin], atol=1e-3):  # as those of `AllPairs` are not
         geometry = Neighbors(6.0, merge=bool((pairs_of(batch).count > 1).any()))
         batch, other = geometry(batch), geometry(other)
-    name = type(encoder).__name__
+    what = f"{type(encoder).__name__} gives other crystal vectors in another cell, twice as large"
     advice = "take means over sites, and over pairs by their `count`, and leave the lattice to the geometry"
-    what = f"{name} gives other crystal vectors in another cell, twice as large, of the same crystals; {advice}"
-    demand_close(encoder(batch).crystals, encoder(other).crystals, what)
+    demand_close(encoder(batch).crystals, encoder(other).crystals, f"{what}; {advice}")
 
 
 def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
