@@ -30,7 +30,18 @@ from crystalmax.evaluation import (
 )
 from crystalmax.powers import unit_of
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.verdict import _amount, _best, _outcome, _sentence, compare, rank, verdict
+from crystalmax.verdict import (
+    Method,
+    _amount,
+    _best,
+    _differences,
+    _outcome,
+    _sentence,
+    against,
+    compare,
+    rank,
+    verdict,
+)
 
 RIDGE = {"ridge": Ridge(1.0)}
 BUDGETS = LabelBudgets((25, 100), n_draws=8)
@@ -380,6 +391,32 @@ def test_interval_and_p_are_those_of_the_equations(seed, seed_spread):
         p = max(min(n * 2 * stats.t.sf(abs(paired.mean()) / v**0.5, f), 1) for v, f, n in tests)
         reach = max(stats.t.ppf(1 - 0.05 / n / 2, f) * v**0.5 for v, f, n in tests)
         assert (row.p, row.low, row.high) == pytest.approx((p, max(paired.mean() - reach, -1), paired.mean() + reach))
+
+
+@pytest.mark.parametrize("seed_spread", [0.0, 0.3])
+def test_two_pretrained_networks_differ_by_twice_the_variance_of_seeds(seed_spread):
+    scores = drawn_scores(1, effect=0.8, seed_spread=seed_spread)
+    scores.table.loc[scores.table.features == "untrained 0", ["features", "kind"]] = ["rival", "pretrained"]
+    names = ["vectors", "rival", "untrained 1", "untrained 2"]
+    methods = [[Method(name, "ridge")] for name in names]
+    for row in _differences(scores, methods[:2], methods[2:]).itertuples():
+        errors = np.array([scores.errors(name, "ridge", row.labels) for name in names])
+        relative = errors / errors[1].mean()
+        seeds, mean = relative[2:].mean(axis=(1, 2)).var(ddof=1) * 2, (relative[0] - relative[1]).mean()
+        alone = _differences(scores, methods[:2]).set_index("labels").p[row.labels]
+        assert row.relative == pytest.approx(mean)
+        assert row.p == pytest.approx(max(alone, 2 * stats.t.sf(abs(mean) / seeds**0.5, 1)))
+
+
+def test_a_sentence_says_beside_whom_vectors_err_less_and_many_rivals_share_the_chance():
+    scores = drawn_scores(2, effect=0.5, seed_spread=0.0)
+    scores.table.loc[scores.table.features == "untrained 0", ["features", "kind"]] = ["rival", "pretrained"]
+    said = against(scores, "vectors", ["rival"])
+    assert said.startswith("Of vectors that are pre-trained, too: the error is 5"), said
+    assert said.endswith(" lower at 60 labels beside rival."), said
+    assert against(scores, "rival", ["rival"]).endswith("too: no difference shows beside rival.")
+    assert against(scores, "vectors", []) == ""
+    assert against(scores, "vectors", ["rival"] * 3).count("no difference shows beside rival") == 3
 
 
 def test_models_count_alike_and_together_they_decide():

@@ -273,9 +273,8 @@ def _predict(
                 seeds = [name for name in seeded.get_params() if name.split("__")[-1] == "random_state"]
                 seeded.set_params(**dict.fromkeys(seeds, seed))
                 scaler = StandardScaler().fit(method.values[train])
-                step, last = seeded.steps[-1] if isinstance(seeded, Pipeline) else ("", seeded)
-                name = f"{step}__groups" if step else "groups"
-                told = {name: known} if known is not None and has_fit_parameter(last, "groups") else {}
+                step, last = (f"{seeded.steps[-1][0]}__", seeded[-1]) if isinstance(seeded, Pipeline) else ("", seeded)
+                told = {f"{step}groups": known} if known is not None and has_fit_parameter(last, "groups") else {}
                 seeded.fit(scaler.transform(method.values[train]), y[train], **told)
                 predictions[row, test] = seeded.predict(scaler.transform(method.values[test]))
             predictions[-1, test] = np.median(y[train])

@@ -194,9 +194,8 @@ def readable(
     if isinstance(structures, Table) and structures.shape[1] == 1:
         structures = structures.iloc[:, 0]
     if isinstance(structures, str | bytes | PathLike | Mapping | Table) or origin_of(structures):
-        kind = type(structures).__name__
         remedy = "give its column with the structures" if isinstance(structures, Table) else "put it in brackets"
-        raise ValueError(f"structures come as a list, not as one {kind}; {remedy}")
+        raise ValueError(f"structures come as a list, not as one {type(structures).__name__}; {remedy}")
     structures = list(structures)  # it may be a generator, which can be gone through only once
     crystals, rows, refusals = [], [], {}
     for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(structures), n_jobs))):

@@ -158,7 +158,7 @@ def _check_cells(encoder: Encoder, geometry: Geometry) -> None:
     """Where pairs are the same in every cell of a crystal, vectors must be."""
     places = np.array([[0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
     kinds = tuple((Occupant(number, 1.0),) for number in (38, 22, 8))
-    cubic = Crystal(4 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")  # of pairs that count
+    cubic = Crystal(4 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")
     batch, rng = geometry(CrystalBatch.collate([*toy_crystals(), cubic])), Generator().manual_seed(1)
     other, origin = Rebuilt((OtherCell(), Supercell()), geometry).traced(batch, rng)
     if not torch.allclose(moments(other), moments(batch)[origin], atol=1e-3):  # as those of `AllPairs` are not
@@ -181,11 +181,9 @@ def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
                 what = f"{name} leaks gradient through the cut, from the {part} of level {level.name!r} to"
                 demand(not leaks, f"{what} {', '.join(leaks[:3])}; {advice}")
         learns |= dict.fromkeys(_reached(encoder, level.summaries), level.name)
-    taught = _reached(encoder, whole.crystals)
-    for level in whole.levels:
-        own = [each for each, first in learns.items() if first == level.name]
-        what = f"crystal vectors of {name} teach level {level.name!r} nothing ({', '.join(own[:3])}), greedy or not"
-        demand(not own or not set(own).isdisjoint(taught), f"{what}; detach what goes up only when greedy")
+    cut = set(learns.values()) - {learns[each] for each in _reached(encoder, whole.crystals) if each in learns}
+    what = f"crystal vectors of {name} teach {', '.join(sorted(cut))} nothing, greedy or not"
+    demand(not cut, f"{what}; detach what goes up to the next level only when greedy")
     idle = [each for each, _ in _parameters(encoder) if each not in learns]
     demand(not idle, f"no level of {name} learns {', '.join(idle[:3])}; use these weights in a level, or drop them")
 
