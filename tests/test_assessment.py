@@ -83,8 +83,9 @@ def test_feature_sets_hold_ours_its_twins_and_plain_rivals():
     widths_of_composition = with_statistics.blocks[1 : 1 + len(baselines.COMPOSITION)]
     assert tuple(found[COMPOSITION].models[SMALL_DATA].blocks) == widths_of_composition
     for name, part in {**of_parts, "structure statistics": "structure"}.items():
-        np.testing.assert_array_equal(found[name].values, baselines.statistics(CRYSTALS, [part])[0])
-    np.testing.assert_array_equal(found[COMPOSITION].values, baselines.statistics(CRYSTALS, baselines.COMPOSITION)[0])
+        np.testing.assert_allclose(found[name].values, baselines.statistics(CRYSTALS, [part])[0], rtol=1e-6)
+    composition = baselines.statistics(CRYSTALS, baselines.COMPOSITION)[0]
+    np.testing.assert_allclose(found[COMPOSITION].values, composition, rtol=1e-6)
     kinds = {name: each.kind for name, each in found.items()}
     assert kinds[VECTORS] == "pretrained"
     assert list(kinds.values()).count("untrained") == len(TWIN_SEEDS) == 3

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from joblib import parallel_config
 from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crystalmax.evaluation import (
@@ -28,7 +30,18 @@ from crystalmax.evaluation import (
 )
 from crystalmax.powers import unit_of
 from crystalmax.small_data import SmallDataRegressor
-from crystalmax.verdict import _amount, _best, _outcome, _sentence, compare, rank, verdict
+from crystalmax.verdict import (
+    Method,
+    _amount,
+    _best,
+    _differences,
+    _outcome,
+    _sentence,
+    against,
+    compare,
+    rank,
+    verdict,
+)
 
 RIDGE = {"ridge": Ridge(1.0)}
 BUDGETS = LabelBudgets((25, 100), n_draws=8)
@@ -380,6 +393,32 @@ def test_interval_and_p_are_those_of_the_equations(seed, seed_spread):
         assert (row.p, row.low, row.high) == pytest.approx((p, max(paired.mean() - reach, -1), paired.mean() + reach))
 
 
+@pytest.mark.parametrize("seed_spread", [0.0, 0.3])
+def test_two_pretrained_networks_differ_by_twice_the_variance_of_seeds(seed_spread):
+    scores = drawn_scores(1, effect=0.8, seed_spread=seed_spread)
+    scores.table.loc[scores.table.features == "untrained 0", ["features", "kind"]] = ["rival", "pretrained"]
+    names = ["vectors", "rival", "untrained 1", "untrained 2"]
+    methods = [[Method(name, "ridge")] for name in names]
+    for row in _differences(scores, methods[:2], methods[2:]).itertuples():
+        errors = np.array([scores.errors(name, "ridge", row.labels) for name in names])
+        relative = errors / errors[1].mean()
+        seeds, mean = relative[2:].mean(axis=(1, 2)).var(ddof=1) * 2, (relative[0] - relative[1]).mean()
+        alone = _differences(scores, methods[:2]).set_index("labels").p[row.labels]
+        assert row.relative == pytest.approx(mean)
+        assert row.p == pytest.approx(max(alone, 2 * stats.t.sf(abs(mean) / seeds**0.5, 1)))
+
+
+def test_a_sentence_says_beside_whom_vectors_err_less_and_many_rivals_share_the_chance():
+    scores = drawn_scores(2, effect=0.5, seed_spread=0.0)
+    scores.table.loc[scores.table.features == "untrained 0", ["features", "kind"]] = ["rival", "pretrained"]
+    said = against(scores, "vectors", ["rival"])
+    assert said.startswith("Of vectors that are pre-trained, too: the error is 5"), said
+    assert said.endswith(" lower at 60 labels beside rival."), said
+    assert against(scores, "rival", ["rival"]).endswith("too: no difference shows beside rival.")
+    assert against(scores, "vectors", []) == ""
+    assert against(scores, "vectors", ["rival"] * 3).count("no difference shows beside rival") == 3
+
+
 def test_models_count_alike_and_together_they_decide():
     features, y = planted(6, pretrained=0.5)
     scores = evaluate(features, y, models={"ridge": Ridge(1.0), "stiff": Ridge(1e6)}, plan=BUDGETS)
@@ -512,6 +551,34 @@ def test_each_draw_has_a_seed_of_its_own_for_the_models():
     assert len(set(seen)) == 6
 
 
+def test_every_step_of_a_pipeline_gets_the_seed_of_the_draw():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), rng.normal(size=60)
+    trees = ExtraTreesRegressor(5)
+    nested = make_pipeline(PCA(2, svd_solver="randomized"), make_pipeline(StandardScaler(), trees))
+    first, again = (
+        evaluate({"x": FeatureSet(X, "baseline")}, y, models={"m": nested}, plan=LabelBudgets((20,), n_draws=2))
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.predictions, again.predictions)
+    assert trees.random_state is None
+
+
+def test_labels_and_features_come_as_lists_and_from_pandas_too():
+    features, y = planted(0)
+    table = pd.DataFrame(features["vectors"].values, index=np.arange(200)[::-1])
+    table.insert(0, "whole", np.arange(200))
+    table.insert(1, "answer", np.arange(200) % 3 == 0)
+    plain = evaluate({"x": FeatureSet(table.to_numpy(float), "baseline")}, y, models=RIDGE, plan=BUDGETS)
+    for labels in (y.tolist(), pd.Series(y, index=table.index)):
+        found = evaluate({"x": FeatureSet(table, "baseline")}, labels, models=RIDGE, plan=BUDGETS)
+        pd.testing.assert_frame_equal(found.table, plain.table)
+    with pytest.raises(ValueError, match=r"y should be a 1d array, got an array of shape \(200, 66\)"):
+        evaluate(features, table, models=RIDGE, plan=BUDGETS)
+    with pytest.raises(ValueError, match="could not convert string to float: 'NaCl'"):
+        evaluate({"x": FeatureSet(table.assign(whole="NaCl"), "baseline")}, y, models=RIDGE, plan=BUDGETS)
+
+
 class Told(Recorder):
     """A regressor that leaves groups out together, as `SmallDataRegressor` does."""
 
@@ -530,6 +597,11 @@ def test_a_model_that_takes_groups_is_told_those_of_its_labels(plan):
     for groups, (_, labels) in zip(Recorder.seen["told"], Recorder.seen["a"], strict=True):
         formulas = np.array(names)[labels.round().astype(int)]
         np.testing.assert_array_equal(groups[:, None] == groups, formulas[:, None] == formulas)
+    alone = list(Recorder.seen["told"])
+    Recorder.seen.clear()
+    piped = make_pipeline(StandardScaler(), Told("a"))
+    evaluate(features, y, models={"a": piped}, plan=plan, groups=names)
+    np.testing.assert_equal(Recorder.seen["told"], alone)
     Recorder.seen.clear()
     evaluate(features, y, models={"a": Told("a")}, plan=plan)
     assert set(Recorder.seen["told"]) == {None}

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
@@ -192,12 +193,20 @@ def test_what_cannot_be_read_raises_naming_the_row(row):
         SMALL.transform(structures)
 
 
-@pytest.mark.parametrize(
-    "one", ["a.cif", Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]]), pd.DataFrame({"cif": ["a.cif"]})]
-)
+@pytest.mark.parametrize("one", ["a.cif", Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])])
 def test_one_structure_is_no_list_of_its_letters_or_sites(one):
     with pytest.raises(ValueError, match=f"a list, not as one {type(one).__name__}"):
         SMALL.transform(one)
+
+
+def test_a_table_of_one_column_is_that_column_and_others_are_refused():
+    structures = [Structure(Lattice.cubic(a), ["Na"], [[0, 0, 0]]) for a in (4, 5)]
+    table = pd.DataFrame({"structure": structures, "density": [1.0, 2.0]}, index=[7, 5])
+    both = ColumnTransformer([("vectors", SMALL, ["structure"]), ("plain", "passthrough", ["density"])])
+    found = both.fit_transform(table)
+    np.testing.assert_array_equal(found[:, :-1], SMALL.transform(structures))
+    with pytest.raises(ValueError, match="a list, not as one DataFrame; give its column with the structures"):
+        SMALL.transform(table)
 
 
 def test_structures_may_come_from_a_generator():

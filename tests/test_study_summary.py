@@ -1,5 +1,7 @@
 """Differences are paired by draw; verdicts say what was planted, and only where draws are complete."""
 
+import html
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +13,11 @@ from sklearn.linear_model import LinearRegression, Ridge
 from crystalmax import plots
 from crystalmax.evaluation import default_models
 from crystalmax.report import Section, write_report
-from crystalmax.study import runner, summary
+from crystalmax.study import page, runner, summary
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.representation import Method, drawn, score
 from crystalmax.study.summary import _contenders, differences, findings
+from crystalmax.study.vectors import Vectors
 from studies import tiny
 
 MODELS = {"ridge": default_models()["ridge"]}
@@ -53,6 +56,16 @@ def test_a_changed_recipe_stands_beside_the_recipe_as_it_is():
     ).set_index(["method", "rival"])
     assert found.loc[("ours, without noise", "ours")].relative == pytest.approx(0.5)
     assert [rival for method, rival in found.index if method == "ours"] == ["untrained"]
+
+
+def test_recipes_as_they_are_stand_beside_each_other():
+    errors = {"mine recipe": [1.0, 2.0], "infomax recipe": [2.0, 4.0], "infomax recipe, without noise": [9.0, 9.0]}
+    found = differences(table({("pretrained", name): of_draws for name, of_draws in errors.items()}))
+    assert dict(zip(zip(found.method, found.rival, strict=True), found.relative, strict=True)) == {
+        ("mine recipe", "infomax recipe"): -0.5,
+        ("infomax recipe", "mine recipe"): 1.0,
+        ("infomax recipe, without noise", "infomax recipe"): 2.0,
+    }
 
 
 def test_differences_are_paired_by_draw():
@@ -119,7 +132,9 @@ def planted(study, kinds, part="representation", n_draws=10):
 
         def work(scored=scored):
             found = scored()
-            return Result(found.rows.assign(part=part), found.arrays)
+            return Result(
+                found.rows.assign(part=part, commit="", tested=11, **dict.fromkeys(page.SEEN, 0)), found.arrays
+            )
 
         cells.append(Cell(f"{part}/salts/edge/16/{name}", work))
     assert not any(outcome.error for outcome in runner.run(cells, study.folder / "cells"))
@@ -134,6 +149,26 @@ def test_a_planted_advantage_is_a_verdict(study):
     assert found.verdict.outcome == "helped"
     assert found.sentence.startswith("salts, edge, ours (representation): Pre-training helped: ")
     assert found.verdict.advice.startswith("Use ours with ridge")
+
+
+def test_what_was_given_is_answered_in_the_report_and_recipes_are_held_against_each_other(study, monkeypatch):
+    monkeypatch.setattr("test_study_summary.MODELS", {**MODELS, "hidden layer": Ridge()})
+    noise = {"mine recipe": 0.01, "infomax recipe": 2.0, "paper recipe": 1.0, "lab": 0.5}
+    planted(study, {**{("pretrained", name): much for name, much in noise.items()}, **TWINS})
+    before = {each.method: each.verdict for each in findings(study)}
+    joined = replace(study, recipes={"mine": {}}, vectors=(Vectors("lab", ()),))
+    after = {each.method: each.verdict for each in findings(joined)}
+    assert [name for name in after if after[name].advice != before[name].advice] == ["mine recipe"]
+    assert {name: each.sentence for name, each in after.items()} == {
+        name: each.sentence for name, each in before.items()
+    }
+    said = after["mine recipe"].advice
+    assert "Of vectors that are pre-trained, too: the error is 9" in said
+    assert re.search(r"lower at 16 labels beside infomax recipe; .* lower at 16 labels beside paper recipe\.$", said)
+    text = page.write(joined).path.read_text(encoding="utf-8")
+    headings = re.findall(r"<h3>salts, edge: (.*), representation</h3>", text)
+    assert headings == ["infomax recipe", "lab", "mine recipe"]
+    assert said in html.unescape(text)
 
 
 def test_a_network_that_is_like_its_twins_made_no_difference(study):
@@ -225,7 +260,10 @@ def test_a_verdict_knows_the_pool_and_does_not_hear_least_squares(study, monkeyp
     heard = []
     monkeypatch.setattr("test_study_summary.MODELS", {"ridge": Ridge(), "least squares": LinearRegression()})
     planted(study, {("pretrained", "ours"): 0.01, **TWINS})
-    monkeypatch.setattr(summary, "verdict", lambda scores, *_, **__: heard.append(scores.table))
+    judge = summary.verdict
+    monkeypatch.setattr(
+        summary, "verdict", lambda scores, *of, **told: heard.append(scores.table) or judge(scores, *of, **told)
+    )
     findings(study)
     assert set(heard[0].model) == {"ridge", "median"}
     assert set(heard[0].pool) == {len(study.pool(study.material("salts"), "edge"))}

@@ -120,16 +120,21 @@ class Toy(nn.Module):
         seen = self.basis(pairs.displacement[:, 0].abs() if self.fault == "rotation" else pairs.distance)
         if self.fault == "in place":
             pairs.count.mul_(2)
-        pool = segment_sum if self.fault == "scale" else segment_mean
-        sites = self.site(segment_mean(seen, pairs.center, batch.n_sites, pairs.count))
+        counted = None if self.fault == "count" else pairs.count
+        sites = self.site(segment_mean(seen, pairs.center, batch.n_sites, counted))
         sites = self.norm(sites) * (40 if self.fault == "scale" else 1)
-        parts = sites.detach() if greedy and self.fault not in ("leak", "constituents") else sites
+        cut = greedy and self.fault not in ("leak", "constituents")
+        parts = sites.detach() if cut or self.fault == "always cut" else sites
         weighed = parts.detach() if greedy and self.fault == "constituents" else parts
         if self.fault == "order":
             place = torch.arange(batch.n_sites, dtype=torch.float32)
             weighed = weighed * (1 + 0.01 * place[:, None])
-        crystals = self.crystal(pool(weighed, batch.crystal_of_site, batch.n_crystals))
+        crystals = self.crystal(segment_mean(weighed, batch.crystal_of_site, batch.n_crystals))
         crystals = self.dropout(crystals + self.phases) * (math.nan if self.fault == "nan" else 1)
+        if self.fault == "size":
+            crystals = crystals * torch.bincount(batch.crystal_of_site)[:, None]
+        if self.fault == "cell":
+            crystals = crystals * batch.lattice.norm(dim=2).mean(1)[:, None].float()
         members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
         if self.fault == "empty":
             kept = slice(int(pairs.center.eq(0).sum()), None)
@@ -156,11 +161,15 @@ def test_a_sound_encoder_passes():
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("order", "other crystal vectors after a change of the order of sites; pool with sums or means over owners"),
+        ("order", "other crystal vectors after a change of the order of sites; pool with means over owners"),
         ("rotation", "other crystal vectors after a rotation; .* let coordinates enter by distances and angles only"),
+        ("size", "other crystal vectors in another cell, .*; take means over sites"),
+        ("cell", "other crystal vectors in another cell, .* leave the lattice to the geometry"),
+        ("count", "other crystal vectors in another cell, .* over pairs by their `count`"),
         ("unregistered", "vectors once it is built again .* register tensors that `__init__` makes as buffers"),
         ("dropout", "vectors once it is built again .* give an encoder with dropout after `.eval"),
         ("company", "another vector in other company; .* use LayerNorm instead of batch normalisation"),
+        ("always cut", "vectors of Toy teach site nothing, greedy or not; detach what goes up .* only when greedy"),
         ("leak", "leaks gradient through the cut, from the summaries of level 'crystal' to site.weight .* detach what"),
         ("constituents", "leaks gradient through the cut, from the constituents of level 'crystal' .* detach what"),
         ("width", "level 'site' of Toy promises summaries of width 9, but theirs is 8"),
@@ -182,6 +191,13 @@ def test_a_sound_encoder_passes():
 def test_faults_of_encoders_are_caught(fault, message):
     with pytest.raises(AssertionError, match=message):
         check_encoder(made(Toy, fault=fault), Neighbors(5.0))
+
+
+@pytest.mark.parametrize("fault", ["size", "cell", "count"])
+def test_vectors_of_another_cell_are_compared_where_the_pairs_of_a_geometry_depend_on_it(fault):
+    check_encoder(made(Toy), AllPairs(20))
+    with pytest.raises(AssertionError, match="other crystal vectors in another cell"):
+        check_encoder(made(Toy, fault=fault), AllPairs(20))
 
 
 def test_a_class_that_no_recipe_could_name_is_no_part():

@@ -114,7 +114,7 @@ def assess(
     known = np.flatnonzero(np.isfinite(values)).tolist()
     if len(set(values[known])) == 1:
         raise ValueError(f"all {len(known)} values of {target!r} are {values[known[0]]:g}; give some that differ")
-    labelled = {name: replace(each, values=each.values[known]) for name, each in features.items()}
+    labelled = {name: replace(each, values=np.asarray(each.values)[known]) for name, each in features.items()}
     groups = [formula(crystals[row]) for row in known] if by_formula else None
     log.info("%s: scoring %d feature sets on %d labels", target, len(features), len(known))
     scores = evaluate(labelled, values[known], plan=plan, groups=groups, n_jobs=n_jobs, progress=progress)

@@ -48,7 +48,7 @@ def run(out: Path, *, epochs: int | None, n_jobs: int, progress: bool, say: Call
         tables=[*(table for each in found for table in tables(each)), left_out],
         figures=[
             *(figure for each in found for figure in figures(each)),
-            *_background(crystals, history, features[VECTORS].values),
+            *_background(crystals, history, np.asarray(features[VECTORS].values)),
         ],
         facts={
             "minerals": f"{len(data):,}, American Mineralogist Crystal Structure Database (Downs, Hall-Wallace 2003)",

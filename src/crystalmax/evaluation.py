@@ -13,11 +13,13 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import check_array, column_or_1d, has_fit_parameter
 
 from crystalmax.powers import unit_of
 from crystalmax.ridge import PowerRidge
@@ -39,7 +41,7 @@ FEW_LABELS = 150
 class FeatureSet:
     """Numbers that describe rows, their role, models for them alone by name, and what to say before a verdict."""
 
-    values: Float[np.ndarray, "crystals columns"]
+    values: ArrayLike
     kind: Kind
     models: Mapping[str, BaseEstimator] = field(default_factory=dict)
     caution: str = ""
@@ -181,7 +183,7 @@ class Scores:
 
 def evaluate(
     features: Mapping[str, FeatureSet],
-    y: Float[np.ndarray, " rows"],
+    y: ArrayLike,
     *,
     models: Mapping[str, BaseEstimator] | None = None,
     plan: Plan | None = None,
@@ -197,14 +199,17 @@ def evaluate(
         models: scikit-learn regressors by name for every feature set; extra trees and ridge unless given.
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
         groups: A name for each row; rows of one name never stand on both sides of a split, nor of the splits of a
-            model whose `fit` takes groups.
+            model whose `fit` takes groups, or of a pipeline that ends in one.
         n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
         progress: Whether a terminal shows how many draws are done.
     """
-    _check(features, y)
+    y = np.asarray(column_or_1d(y, dtype=np.float64))
+    read = partial(check_array, dtype=[np.float64, np.float32], ensure_all_finite=False)
+    values = {name: read(each.values, input_name=name) for name, each in features.items()}
+    _check(values, y)
     common = default_models() if models is None else models
     methods = [
-        _Scored(name, feature_set, model, estimator)
+        _Scored(name, feature_set.kind, values[name], model, estimator)
         for name, feature_set in features.items()
         for model, estimator in {**common, **feature_set.models}.items()
     ]
@@ -219,7 +224,7 @@ def evaluate(
     tested = np.sort(np.concatenate([test for _, test in draws[0].parts]))
     # From (draw, method, row) to a line for each method and draw, with the tested rows alone.
     predictions = unit * np.stack(predicted, axis=1)[:, :, tested].reshape(-1, len(tested))
-    names = [(method.name, method.features.kind, method.model) for method in methods]
+    names = [(method.name, method.kind, method.model) for method in methods]
     rows = [
         (*name, draw.labels, draw.number, draw.seed, draw.pool)
         for name, draw in product([*names, (TRIVIAL, "trivial", "median")], draws)
@@ -229,13 +234,12 @@ def evaluate(
     return Scores(table, predictions, tested, y[tested], numbers[tested])
 
 
-def _check(features: Mapping[str, FeatureSet], y: Float[np.ndarray, " rows"]) -> None:
+def _check(features: Mapping[str, np.ndarray], y: Float[np.ndarray, " rows"]) -> None:
     if n_unknown := int((~np.isfinite(y)).sum()):
         raise ValueError(f"{n_unknown} of {len(y)} labels are missing or infinite; leave their rows out first")
     if TRIVIAL in features:
         raise ValueError(f"the name {TRIVIAL!r} is kept for the predictor without features; give another name")
-    for name, feature_set in features.items():
-        values = feature_set.values
+    for name, values in features.items():
         if len(values) != len(y):
             raise ValueError(f"feature set {name!r} has {len(values)} rows for {len(y)} labels; give one row a label")
         if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
@@ -249,7 +253,8 @@ class _Scored(NamedTuple):
     """A model on a feature set, and the names of both."""
 
     name: str
-    features: FeatureSet
+    kind: Kind
+    values: Float[np.ndarray, "rows columns"]
     model: str
     estimator: BaseEstimator
 
@@ -263,14 +268,15 @@ def _predict(
     with one_thread():  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
             # As `crystalmax fit` does; of one group alone, a model can only leave out labels by themselves.
-            known = {} if groups is None or len(np.unique(groups[train])) < 2 else {"groups": groups[train]}
+            known = None if groups is None or len(np.unique(groups[train])) < 2 else groups[train]
             for row, method in enumerate(methods):
                 seeded = clone(method.estimator)
-                if "random_state" in seeded.get_params():
-                    seeded.set_params(random_state=seed)
-                scaler = StandardScaler().fit(method.features.values[train])
-                told = known if has_fit_parameter(seeded, "groups") else {}
-                seeded.fit(scaler.transform(method.features.values[train]), y[train], **told)
-                predictions[row, test] = seeded.predict(scaler.transform(method.features.values[test]))
+                seeds = [name for name in seeded.get_params() if name.split("__")[-1] == "random_state"]
+                seeded.set_params(**dict.fromkeys(seeds, seed))
+                scaler = StandardScaler().fit(method.values[train])
+                step, last = (f"{seeded.steps[-1][0]}__", seeded[-1]) if isinstance(seeded, Pipeline) else ("", seeded)
+                told = {f"{step}groups": known} if known is not None and has_fit_parameter(last, "groups") else {}
+                seeded.fit(scaler.transform(method.values[train]), y[train], **told)
+                predictions[row, test] = seeded.predict(scaler.transform(method.values[test]))
             predictions[-1, test] = np.median(y[train])
     return predictions

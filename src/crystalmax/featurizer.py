@@ -195,11 +195,13 @@ def readable(
 
     Raises:
         Refused: A structure cannot be read, and `raise_on_error` is set.
-        ValueError: They are no list but one structure or a table.
+        ValueError: They are no list but one structure, or a table of several columns.
     """
+    if isinstance(structures, Table) and structures.shape[1] == 1:
+        structures = structures.iloc[:, 0]
     if isinstance(structures, str | bytes | PathLike | Mapping | Table) or origin_of(structures):
-        kind = type(structures).__name__
-        raise ValueError(f"structures come as a list, not as one {kind}; put it in brackets, or give its column")
+        remedy = "give its column with the structures" if isinstance(structures, Table) else "put it in brackets"
+        raise ValueError(f"structures come as a list, not as one {type(structures).__name__}; {remedy}")
     structures = list(structures)  # it may be a generator, which can be gone through only once
     crystals, rows, refusals = [], [], {}
     for row, found in enumerate(chain.from_iterable(in_order(_read, _chunks(structures), n_jobs))):

@@ -12,7 +12,7 @@ plain paired test over draws claims too much. A difference counts only if it sta
   degrees of freedom after Welch and Satterthwaite, budgets after Bonferroni.
 * Other seeds. The variance between the untrained twins times (1 + 1 / twins), as the pre-trained network had one seed
   too. Seeds favour a network at all budgets or at none, so that budgets need no correction here. With a single twin
-  this cannot be tested.
+  this cannot be tested. Two pre-trained networks may differ by twice the variance between the untrained ones.
 """
 
 from collections.abc import Collection, Sequence
@@ -92,8 +92,24 @@ def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
     return table.sort_values("labels", kind="stable", ignore_index=True)
 
 
-def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.DataFrame:
-    """The first contender against the mean of the others, over all its methods alike: a row for each budget."""
+def against(scores: Scores, pretrained: str, others: Sequence[str]) -> str:
+    """In a sentence whether vectors err less than others that are pre-trained; others after Bonferroni, as budgets."""
+    models = scores.table.model[scores.table.features == pretrained].unique()
+    twins = sorted(scores.table.features[scores.table.kind == "untrained"].unique())
+    said = []
+    for other in others:
+        ours, theirs, *seeds = ([Method(name, model) for model in models] for name in (pretrained, other, *twins))
+        found = _differences(scores, [ours, theirs], seeds)
+        claims = _outcome(found.assign(p=len(others) * found.p))[1]
+        said.append(f"{f'the error is {_claimed(claims)}' if len(claims) else 'no difference shows'} beside {other}")
+    return f"Of vectors that are pre-trained, too: {'; '.join(said)}." if said else ""
+
+
+def _differences(
+    scores: Scores, contenders: Sequence[list[Method]], twins: Sequence[list[Method]] = ()
+) -> pd.DataFrame:
+    """The first contender against the mean of the others, by all methods alike; twins, or the others, vary as seeds."""
+    compared, end = (*contenders, *twins), len(contenders)
     rows = []
     between_labels = np.inf
     groups = np.unique(scores.tested if scores.groups is None else scores.groups, return_inverse=True)[1]
@@ -101,10 +117,11 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
         raise ValueError("all that is tested has one formula, so nothing can be told from chance; give more formulas")
     budgets = sorted(scores.table.labels.unique().tolist())
     for labels in budgets:
-        errors = np.array([[scores.errors(*method, labels) for method in methods] for methods in contenders])
-        of_draws = errors.mean(axis=(1, 3))
+        errors = np.array([[scores.errors(*method, labels) for method in methods] for methods in compared])
+        of_draws = errors[:end].mean(axis=(1, 3))
         # In units of what the others make on average, so that every method of a contender counts the same.
-        relative = (errors / errors[1:].mean(axis=(0, 2, 3), keepdims=True)).mean(axis=1)
+        relative = (errors / errors[1:end].mean(axis=(0, 2, 3), keepdims=True)).mean(axis=1)
+        relative, seeds = relative[:end], relative[end if twins else 1 :]
         paired = relative[0] - relative[1:].mean(axis=0)
         differences = paired.mean(axis=1)
         differences[np.abs(differences) < TIE] = 0
@@ -114,7 +131,7 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
             "labels": labels,
             "error": np.median(of_draws[0]),
             "error_untrained": np.median(of_draws[1:].mean(axis=0)),
-            **_against_chance(relative, groups, between_labels, share, len(budgets)),
+            **_against_chance(relative, seeds, groups, between_labels, share, len(budgets)),
             "p_wilcoxon": stats.wilcoxon(differences).pvalue if differences.any() else 1.0,
             "wins": (differences < 0).sum(),
             "ties": (differences == 0).sum(),
@@ -127,21 +144,22 @@ def _differences(scores: Scores, contenders: Sequence[Sequence[Method]]) -> pd.D
 
 def _against_chance(
     relative: Float[np.ndarray, "contenders draws tested"],
+    seeds: Float[np.ndarray, "seeds draws tested"],
     groups: Int[np.ndarray, " tested"],
     between_labels: float,
     share: float,
     n_budgets: int,
 ) -> dict[str, float]:
     """Relative difference, negative where the first errs less, its interval and p value; see the top of this module."""
-    paired, rivals = relative[0] - relative[1:].mean(axis=0), relative[1:].mean(axis=(1, 2))
+    paired, of_seeds = relative[0] - relative[1:].mean(axis=0), seeds.mean(axis=(1, 2))
     n_draws, n_tested = paired.shape
     mean = float(paired.mean())
     of_labels = between_labels * (share + (1 - share) / n_draws)
     apart = _sums(paired.mean(axis=0) - mean, groups)
     of_rows = float(apart @ apart) / n_tested**2 * len(apart) / (len(apart) - 1)
     tests = [_t_test(mean, [(of_labels, n_draws - 1), (of_rows, len(apart) - 1)], n_budgets)]
-    if len(rivals) > 1:
-        tests.append(_t_test(mean, [(rivals.var(ddof=1) * (1 + 1 / len(rivals)), len(rivals) - 1)], 1))
+    if len(seeds) > 1:
+        tests.append(_t_test(mean, [(of_seeds.var(ddof=1) * (1 + 1 / len(relative[1:])), len(seeds) - 1)], 1))
     reach, p = (max(values) for values in zip(*tests, strict=True))
     return {"relative": mean, "low": max(mean - reach, -1.0), "high": mean + reach, "p": p}
 

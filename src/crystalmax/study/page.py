@@ -32,7 +32,7 @@ SHOWN = (
 """Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
 
 ANSWERING = (f"{OURS} recipe", f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
-"""Methods whose verdicts begin the report: frozen, and fine-tuned."""
+"""Methods whose verdicts begin the report, before those that were given to the study: frozen, and fine-tuned."""
 
 CURVES, PAIRS, BOXES = (
     ("ridge", "extra trees", SMALL_DATA),
@@ -67,12 +67,13 @@ def write(study: Study) -> Written:
     sections = [section for section in _sections(study, rows, found) if section.figures or section.tables]
     for section in sections:
         _save(section, study.folder / "figures")
+    given = (*(f"{name} recipe" for name in study.recipes), *(vectors.name for vectors in study.vectors))
     names = ", ".join(material.name for material in study.materials)
     path = write_report(
         study.folder / "report.html",
         f"Few labels and pre-training: {names}",
         None,
-        answers=[(_heading(each), each.verdict) for each in found if each.method in ANSWERING],
+        answers=[(_heading(each), each.verdict) for each in found if each.method in (*ANSWERING, *given)],
         sections=sections,
         facts=_facts(study, rows),
     )

@@ -56,7 +56,7 @@ def begin(
 ) -> Study:
     """The study in a folder, begun if there is none yet.
 
-    Everything that it needs from outside is copied into the folder, so that it can go on from there on another machine.
+    Data and vectors are copied into the folder; it goes on on another machine with the same settings, recipes and code.
 
     Args:
         settings: `paper`, or a TOML file.

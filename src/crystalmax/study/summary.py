@@ -1,6 +1,7 @@
 """Part 8: paired differences between methods, and one plain sentence a property whether pre-training helped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from crystalmax.evaluation import TRIVIAL, Scores
 from crystalmax.study import runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.settings import Study
-from crystalmax.verdict import Verdict, verdict
+from crystalmax.verdict import Verdict, against, verdict
 
 CELL = ["part", "dataset", "property", "split", "model", "labels"]
 """What two methods must share to be compared."""
@@ -50,11 +51,11 @@ class Finding(NamedTuple):
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods that learnt something against those that did not, paired by draw, for each cell of the study.
 
-    A row for each cell, method and rival: the untrained networks of the same family, a plain one, or, where a method is
-    a recipe with a change ("infomax recipe, without noise"), the recipe as it is. Mean errors, mean `difference`, the
-    same `relative` to the rival with a 95 % bootstrap interval over draws, the p value of Wilcoxon's signed-rank test,
-    and how many draws were won, tied and lost. Draws share labels and test rows, so interval and p speak of this split
-    and these networks only; `verdict` allows for more.
+    A row for each cell, method and rival: the untrained networks of the same family, a plain one, where a method is a
+    recipe, each other recipe, and where it is a changed one ("infomax recipe, without noise"), that as it is. Mean
+    errors, mean `difference`, the same `relative` to the rival with a 95 % bootstrap interval over draws, the p value
+    of Wilcoxon's signed-rank test, and how many draws were won, tied and lost. Draws share labels and test rows, so
+    interval and p speak of this split and these networks only; `verdict` allows for more.
     """
     if "mae" not in rows:
         return pd.DataFrame()
@@ -78,11 +79,17 @@ def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
         unchanged = str(method).partition(", ")[0]
         if unchanged != method and unchanged in kinds.index:
             rivals[unchanged] = errors[unchanged]
+        rivals |= {name: errors[name] for name in _other_recipes(kinds.index, method)}
         rivals |= {name: errors[name] for name in sorted(kinds.index[kinds == "baseline"])}
         for rival, of_rival in rivals.items():
             pair = pd.concat([errors[method], of_rival], axis=1).dropna().to_numpy()
             if len(pair):
                 yield {"method": method, "rival": rival, **_paired(pair[:, 0], pair[:, 1])}
+
+
+def _other_recipes(methods: Iterable[str], method: str) -> list[str]:
+    """What else is a recipe as it is, where the method is one."""
+    return sorted({name for name in methods if name.endswith(" recipe") and method.endswith(" recipe")} - {method})
 
 
 def _paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -122,7 +129,8 @@ def _judged(study: Study, part: str, material: Material, each: Property) -> Iter
     rows = {name: runner.rows_in(cells, name) for name in names}
     together = pd.concat([pd.DataFrame(columns=["method", "kind", "family"]), *rows.values()])
     for method in sorted(together.method[together.kind == "pretrained"].unique()):
-        wanted = _contenders(together, method)
+        others = _other_recipes(together.method, method) if method.removesuffix(" recipe") in study.recipes else []
+        wanted = _contenders(together, method) | {*others}
         heard = {name: table.method.isin(wanted) & (table.model != NO_JUDGE) for name, table in rows.items()}
         of_cells = [
             (table[heard[name]], runner.arrays_in(cells, name)["predictions"][heard[name]])
@@ -131,7 +139,8 @@ def _judged(study: Study, part: str, material: Material, each: Property) -> Iter
         ]
         scores = _scores(study, material, each.name, of_cells)
         if scores is not None:
-            yield method, verdict(scores, method, unit=each.unit)
+            found = verdict(scores, method, unit=each.unit)
+            yield method, replace(found, advice=f"{found.advice} {against(scores, method, others)}".rstrip())
 
 
 def _contenders(table: pd.DataFrame, method: str) -> set[str]:

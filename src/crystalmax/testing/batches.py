@@ -44,13 +44,13 @@ def check_geometry(geometry: Geometry) -> None:
         kept = field.name == "pairs" or same(getattr(found, field.name), getattr(batch, field.name))
         demand(kept, f"{name} changed `{field.name}`; a geometry adds pairs and nothing else")
     _check_displacements(found, name)
-    halves = [_moments(geometry(CrystalBatch.collate(half))) for half in (crystals[:3], crystals[3:])]
+    halves = [moments(geometry(CrystalBatch.collate(half))) for half in (crystals[:3], crystals[3:])]
     what = f"{name} gives a crystal other pairs in other company; keep crystals apart"
-    demand_close(_moments(found), torch.cat(halves), what)
+    demand_close(moments(found), torch.cat(halves), what)
     for how, others, order in rewritten(crystals):
-        again = _moments(geometry(CrystalBatch.collate(others)))
+        again = moments(geometry(CrystalBatch.collate(others)))
         demand_close(
-            again, _moments(found)[order], f"{name} gives other distances after {how}; make pairs from distances alone"
+            again, moments(found)[order], f"{name} gives other distances after {how}; make pairs from distances alone"
         )
 
 
@@ -128,7 +128,7 @@ def _check_pairs(batch: CrystalBatch, name: str) -> None:
     demand(sound, f"{name} has pairs of length 0, or not finite, or with a count of 0; leave them out")
 
 
-def _moments(batch: CrystalBatch) -> Float[Tensor, "sites moments"]:
+def moments(batch: CrystalBatch) -> Float[Tensor, "sites moments"]:
     """For each site means over its pairs that do not depend on their order, and how many pairs it has."""
     pairs = pairs_of(batch)
     terms = torch.stack([pairs.distance, 5 * (pairs.distance / 2).sin(), 5 * (-pairs.distance).exp()], 1).double()

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from crystalmax.crystal import CrystalBatch
+from crystalmax.alterations import Rebuilt
+from crystalmax.augmentations import OtherCell, Supercell
+from crystalmax.crystal import Crystal, CrystalBatch, Occupant, pairs_of
 from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents, Encoder, Encoding
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.negatives import NegativeSampler
+from crystalmax.neighbors import Neighbors
 from crystalmax.segments import demand_rows, gather, segment_mean
+from crystalmax.testing.batches import moments
 from crystalmax.testing.claims import (
     check_description,
     contract,
@@ -54,11 +59,12 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
         demand_close(encoding.crystals, twin(batch).crystals, f"{what}; {advice}")
         for how, others, _ in rewritten(crystals):
             again = encoder(geometry(CrystalBatch.collate(others))).crystals
-            advice = "pool with sums or means over owners, and let coordinates enter by distances and angles only"
+            advice = "pool with means over owners, and let coordinates enter by distances and angles only"
             demand_close(encoding.crystals, again, f"{name} gives other crystal vectors after {how}; {advice}")
         halves = [encoder(geometry(CrystalBatch.collate(half))).crystals for half in (crystals[:3], crystals[3:])]
         what = f"{name} gives a crystal another vector in other company; let nothing pass between crystals, and use "
         demand_close(encoding.crystals, torch.cat(halves), f"{what}LayerNorm instead of batch normalisation")
+        _check_cells(encoder, geometry)
     _check_cut(encoder, encoding, batch)
     for level in encoding.levels:
         scale = float(level.summaries.detach().square().mean().sqrt())
@@ -148,6 +154,21 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
     )
 
 
+def _check_cells(encoder: Encoder, geometry: Geometry) -> None:
+    """Where pairs are the same in every cell of a crystal, vectors must be."""
+    places = np.array([[0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
+    kinds = tuple((Occupant(number, 1.0),) for number in (38, 22, 8))
+    cubic = Crystal(4 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")
+    batch, rng = geometry(CrystalBatch.collate([*toy_crystals(), cubic])), Generator().manual_seed(1)
+    other, origin = Rebuilt((OtherCell(), Supercell()), geometry).traced(batch, rng)
+    if not torch.allclose(moments(other), moments(batch)[origin], atol=1e-3):  # as those of `AllPairs` are not
+        geometry = Neighbors(6.0, merge=bool((pairs_of(batch).count > 1).any()))
+        batch, other = geometry(batch), geometry(other)
+    what = f"{type(encoder).__name__} gives other crystal vectors in another cell, twice as large"
+    advice = "take means over sites, and over pairs by their `count`, and leave the lattice to the geometry"
+    demand_close(encoder(batch).crystals, encoder(other).crystals, f"{what}; {advice}")
+
+
 def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
     name, learns = type(encoder).__name__, dict[str, str]()
     for level, uncut in zip(encoder(batch, greedy=True).levels, whole.levels, strict=True):
@@ -160,6 +181,9 @@ def _check_cut(encoder: Encoder, whole: Encoding, batch: CrystalBatch) -> None:
                 what = f"{name} leaks gradient through the cut, from the {part} of level {level.name!r} to"
                 demand(not leaks, f"{what} {', '.join(leaks[:3])}; {advice}")
         learns |= dict.fromkeys(_reached(encoder, level.summaries), level.name)
+    cut = set(learns.values()) - {learns[each] for each in _reached(encoder, whole.crystals) if each in learns}
+    what = f"crystal vectors of {name} teach {', '.join(sorted(cut))} nothing, greedy or not"
+    demand(not cut, f"{what}; detach what goes up to the next level only when greedy")
     idle = [each for each, _ in _parameters(encoder) if each not in learns]
     demand(not idle, f"no level of {name} learns {', '.join(idle[:3])}; use these weights in a level, or drop them")
 
