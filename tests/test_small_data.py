@@ -263,6 +263,19 @@ def test_mixtures_count_by_a_power_of_their_errors():
     np.testing.assert_allclose(found([right, right]), 0.5)
 
 
+def test_one_label_does_not_decide_between_members():
+    """One is off by half as much as the other, but for one label, which only the other foresees."""
+    near, far = np.full(40, 1.0), np.full(40, 2.0)
+    far[0] = 0
+
+    def share_of_near(at_the_label):
+        near[0] = at_the_label
+        return weighed_shares(2, lambda shares: np.array(shares) @ [near, far])[0]
+
+    assert share_of_near(3.0) == pytest.approx(share_of_near(3e6), abs=0.01)
+    assert share_of_near(3e6) > 0.9
+
+
 def errors_of(regressor, function, n_labels=80):
     X, y = function(n_labels + 400)
     return np.abs(regressor.fit(X[:n_labels], y[:n_labels]).predict(X[n_labels:]) - y[n_labels:]).mean()
