@@ -218,6 +218,13 @@ def test_a_mistake_in_how_a_recipe_trains_is_found_before_anything_is_trained(gi
         begin(given, tmp_path / "out", recipes={"mine": [tmp_path / "mine.toml"]})
 
 
+def test_a_recipe_that_learns_labels_is_not_compared_with_those_that_learn_from_structures(given, tmp_path):
+    objective = '[objective]\nuse = "Regression"\ntarget = "edge"\nencoder.use = "SiteNet"\n'
+    (tmp_path / "mine.toml").write_text(f"{objective}[training]\nepochs = 1", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the recipe 'mine' learns labels of 'edge'.* from structures alone"):
+        begin(given, tmp_path / "out", recipes={"mine": [tmp_path / "mine.toml"]})
+
+
 def test_recipes_need_names_of_their_own(given, tmp_path):
     recipe = EXAMPLES / "my_recipe.toml"
     for name in ("paper", "with, a comma", "a/path", ""):

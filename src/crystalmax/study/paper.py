@@ -151,7 +151,12 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
         if len(paths) > 1:
             raise ValueError(f"two recipes are called {name!r}; give each a name of its own")
         found[name] = parts = parts_of(paths[0])
-        networks.untrained(parts, 0, trusted)  # this and the next refuse what could not be trained
+        # This and the last refuse what could not be trained.
+        if labels := ", ".join(map(repr, networks.untrained(parts, 0, trusted).labels_of)):
+            raise ValueError(
+                f"the recipe {name!r} learns labels of {labels}, more of them than a draw may see; give one that "
+                "learns from structures alone"
+            )
         build({"use": "crystalmax.training.Training", **parts["training"]})
     return found
 
