@@ -115,13 +115,12 @@ def seen_before(model: Model | None, crystals: Sequence[Crystal]) -> str:
     """How many of these crystals a model has learnt from, and with labels of what, in words."""
     if model is None or (seen := Seen.load(model.folder)) is None:
         return "which structures the vectors were learnt from is not known"
-    how = f"with labels of {', '.join(map(repr, model.labels_of))}" if model.labels_of else "without labels"
     structures, formulas = (int(known.sum()) for known in seen.knows(crystals))
     if not formulas:
         return f"none of the {len(crystals):,} crystals, nor their formulas, was among the structures learnt from"
     return (
         f"{structures:,} of the {len(crystals):,} crystals were among the structures that the vectors were learnt from "
-        f"({how}), and {formulas:,} share a formula with one"
+        f"({_how(model)}), and {formulas:,} share a formula with one"
     )
 
 
@@ -133,7 +132,7 @@ def caution(model: Model | None, crystals: Sequence[Crystal]) -> str:
     """
     if model is None or not model.labels_of:
         return ""
-    place, learnt = model.folder or "the model", f"learnt with labels of {', '.join(map(repr, model.labels_of))}"
+    place, learnt = model.folder or "the model", f"learnt {_how(model)}"
     if "target" in model.extra:  # as `finetune` writes it
         raise ValueError(
             f"{place} was fine-tuned: it has {learnt}, so errors with its vectors would say nothing of other crystals; "
@@ -148,6 +147,10 @@ def caution(model: Model | None, crystals: Sequence[Crystal]) -> str:
             "that was trained without labels"
         )
     return f"The vectors were {learnt}, of other crystals than these."
+
+
+def _how(model: Model) -> str:
+    return f"with labels of {', '.join(map(repr, model.labels_of))}" if model.labels_of else "without labels"
 
 
 def _hash(formula: str) -> int:
