@@ -157,7 +157,7 @@ def _of_atom(z: int) -> tuple[tuple[int, float, int, float], ...]:
     of_elements = electrons.columns(*(f"{kind}_electrons" for kind in electrons.KINDS))
     counts = of_elements[:, z - 1].astype(int).tolist()
     highest = {shell.kind: shell.energy for shell in sorted(electrons.shells(z))}
-    s = highest[0] if 0 in highest and z != 46 else -4.0  # palladium has no s electron
+    s = highest.get(0, -4.0)  # palladium has no s electron
     period = int(np.searchsorted([2, 10, 18, 36, 54, 86], z)) + 1
     found = [(0, s, counts[0], WIDTHS[0][0])]
     if counts[1]:

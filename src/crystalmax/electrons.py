@@ -65,7 +65,7 @@ def table() -> Float[np.ndarray, "elements features"]:
     for atomic_number, row in enumerate(_ROWS, start=1):
         electrons = [int(row[name]) for name in _ELECTRONS]
         holes = [CAPACITY[kind] - held if held else 0 for kind, held in zip(KINDS, electrons, strict=True)]
-        highest = max(shell.energy for shell in shells(atomic_number) if shell.electrons)
+        highest = max(shell.energy for shell in shells(atomic_number))
         others = [float(row[name]) for name in _OTHERS]
         rows.append([*electrons, sum(electrons), *holes, sum(holes), highest, *others])
     values = np.array(rows)

@@ -178,7 +178,7 @@ def surroundings(crystal: Crystal) -> Surroundings:
 
 def _of_kinds(crystal: Crystal) -> Float[np.ndarray, "kinds 5"]:
     """Occupancy of each species, then radius, electronegativity, weight and valence electrons of an atom of it."""
-    valence = np.clip(electrons.columns("valence_electrons"), 1, 8)
+    valence = np.minimum(electrons.columns("valence_electrons"), 8)
     values = np.concatenate([columns("radius", "electronegativity", "atomic_weight"), valence]).T
     rows = []
     for kind in crystal.kinds:
