@@ -115,7 +115,7 @@ def call(name: str, command: Command, out: Path, after: float | None = None, num
     """Call a command; send it a signal after so many seconds. Returns its exit code and how long it took."""
     # A run that has not written its plan has not begun, and is begun again.
     again = command.again if (out / "run.json").exists() else ()
-    asked = [sys.executable, "-c", "from crystalmax.cli import main; main()", name, *command.arguments(out), *again]
+    asked = [sys.executable, "-m", "crystalmax", name, *command.arguments(out), *again]
     began = time.monotonic()
     with (out.parent / f"{out.name}.log").open("ab") as log:
         process = subprocess.Popen(asked, stdout=log, stderr=log, env=ALONE, start_new_session=True)

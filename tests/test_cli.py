@@ -21,8 +21,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from crystalmax import CrystalFeaturizer, CrystalRegressor, __version__, assessment, evaluation
+from crystalmax.__main__ import main
 from crystalmax.checkpoint import load, read_spec
-from crystalmax.cli import main
 from crystalmax.dataset import CrystalDataset
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.prediction import finetune, predict, write
@@ -158,14 +158,16 @@ def test_every_step_says_what_it_did(home):
     assert (home.path / "run" / "losses.svg").stat().st_size > 1000
 
 
-def test_vectors_are_those_of_the_estimator(home, tmp_path):
-    out = tmp_path / "deep" / "vectors.parquet"
-    assert crystalmax("represent", home.cifs, "--model", home.path / "run", "--out", out, "--jobs", 1).code == 0
+@pytest.mark.parametrize("statistics", [False, True])
+def test_vectors_are_those_of_the_estimator(home, tmp_path, statistics):
+    out, run = tmp_path / "deep" / "vectors.parquet", home.path / "run"
+    more = ["--statistics"] * statistics
+    assert crystalmax("represent", home.cifs, "--model", run, "--out", out, "--jobs", 1, *more).code == 0
     table = pd.read_parquet(out)
     files = sorted(home.cifs.iterdir())
     assert table.key.tolist() == [file.stem for file in files]
     assert (table.refusal == "").all()
-    direct = CrystalFeaturizer.from_pretrained(home.path / "run").transform(files)
+    direct = CrystalFeaturizer.from_pretrained(run, statistics=statistics).transform(files)
     np.testing.assert_allclose(table.iloc[:, 1:-2].to_numpy(), direct, atol=1e-5)
     assert np.ptp(direct, axis=0).max() > 0
 
@@ -592,7 +594,7 @@ def test_wrong_usage_exits_with_two(arguments):
 
 def test_help_is_quick_because_it_imports_nothing_heavy():
     script = (
-        "import sys, time\nfrom crystalmax.cli import main\nsys.argv = ['crystalmax', 'pretrain', '--help']\n"
+        "import sys, time\nfrom crystalmax.__main__ import main\nsys.argv = ['crystalmax', 'pretrain', '--help']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "print(sorted({'torch', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)), time.process_time())"
     )
@@ -630,7 +632,7 @@ def test_what_is_done_has_not_failed_where_its_name_cannot_be_printed(tmp_path):
 
 
 def test_a_failing_process_prints_one_line_and_exits_with_one(tmp_path):
-    command = [sys.executable, "-c", "from crystalmax.cli import main; main()", "ingest", "nowhere.cif", "--out", "d"]
+    command = [sys.executable, "-m", "crystalmax", "ingest", "nowhere.cif", "--out", "d"]
     done = subprocess.run([*command, "--jobs", "1"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert done.stdout == ""

@@ -259,7 +259,7 @@ def test_the_command_starts_its_processes_itself(tmp_path):
                 writer.add(crystal)
     recipe, script, two, one = (tmp_path / name for name in ("recipe.toml", "script.py", "two", "one"))
     recipe.write_text(RECIPE)
-    script.write_text("from crystalmax.cli import main\n\nmain()\n")
+    script.write_text("from crystalmax.__main__ import main\n\nmain()\n")
     asked = [script, "pretrain", tmp_path / "a", tmp_path / "b", "--out", two, "--recipe", recipe, "--devices", 2]
     asked += ["--batches-per-step", 2, "--weights", 2, "--weights", 1]
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_CPP_LOG_LEVEL"}

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from crystalmax import plots
-from crystalmax.cli import main
+from crystalmax.__main__ import main
 from crystalmax.study import page, paper, representation, runner, summary
 from crystalmax.study.models import HiddenLayer, downstream_models
 from crystals import pure, rock_salt

@@ -1,7 +1,6 @@
 """The command line: each command is a few lines over public functions, loaded only when it is called."""
 
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from crystalmax import __version__, streams
+from crystalmax import __version__
 from crystalmax.shipped import SHIPPED
 from crystalmax.writing import check_file, check_free
 
@@ -147,12 +146,26 @@ def pretrain(
 
 
 @app.command
-def represent(sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, options: Options = UNLABELLED) -> None:
-    """Write a vector for every structure, and the reason where there is none."""
+def represent(
+    sources: Sources,
+    /,
+    *,
+    out: TableFile,
+    model: Run = SHIPPED,
+    statistics: bool = False,
+    options: Options = UNLABELLED,
+) -> None:
+    """Write a vector for every structure, and the reason where there is none.
+
+    Args:
+        statistics: Whether plain statistics stand behind the vectors, as in what `fit` learns from.
+    """
     from crystalmax import prediction
     from crystalmax.featurizer import CrystalFeaturizer
 
-    featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust)
+    featurizer = CrystalFeaturizer.from_pretrained(
+        model, statistics=statistics, trusted=options.trust, n_jobs=options.jobs
+    )
     print(prediction.write(prediction.represent(_read(sources, options), featurizer), out))
 
 
@@ -374,27 +387,3 @@ def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: A
     from crystalmax.terminal import counted
 
     return counted(records_of_files(*sources, max_sites=max_sites, n_jobs=options.jobs, **how), "crystals")
-
-
-def main() -> None:
-    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C."""
-    streams.open_all()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Threads that wait by spinning take the core that another process needs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Several processes look for weights that a step left out, and torch would warn of each step that left out none.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    try:
-        app(sys.argv[1:], result_action="return_value")
-    except KeyboardInterrupt:
-        print("crystalmax: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BaseException as error:
-        if type(error).__name__ == "Interrupted":  # by name, since importing it would load torch
-            # A process that another one started does not fail: the first, which may still be saving, would be killed.
-            helps = os.environ.get("LOCAL_RANK", "0") != "0"
-            kept = "; go on with --resume" if sys.argv[1] == "pretrain" else ""
-            sys.exit(0 if helps else f"crystalmax: interrupted{kept}")
-        if not isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
-            raise
-        sys.exit(f"crystalmax: {' '.join(str(error).split())}")
