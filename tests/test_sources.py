@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 import os
@@ -267,6 +268,30 @@ def test_a_folder_without_structures_says_so(tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
     (record,) = read(tmp_path)
     assert "no file in this folder" in record.refusal.reason
+
+
+def test_what_cannot_be_reached_in_a_folder_has_a_line(tmp_path, monkeypatch):
+    for name in ("open", "closed", "listed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "salt.cif").write_text(SALT)
+    (tmp_path / "open" / "gone.cif").symlink_to(tmp_path / "nowhere.cif")
+    (tmp_path / "open" / "gone.zip").symlink_to(tmp_path / "nowhere.zip")
+    os.mkfifo(tmp_path / "open" / "pipe.cif")
+    scandir, stat = os.scandir, os.stat
+
+    def refuse(path):  # root may look everywhere, so permissions would not tell
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: (refuse if Path(path).name == "closed" else scandir)(path))
+    in_listed = lambda path: Path(path).parent.name == "listed"  # noqa: E731
+    monkeypatch.setattr(os, "stat", lambda path, **how: refuse(path) if in_listed(path) else stat(path, **how))
+    found = {record.source: record.refusal and record.refusal.reason for record in read(tmp_path)}
+    monkeypatch.undo()
+    assert found.pop(f"{tmp_path}/open/salt.cif") is None
+    assert found.pop(f"{tmp_path}/open/gone.cif") == "it cannot be opened (No such file or directory)"
+    assert "No such file" in found.pop(f"{tmp_path}/open/gone.zip")
+    assert found.pop(f"{tmp_path}/listed/salt.cif") == "it cannot be opened (Permission denied)"
+    assert found == {f"{tmp_path}/closed": "this folder cannot be read (Permission denied)"}
 
 
 def test_archives_are_read_in_memory_and_never_written(tmp_path):
