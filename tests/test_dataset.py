@@ -274,6 +274,7 @@ def spoil_an_array(folder, name, value, row=1):
         ("key_end.i8", 2**60, r"key_end.i8 points outside the \d+ letters"),
         ("key_end.i8", -5, r"key_end.i8 points outside the \d+ letters"),
         ("key.u1", 0xFF, r"key.u1 has names that are no text; ingest the source again"),
+        *(("lattice.f8", edge, r"lattice.f8 has cell vectors that no crystal has") for edge in (1e4, np.inf, np.nan)),
         *(("position.f4", place, r"position.f4 has a site that is not within 1000 cells") for place in (1e6, np.nan)),
         ("species.i4", 10**6, r"species.i4 points outside the 12 species"),
         ("species.i4", -1, r"species.i4 points outside the 12 species"),
@@ -284,10 +285,21 @@ def test_arrays_that_point_nowhere_are_refused_when_they_are_used(name, value, s
     assert (len(data.species), len(data.kinds)) == (26, 12)
     spoil_an_array(tmp_path / "data", name, value)
     data = CrystalDataset.open(tmp_path / "data")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"data/{said}"):
         list(data)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"data/{said}"):
         data.batch(np.arange(6))
+
+
+@pytest.mark.parametrize("smaller", [0.0, 1e-200, 1e-3])
+def test_a_cell_that_has_no_volume_ends_no_process(smaller, tmp_path):
+    write_dataset(tmp_path / "data", labelled(), provenance={})
+    cells = np.fromfile(tmp_path / "data" / "lattice.f8", "<f8")
+    spoil_an_array(tmp_path / "data", "lattice.f8", smaller * cells[9:18], slice(9, 18))
+    data = CrystalDataset.open(tmp_path / "data")
+    assert data.batch(np.array([0, 2])).n_crystals == 2
+    with pytest.raises(ValueError, match=r"data/lattice.f8 has cell vectors that no crystal has; ingest the source"):
+        data.batch(np.array([0, 1]))
 
 
 def test_a_data_set_without_checksums_still_opens(tmp_path):

@@ -37,6 +37,7 @@ Rows = Int[np.ndarray, " _"]
 Values = Float[np.ndarray, "crystals columns"] | DiskArray
 
 _CHUNK = 512  # crystals that are turned into arrays, or from arrays, at once
+_THIN = 0.1  # angstrom; `structures` refuses cells that are as thin as several of these
 
 
 @runtime_checkable
@@ -191,7 +192,7 @@ class CrystalDataset:
         try:
             return tuple(text[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False))
         except UnicodeDecodeError:
-            raise ValueError(f"key.u1 has names that are no text; {AGAIN}") from None
+            raise ValueError(f"{_file(self.key, 'key.u1')} has names that are no text; {AGAIN}") from None
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
         """A property of all crystals, NaN where unknown.
@@ -213,16 +214,22 @@ class CrystalDataset:
         """Lattice and number of sites of these crystals; position of each site, and its row of the species table."""
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
         if not sizes.all():  # supercells of nothing would be made forever
-            raise ValueError(f"site_end.i8 gives a crystal no sites; {AGAIN}")
-        position = self.position[sites]
+            raise ValueError(f"{_file(self.site_end, 'site_end.i8')} gives a crystal no sites; {AGAIN}")
+        lattice, position = self.lattice[rows], self.position[sites]
         if not (np.abs(position) <= MAX_LENGTH).all():  # neighbors would be looked for all the way; nor is NaN a place
-            raise ValueError(f"position.f4 has a site that is not within {MAX_LENGTH:g} cells; {AGAIN}")
-        return self.lattice[rows], sizes, position, self.species[sites]
+            file = _file(self.position, "position.f4")
+            raise ValueError(f"{file} has a site that is not within {MAX_LENGTH:g} cells; {AGAIN}")
+        # Likewise; components may be longer than a vector was before it was turned.
+        is_short = (np.abs(lattice) <= 2 * MAX_LENGTH).all()
+        if not (is_short and (np.linalg.svd(lattice, compute_uv=False) >= _THIN).all()):
+            raise ValueError(f"{_file(self.lattice, 'lattice.f8')} has cell vectors that no crystal has; {AGAIN}")
+        return lattice, sizes, position, self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
         """These rows, sorted, of the species table."""
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self.kinds):
-            raise ValueError(f"species.i4 points outside the {len(self.kinds)} species of the data set; {AGAIN}")
+            file = _file(self.species, "species.i4")
+            raise ValueError(f"{file} points outside the {len(self.kinds)} species of the data set; {AGAIN}")
         return tuple(self.kinds[row] for row in rows)
 
 
@@ -241,8 +248,13 @@ def _stretches(
     begin, end = ends[np.stack([np.maximum(rows - 1, 0), rows], axis=1).ravel()].reshape(-1, 2).T  # neighbors at once
     begin = np.where(rows > 0, begin, 0)
     if np.any((begin < 0) | (begin > end) | (end > total)):
-        raise ValueError(f"{names[0]} points outside the {total} {names[1]} of the data set; {AGAIN}")
+        raise ValueError(f"{_file(ends, names[0])} points outside the {total} {names[1]} of the data set; {AGAIN}")
     return end - begin, ranges(torch.from_numpy(begin), torch.from_numpy(end - begin)).numpy()
+
+
+def _file(array: np.ndarray | DiskArray, name: str) -> Path | str:
+    """Which file an array is, with its folder where it is on disk: several may be joined."""
+    return array.path if isinstance(array, DiskArray) else name
 
 
 def _by_field(arrays: Mapping[str, Any]) -> dict[str, Any]:
