@@ -1,6 +1,7 @@
 """Training: the same seed gives the same weights, however often it was interrupted, killed and resumed."""
 
 import json
+import logging
 import os
 import random
 import signal
@@ -511,11 +512,16 @@ def test_patience_with_nothing_to_watch_is_said_to_be_in_vain(caplog):
     assert "all epochs will be trained" in caplog.text
 
 
-def test_resuming_a_run_that_ended_in_vain_changes_nothing(tmp_path):
+def test_resuming_a_run_that_ended_in_vain_changes_nothing_and_says_why(tmp_path, caplog):
     how = replace(HOW, epochs=6, patience=1)
     losses = [3.0, 2.0, 2.5, 1.0, 1.0, 1.0]
-    made, history = run(tmp_path, how=how, made=Planned(losses))
-    again, same = run(tmp_path, how=how, made=Planned(losses[3:]))
+    said = "the watched loss was lowest in epoch 2; training ends with the weights of that one"
+    with caplog.at_level(logging.INFO):
+        made, history = run(tmp_path, how=how, made=Planned(losses))
+        assert caplog.messages[-1] == said
+        caplog.clear()
+        again, same = run(tmp_path, how=how, made=Planned(losses[3:]))
+        assert caplog.messages == [said]
     assert len(same) == len(history)
     assert again.epoch == made.epoch
 

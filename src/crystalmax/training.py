@@ -330,10 +330,8 @@ class _Module(pl.LightningModule):
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
         self._keep_if_lowest()
+        self._tell(sentence(self.history, self.how.epochs, self.objective.chance))
         self._stop_if_in_vain()
-        # Fine-tuning trains many times over.
-        level = logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG
-        log.log(level, "%s", sentence(self.history, self.how.epochs, self.objective.chance))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = {"rows": self.history, "sums": self.sums, "seconds": self._seconds()}
@@ -359,15 +357,19 @@ class _Module(pl.LightningModule):
 
     def _keep_if_lowest(self) -> None:
         """Keep the weights at the end of an epoch; in the middle of the next they are others already."""
-        losses = self._watched_losses()
-        if self.how.patience and losses and losses[-1] <= min(losses):
+        if self.how.patience and (losses := self._watched_losses()) and losses[-1] <= min(losses):
             self.lowest = {name: tensor.detach().clone() for name, tensor in self._watched().state_dict().items()}
 
     def _stop_if_in_vain(self) -> None:
         """End training where the watched loss has not fallen for long."""
         losses = self._watched_losses()
-        if self.how.patience and losses and len(losses) - 1 - int(np.argmin(losses)) >= self.how.patience:
+        if self.how.patience and losses and len(losses) - 1 - (lowest := int(np.argmin(losses))) >= self.how.patience:
+            self._tell(f"the watched loss was lowest in epoch {lowest + 1}; training ends with the weights of that one")
             self.trainer.should_stop = True
+
+    def _tell(self, line: str) -> None:
+        # Fine-tuning trains many times over.
+        log.log(logging.INFO if self.trainer.loggers and self.trainer.is_global_zero else logging.DEBUG, "%s", line)
 
     def _batch(self, rows: Rows) -> CrystalBatch:
         return self.geometry(self.data.batch(rows).to(self.device))
