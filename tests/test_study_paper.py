@@ -163,6 +163,13 @@ def test_other_settings_do_not_go_on_with_a_study(given, done):
         begin(given, done.out, vectors={"peer": [given / "peer_untrained.csv"]})
 
 
+@pytest.mark.parametrize("content", ["", '{"data": [', "{}", "[1]"])
+def test_settings_of_a_study_that_are_damaged_are_named(content, given, tmp_path):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(ValueError, match=r"study\.json is damaged \(.*\); get another copy of it, or choose another"):
+        begin(given, tmp_path)
+
+
 def test_names_that_do_not_exist_are_answered(given, done):
     with pytest.raises(ValueError, match="no budget 'huge'; choose one of tiny, small, medium, full"):
         paper.begin("paper", str(given / "data"), done.out, budget="huge")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from crystalmax.checkpoint import MAX_SPEC_BYTES
 from crystalmax.pretraining import parts_of
 from crystalmax.spec import build
 from crystalmax.study import networks, runner
@@ -23,7 +24,7 @@ from crystalmax.study.representation import OURS, RECIPES
 from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
 from crystalmax.study.vectors import Vectors
-from crystalmax.writing import at_once, write_json
+from crystalmax.writing import at_once, read_json, write_json
 
 PARTS = {
     "leakage": "official",
@@ -89,7 +90,7 @@ def begin(
         "code": _code(contents, trusted),
     }
     path = out / "study.json"
-    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    begun = _begun(path) if path.exists() else None
     if begun is None:
         out.mkdir(parents=True, exist_ok=True)
         sources = matbench_source(data) if own else sources_of(settings)
@@ -172,12 +173,23 @@ def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, 
     return {name: hashlib.sha256(Path(parts[name]).read_bytes()).hexdigest() for name in sorted(parts)}
 
 
+def _begun(path: Path) -> dict[str, Any]:
+    """The settings that a study began with."""
+    try:
+        if isinstance(begun := read_json(path, MAX_SPEC_BYTES), dict) and "sources" in begun:
+            return begun
+        error = "it holds no settings"
+    except ValueError as found:
+        error = str(found)
+    raise ValueError(f"{path} is damaged ({error}); get another copy of it, or choose another folder") from None
+
+
 def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:
     # Studies knew no recipes but those that ship once, and then not what code they were of.
     begun = {"recipes": {}, "code": asked["code"], **begun}
-    other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun[name]]
+    other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun.get(name)]
     if other:
-        found, given = (json.dumps(each[other[0]])[:100] for each in (begun, asked))
+        found, given = (json.dumps(each.get(other[0]))[:100] for each in (begun, asked))
         raise ValueError(
             f"{out} holds a study with another {other[0]} ({found}, not {given}); go on with the settings that it has, "
             "or choose another folder"
