@@ -154,7 +154,7 @@ def test_a_run_over_several_sets_goes_on_with_the_same_sets_and_weights_only(tmp
     assert without(one, "crystals_per_second") == without(two, "crystals_per_second")
     assert one[0]["crystal"] != pretrain(data, tmp_path / "other", recipe=RECIPE)[0]["crystal"]
     for others in ((second, first), (first,), (first, replace(second, content_hash="c"))):
-        with pytest.raises(ValueError, match="began with other crystals"):
+        with pytest.raises(ValueError, match="began with other crystals; give it the same data sets in the same order"):
             pretrain(JoinedDataset(others), tmp_path / "two", resume=True)
     with pytest.raises(
         ValueError, match=r"began with weights = \[3, 1\], not \[1, 1\]; leave it out to go on with that"

@@ -356,7 +356,8 @@ def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None
         raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
     plan.pop("content_hash", None)  # runs of before this was kept have none
     if plan["data"] != data.content_hash:
-        raise ValueError(f"the run in {run} began with other crystals; give it the same data set, or begin a new run")
+        remedy = "give it the same data sets in the same order, or begin a new run"
+        raise ValueError(f"the run in {run} began with other crystals; {remedy}")
     if plan.get("element_table", elements.features_hash()) != elements.features_hash():
         raise ValueError(f"the run in {run} began with another element table; go on with the crystalmax that began it")
     if recipe is not None and _of_recipe(plan) != _of_recipe(parts_of(recipe)):
