@@ -16,6 +16,7 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
+from crystalmax.integrity import verify
 from crystalmax.objectives import DeepInfoMax, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import describe, seeded_weights
@@ -53,6 +54,17 @@ def test_a_model_comes_back_bit_for_bit(saved):
         assert torch.equal(weights, model.objective.state_dict()[name])
     np.testing.assert_array_equal(vectors(model), vectors(Model(objective(), GEOMETRY, {})))
     assert not np.array_equal(vectors(model), vectors(Model(objective(seed=1), GEOMETRY, {})))
+
+
+def test_weights_of_a_training_that_was_stopped_are_told_of(saved, caplog):
+    said = f"the training of {saved} was stopped before its end; go on with it by --resume"
+    save(Model(objective(), GEOMETRY, {"finished": True}), saved)
+    load(saved)
+    assert (caplog.text, verify(saved).notes) == ("", ())
+    save(Model(objective(), GEOMETRY, {"finished": False}), saved)
+    load(saved)
+    assert said in caplog.text
+    assert said in verify(saved).notes[0]
 
 
 def test_a_fine_tuned_model_comes_back_too(tmp_path, batch):

@@ -19,6 +19,7 @@ whose element table is not the installed one is refused, since its numbers would
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from crystalmax.objectives.base import Objective
 from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
 START = "start"
@@ -46,6 +49,7 @@ MAX_SPEC_BYTES = 2**24
 """A larger spec is refused unread."""
 MAX_HEADER_BYTES = 2**20
 """What names and shapes may take in the file of weights."""
+STOPPED = "the training of {} was stopped before its end; go on with it by --resume, or take its weights as they are"
 _AGAIN = "train the model again, or get another copy of it"
 
 
@@ -116,6 +120,8 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
         objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from None
+    if spec["extra"].get("finished") is False:
+        log.warning("%s", STOPPED.format(folder))
     return Model(objective.eval(), geometry, spec["extra"], folder)
 
 
