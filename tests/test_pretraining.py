@@ -13,6 +13,7 @@ from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
+from crystalmax.integrity import verify
 from crystalmax.intrinsic import Density
 from crystalmax.pretraining import parts_of, pretrain, untrained
 from crystalmax.saving import Interrupted
@@ -47,7 +48,9 @@ def test_vectors_learn_to_tell_statistics_by_linear_maps(data, tmp_path):
 def test_a_run_that_prepares_its_data_goes_on_as_if_nothing_had_happened(data, tmp_path):
     pretrain(data, tmp_path / "at once", recipe="intrinsic", epochs=3)
     pretrain(data, tmp_path / "in two parts", recipe="intrinsic", epochs=1)
+    (tmp_path / "in two parts" / "history.jsonl.0a1b2c3d.partial").write_bytes(b"{")  # as a kill leaves it
     pretrain(data, tmp_path / "in two parts", resume=True, epochs=3)
+    assert verify(tmp_path / "in two parts").faults == ()
     one, other = (load(tmp_path / name).objective.state_dict() for name in ("at once", "in two parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load(tmp_path / "at once").extra["data"] == data.content_hash

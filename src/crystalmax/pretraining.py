@@ -152,6 +152,8 @@ def pretrain(
         drawn = plots.training_curves(losses(history), chance=objective.chance)
         with at_once(run / "losses.svg") as file:
             file.write(plots.svg(drawn, "losses").encode())
+        for left_over in run.glob(f"*{PARTIAL}"):  # by processes that were killed; now none of this run writes
+            left_over.unlink()
         return history
 
 
