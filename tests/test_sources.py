@@ -600,6 +600,13 @@ def test_an_index_with_a_name_is_a_column_as_in_parquet(tmp_path):
     assert record.key == "salt"
 
 
+def test_the_index_that_pandas_writes_to_parquet_is_no_property(tmp_path):
+    frame = pd.DataFrame({"id": list("abcd"), "cif": SALT, "gap": [1.0, 2.0, 3.0, 4.0]})
+    frame[frame.gap != 3.0].to_parquet(tmp_path / "salts.parquet")  # rows that were chosen have kept their numbers
+    assert pq.read_schema(tmp_path / "salts.parquet").names[-1] == "__index_level_0__"
+    assert [record.targets for record in read(tmp_path / "salts.parquet")] == [{"gap": gap} for gap in (1.0, 2.0, 4.0)]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_the_index_that_pandas_writes_is_neither_names_nor_a_property(separator, tmp_path):
     frame = pd.DataFrame({"name": ["007", "b"], "gap": [3.5, 2.0]})

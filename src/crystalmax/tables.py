@@ -29,6 +29,7 @@ _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in ever
 _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
+_INDEX = re.compile(r"__index_level_\d+__")  # as pandas writes an index without a name
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
 _THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
@@ -125,7 +126,8 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
         # What is buffered ahead stays in memory until the end, though it was read.
         file = pq.ParquetFile(table, pre_buffer=False)
         _refuse_twins(file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=_ROWS_OF_PARQUET)
+        names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
+        yield from (batch.select(names) for batch in file.iter_batches(batch_size=_ROWS_OF_PARQUET))
     else:
         yield from _batches(read_csv(Path(table)))
 
