@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from threading import Barrier, BrokenBarrierError
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +105,12 @@ def parts():
 def test_any_nesting_survives_json(part):
     plain = json.loads(json.dumps(describe(part)))
     assert build(plain, trusted=HERE) == part
+
+
+def test_numbers_out_of_arrays_are_those_of_python():
+    part = Part(size=np.int64(3), scale=np.float32(0.5), on=np.bool_(True), options={"x": np.float64(2)})
+    assert build(json.loads(json.dumps(describe(part))), trusted=HERE) == part
+    assert type(describe(part)["size"]) is int
 
 
 def test_modules_tuples_and_parts_built_later():

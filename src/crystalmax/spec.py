@@ -18,6 +18,7 @@ from threading import RLock
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as registry
@@ -127,6 +128,7 @@ def _plain_items(arguments: Mapping[str, object], owner: str) -> dict[str, objec
 
 
 def _plain(value: object, where: str) -> object:
+    value = value.item() if isinstance(value, np.generic) else value  # a number out of an array, as in a search
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
