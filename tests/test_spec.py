@@ -278,6 +278,7 @@ def test_one_trusted_name_is_not_read_as_its_letters():
         (Greedy(3, 4), r"Greedy takes any arguments, by \* or \*\*, which would be lost; let its __init__ name each"),
         (Part(inner=tool), "Part.inner is .*not a component"),
         (Part(inner=({1, 2},)), r"Part.inner\[0\] is \{1, 2\}, which is not a component"),
+        (Part(options={8: 1.0}), r"Part.options has the key 8, which files give back as text; give keys"),
         (Part(inner=torch.zeros(2)), "not"),
         (functools.partial(Net, 4), "takes keyword arguments"),
         (functools.partial(tool, x=1), "not a class"),

@@ -123,8 +123,11 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
         raise ValueError(f"{recipe} is not valid TOML: {error}") from error
 
 
-def _plain_items(arguments: Mapping[str, object], owner: str) -> dict[str, object]:
-    return {str(name): _plain(value, f"{owner}.{name}") for name, value in arguments.items()}
+def _plain_items(arguments: Mapping[Any, object], owner: str) -> dict[str, object]:
+    for name in arguments:
+        if not isinstance(name, str):
+            raise TypeError(f"{owner} has the key {name!r}, which files give back as text; give keys that are text")
+    return {name: _plain(value, f"{owner}.{name}") for name, value in arguments.items()}
 
 
 def _plain(value: object, where: str) -> object:
