@@ -461,6 +461,28 @@ def test_faults_of_objectives_are_caught(fault, message):
         check_objective(Sizes(made(Toy), fault=fault), Neighbors(5.0))
 
 
+class Halved(Objective):
+    """Another objective, for half; its encoder is that one's."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+
+    @property
+    def encoder(self):
+        return self.whole.encoder
+
+    def forward(self, batch, rng):
+        return {name: value / 2 for name, value in self.whole(batch, rng).items()}
+
+
+def test_an_encoder_is_known_by_its_weights_whatever_an_objective_calls_it():
+    check_objective(Halved(Sizes(made(Toy))), Neighbors(5.0))
+    for fault, message in (("detached", "Halved sends no gradient to its encoder"), ("idle", "learn whole.unused.w")):
+        with pytest.raises(AssertionError, match=message):
+            check_objective(Halved(Sizes(made(Toy), fault=fault)), Neighbors(5.0))
+
+
 class Bare(nn.Module):
     """It has nothing that a role asks for."""
 

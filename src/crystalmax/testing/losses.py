@@ -84,10 +84,12 @@ def _check_gradients(objective: Objective, batch: CrystalBatch) -> None:
     demand(
         not endless, f"{name} has endless gradients for {', '.join(endless[:3])}; look for roots and logarithms of 0"
     )
-    taught = any(each.startswith("encoder.") for each in learns)
+    # By the weights themselves: the objective may know the encoder by another name, as that of a part of it.
+    encoder = {id(weight) for weight in cast(nn.Module, objective.encoder).parameters()}
+    taught = any(each in learns and id(weight) in encoder for each, weight in named)
     demand(taught, f"{name} sends no gradient to its encoder; leave `detach` and `no_grad` out")
     # What an encoder has beyond the level that is asked for may be idle.
-    idle = [each for each, _ in named if each not in learns and not each.startswith("encoder.")]
+    idle = [each for each, weight in named if each not in learns and id(weight) not in encoder]
     demand(not idle, f"{name} does not learn {', '.join(idle[:3])}; use these weights in a term, or drop them")
 
 
