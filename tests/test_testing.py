@@ -133,6 +133,8 @@ class Toy(nn.Module):
         crystals = self.dropout(crystals + self.phases) * (math.nan if self.fault == "nan" else 1)
         if self.fault == "size":
             crystals = crystals * torch.bincount(batch.crystal_of_site)[:, None]
+        if self.fault == "64 bits":
+            crystals = crystals.double()
         if self.fault == "cell":
             crystals = crystals * batch.lattice.norm(dim=2).mean(1)[:, None].float()
         members = Constituents(seen, torch.arange(len(seen)), pairs.center, pairs.count)
@@ -178,6 +180,7 @@ def test_a_sound_encoder_passes():
             "32 bits",
             r"`owner` of constituents of level 'site' of Toy is of torch.int32; make it torch.int64, by `.long",
         ),
+        ("64 bits", r"level 'crystal' of Toy has vectors of torch.float64; return them by `.float"),
         ("row", r"`row` of constituents of level 'site' of Toy has 10000000 to \d+, not 0 to \d+; number"),
         ("tensor", "^Toy returned Tensor; return Encoding$"),
         ("raises", "^KeyError on small crystals: 'oops'; mend what raised it$"),

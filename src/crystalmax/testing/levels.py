@@ -125,6 +125,9 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         widths = encoder.widths[level.name]
         n_sets, width = level.summaries.shape
         demand(width == widths.summary, f"{where} promises summaries of width {widths.summary}, but theirs is {width}")
+        for values in (level.summaries, level.constituents.values):
+            advice = "return them by `.float()`, as critics and heads need them"
+            demand(values.dtype == torch.float32, f"{where} has vectors of {values.dtype}; {advice}")
         finite = bool(level.summaries.isfinite().all())
         demand(finite, f"{where} has summaries that are not finite; look for divisions by 0 and logarithms of it")
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
