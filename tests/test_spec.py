@@ -54,6 +54,14 @@ class Bare(nn.Module):
     """A part without arguments, and without an `__init__` of its own."""
 
 
+class Waiting(nn.Module):
+    """A part that waits for a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LazyLinear(3)
+
+
 class Pair(NamedTuple):
     left: int
     right: int = 0
@@ -156,6 +164,7 @@ def test_a_mapping_without_use_stays_a_mapping():
         ({"use": "Critic"}, "has no part 'Critic'"),
         ({"use": "ProjectedDot"}, "ProjectedDot needs 'widths'; give it, or write later = true"),
         ({"use": f"{__name__}.Part", "inner": [{"use": f"{__name__}.Net"}]}, r"^at inner\[0\]: Net needs 'width'"),
+        ({"use": f"{__name__}.Waiting"}, ": LazyLinear would take its size .*; give it the size$"),
         ({"use": f"{__name__}.Gone"}, "refusing to use .*Gone.* not a class"),
         ({"use": "crystalmax.no_such_module.Part"}, "cannot import 'crystalmax.no_such_module.Part'"),
         ({"use": 3}, "'use' is 3 and 'later' False; give the name"),

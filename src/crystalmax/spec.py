@@ -194,6 +194,8 @@ def _limited() -> Iterator[None]:
 
     def count(owner: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
         nonlocal n_weights, n_tensors
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise TypeError(f"{type(owner).__name__} would take its size from the first batch; give it the size")
         n_weights += 0 if tensor is None else tensor.numel()
         n_tensors += 1
         if n_weights > MAX_WEIGHTS or n_tensors > MAX_TENSORS:
