@@ -13,6 +13,7 @@ from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
+from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.intrinsic import Density
 from crystalmax.pretraining import parts_of, pretrain, untrained
@@ -247,6 +248,16 @@ def test_what_could_not_be_saved_is_refused_before_training(data, tmp_path):
     content = {**recipe, "objective": {**recipe["objective"], "intrinsics": [forgets]}}
     with pytest.raises(ValueError, match=r"Forgets does not store its argument 'depth'"):
         pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
+    assert not (tmp_path / "run").exists()
+
+
+def test_objects_among_what_a_recipe_holds_are_refused_before_anything_is_written(data, tmp_path):
+    objective = {"use": "DeepInfoMax", "encoder": {"use": "SiteNet"}}
+    for others in ({"encoder": SiteNet()}, {"beta": np.float32(0.1)}):
+        with pytest.raises(ValueError, match=r"holds what no file can .*(SiteNet|float32).*; give describe.it."):
+            pretrain(data, tmp_path / "run", recipe={"objective": {**objective, **others}})
+    with pytest.raises(ValueError, match=r"holds what no file can .*AllPairs"):
+        pretrain(data, tmp_path / "run", recipe={"objective": objective, "geometry": AllPairs()})
     assert not (tmp_path / "run").exists()
 
 

@@ -161,11 +161,16 @@ def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
     """The parts of a recipe, with those that it leaves to us.
 
     Raises:
-        ValueError: A part is missing, unknown or no table, or it is an objective.
+        ValueError: A part is missing, unknown or no table, or it is an objective or holds other objects.
     """
     if isinstance(recipe, Objective):
         raise ValueError('an objective is no recipe, as its weights are drawn anew; give {"objective": describe(it)}')
     parts = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
+    try:
+        json.dumps(parts)  # as the run will keep it
+    except TypeError as error:
+        advice = "give describe(it) for a part, and plain numbers"
+        raise ValueError(f"the recipe holds what no file can ({error}); {advice}") from None
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
     if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
