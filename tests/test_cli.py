@@ -583,6 +583,10 @@ def test_a_recipe_may_use_parts_of_a_package_that_is_trusted(home, tmp_path, mon
         ("pretrain", "data", "--out", "run", "--epochs", "many"),
         ("pretrain", "data", "--out", "run", "--accelerator", "abacus"),
         ("represent", "cifs", "--model", "run", "--out", "vectors.xls"),
+        ("pretrain", "data", "--out", "run", "--seed", "-1"),
+        *((command, "cifs", "--target", "gap", "--out", "d", "--seed", "-1") for command in ("evaluate", "fit")),
+        ("finetune", "cifs", "--target", "gap", "--out", "d", "--seed", "5000000000"),
+        ("study", "paper", "--data", "cifs", "--out", "d", "--seed", "-1"),
         ("pretain",),
     ],
 )

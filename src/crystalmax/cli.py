@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from crystalmax import __version__
 from crystalmax.shipped import SHIPPED
@@ -25,6 +25,7 @@ app = App(
 
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, data set, zip, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**32))]  # as scikit-learn takes them
 Run = Annotated[
     Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")
 ]
@@ -87,7 +88,7 @@ def pretrain(
     recipe: str | None = None,
     start: Path | None = None,
     epochs: int | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
     devices: int = 1,
@@ -120,8 +121,7 @@ def pretrain(
     from crystalmax.pretraining import pretrain as run
     from crystalmax.processes import Processes
 
-    first = Processes(devices, nodes, accelerator).is_first()
-    if not first:
+    if not (first := Processes(devices, nodes, accelerator).is_first()):
         logging.getLogger().setLevel(logging.WARNING)  # all would say the same
     sets = tuple(map(CrystalDataset.open, data))
     with parallel_config(n_jobs=jobs):
@@ -179,7 +179,7 @@ def evaluate(
     model: Run = SHIPPED,
     unit: str = "",
     split: Literal["formula", "row"] = "formula",
-    seed: int = 0,
+    seed: Seed = 0,
     options: Labels = GIVEN,
 ) -> None:
     """Say whether pre-training helps to predict a property from few labels, against untrained twins and plain rivals.
@@ -221,7 +221,7 @@ def finetune(
     out: Path,
     model: Run = SHIPPED,
     epochs: int = 40,
-    seed: int = 0,
+    seed: Seed = 0,
     options: Labels = GIVEN,
 ) -> None:
     """Train an encoder further to predict a property: five copies, each without a fifth of the labels, averaged.
@@ -254,7 +254,7 @@ def fit(
     model: Run = SHIPPED,
     vectors: bool = True,
     networks: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     options: Labels = GIVEN,
 ) -> None:
     """Learn a property from few labels: vectors and statistics of the crystals, a forest and Gaussian processes.
@@ -329,7 +329,7 @@ def study(
     untrained: tuple[str, ...] = (),
     recipes: tuple[str, ...] = (),
     trust: tuple[str, ...] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
     jobs: int = -1,
 ) -> None:
