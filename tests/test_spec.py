@@ -321,6 +321,8 @@ def test_recipes_are_read_with_their_names_in_the_errors(tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('use = "DeepInfoMax"\n[[negatives]]\nuse = "OtherCrystals"\n', encoding="utf-8")
     assert read_recipe(recipe) == {"use": "DeepInfoMax", "negatives": [{"use": "OtherCrystals"}]}
+    recipe.write_text('use = "DeepInfoMax"', encoding="utf-8-sig")
+    assert read_recipe(recipe) == {"use": "DeepInfoMax"}
     recipe.write_text("use = = 3", encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML: .*line 1"):
         read_recipe(str(recipe))

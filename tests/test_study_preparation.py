@@ -149,6 +149,7 @@ def test_settings_of_the_paper_name_both_its_properties():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("mine = = 3", r"mine\.toml is not valid TOML: .*line 1"),
         ("[mine]\nkeep = 'sound'", "mine needs properties"),
         ("[mine]\nproperties = { edge = 'A' }\ndonors = 'x'", "unknown entries: donors"),
         ("[mine]\nproperties = { edge = 'A' }\ndonor = 'x'", "donor 'x' of .mine. is no data set"),

@@ -106,7 +106,7 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
 
     Raises:
         FileNotFoundError: There is no such file, and none of this name ships.
-        ValueError: It is larger than `MAX_RECIPE_BYTES`, or no TOML.
+        ValueError: As `read_toml`.
     """
     shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.toml")}
     shipped["default"] = shipped[DEFAULT]
@@ -115,12 +115,21 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
         raise FileNotFoundError(
             f"no file and no shipped recipe is called {recipe}{_did_you_mean(str(recipe), shipped)}"
         )
+    return read_toml(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What is written in a file of TOML, a recipe or settings.
+
+    Raises:
+        ValueError: It is larger than `MAX_RECIPE_BYTES`, or no TOML.
+    """
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise ValueError(f"{recipe} is larger than {MAX_RECIPE_BYTES >> 20} MiB, which no recipe is")
+        raise ValueError(f"{path} is larger than {MAX_RECIPE_BYTES >> 20} MiB, which no recipe is")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as some editors mark it
     except (ValueError, RecursionError) as error:  # of the syntax, or of the encoding
-        raise ValueError(f"{recipe} is not valid TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
 
 
 def _plain_items(arguments: Mapping[Any, object], owner: str) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """From labelled data to the data sets of a study: filtered, sampled and fingerprinted once, then read from disk."""
 
 import logging
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
@@ -20,6 +19,7 @@ from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
 from crystalmax.listing import write_skipped
 from crystalmax.records import Record
+from crystalmax.spec import read_toml
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
@@ -63,7 +63,7 @@ def sources_of(settings: str) -> tuple[Source, ...]:
     path = shipped.get(settings, Path(settings))
     if not path.is_file():
         raise FileNotFoundError(f"no file is called {settings}; give `paper`, or a TOML file like the one it names")
-    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    tables = read_toml(path)
     known = {each.name for each in fields(Source)} - {"name"}
     for name, table in tables.items():
         if not isinstance(table, dict) or not isinstance(table.get("properties"), dict):
