@@ -69,6 +69,22 @@ def test_distances_may_enter_through_another_basis(batch):
     assert not torch.allclose(net(batch).crystals, network()(batch).crystals)
 
 
+class Inverse(torch.nn.Module):
+    """A basis without a value at 0, as Bessel functions in it have none."""
+
+    width, step = 2, 0.01
+
+    def forward(self, distance):
+        return torch.stack([distance.sin() / distance, distance.log()], dim=1)
+
+
+@DEPTHS
+def test_a_basis_without_a_value_at_zero_is_learnt_with(batch, depth):
+    net = network(distance=Inverse(), **depth)
+    net(batch).crystals.square().sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in net.parameters())
+
+
 @pytest.mark.parametrize(
     ("depth", "message"),
     [

@@ -140,11 +140,12 @@ class PairNetwork(nn.Module):
     def _first_layers(
         self, species: Float[Tensor, "kinds width"], rows: Evaluated
     ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows width"]]:
-        n_knots = int(rows.place.max()) + 5 if len(rows.place) else 0
-        distances = torch.arange(-2, n_knots - 2, device=species.device, dtype=species.dtype) * self.distance.step
+        # None below what is read: a basis may have no value there, as those with 1 / d, whose gradients would be lost.
+        low, high = map(int, torch.aminmax(rows.place)) if len(rows.place) else (0, 0)
+        distances = torch.arange(low - 1, high + 3).to(species) * self.distance.step
         knots = self.parts["distance"](self.embed_distance(self.distance(distances)))
         center, neighbor = self.parts["center"](species), self.parts["neighbor"](species)
-        at = between(rows.place + 1, species.dtype)
+        at = between(rows.place - low, species.dtype)
         if not native.usable(center, neighbor, knots):
             x = gather(center, rows.center) + gather(neighbor, rows.neighbor) + interpolated(knots, at)
             attention, value = torch.split(mish(x), self.width, dim=-1)
