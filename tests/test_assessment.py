@@ -148,6 +148,8 @@ def test_equal_labels_are_refused():
     equal = [replace(crystal, targets={"hue": 2.5}) for crystal in CRYSTALS]
     with pytest.raises(ValueError, match=r"all 13 values of 'hue' are 2\.5; give some that differ"):
         assess([*equal, rock_salt()], "hue", {}, plan=RepeatedFolds(2, n_draws=2))
+    with pytest.raises(ValueError, match="no crystal has a value of 'colour'; correct the name"):
+        assess([*equal, rock_salt()], "colour", {}, plan=RepeatedFolds(2, n_draws=2))
 
 
 def noisy(**plain):

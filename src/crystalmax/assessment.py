@@ -112,6 +112,8 @@ def assess(
     """
     values = np.array([crystal.targets.get(target, np.nan) for crystal in crystals])
     known = np.flatnonzero(np.isfinite(values)).tolist()
+    if not known:
+        raise ValueError(f"no crystal has a value of {target!r}; correct the name, or give labels")
     if len(set(values[known])) == 1:
         raise ValueError(f"all {len(known)} values of {target!r} are {values[known[0]]:g}; give some that differ")
     labelled = {name: replace(each, values=np.asarray(each.values)[known]) for name, each in features.items()}
