@@ -1,6 +1,7 @@
 """The whole command on a few salts: one table, the same again, also after a stop and on another machine."""
 
 import json
+import re
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -168,6 +169,14 @@ def test_settings_of_a_study_that_are_damaged_are_named(content, given, tmp_path
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(ValueError, match=r"study\.json is damaged \(.*\); get another copy of it, or choose another"):
         begin(given, tmp_path)
+
+
+def test_vectors_of_none_of_the_data_sets_are_told_of(given, tmp_path, caplog):
+    pd.read_csv(given / "peer.csv").assign(key=range(40)).to_csv(tmp_path / "mine.csv", index=False)
+    begin(given, tmp_path / "out", vectors={"mine": [tmp_path / "mine.csv"], "peer": [given / "peer.csv"]})
+    told = [record.message for record in caplog.records if "is left out" in record.message]
+    assert len(told) == 1
+    assert re.search(r"given.mine.0\.csv is left out: its column 'key' names less than half of the cry", told[0])
 
 
 def test_names_that_do_not_exist_are_answered(given, done):

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,10 @@ from crystalmax.study.preparation import MATBENCH, Source, matbench_source, prep
 from crystalmax.study.representation import OURS, RECIPES
 from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
-from crystalmax.study.vectors import Vectors
+from crystalmax.study.vectors import Vectors, read_vectors
 from crystalmax.writing import at_once, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 PARTS = {
     "leakage": "official",
@@ -104,6 +107,9 @@ def begin(
     names = {material.name for material in materials}
     write_json(path, {**asked, "sources": [asdict(source) for source in sources if source.name in names]})
     tables = _given(out)
+    for path in (path for each in tables for path in (*each.tables, *each.untrained)):
+        if all(read_vectors([path], material.keys) is None for material in materials):
+            log.warning("%s is left out: its column 'key' names less than half of the crystals of any data set", path)
     return Study(out, materials, BUDGETS[budget], asked["split"], tables, seed, accelerator, contents, trusted)
 
 
