@@ -437,9 +437,10 @@ def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
 
 def test_numbers_as_names_keep_their_zeros_in_labels(tmp_path):
     (tmp_path / "007.cif").write_text(SALT)
-    (tmp_path / "labels.csv").write_text("name,gap\n007,1.5\n")
-    (record,) = read(tmp_path / "007.cif", labels=tmp_path / "labels.csv")
-    assert record.targets == {"gap": 1.5}
+    for header in ("name,gap", "cif,gap"):
+        (tmp_path / "labels.csv").write_text(f"{header}\n007,1.5\nNA,2\n")
+        record, of_none = read(tmp_path / "007.cif", labels=tmp_path / "labels.csv")
+        assert (record.targets, of_none.key) == ({"gap": 1.5}, "NA")
 
 
 def test_a_name_labelled_twice_is_an_error(tmp_path):

@@ -151,7 +151,7 @@ def read_csv(path: Path) -> Table:
     if not header[0] and len(names) > 1 and _is_index(pd.read_csv(path, **how, usecols=[0, 1]), names[1:]):
         names = names[1:]
     # Identifiers are names even where they look like numbers: 007 is not 7.
-    identifier = identifier_of(names) or ("" if STRUCTURE in names else names[0])
+    identifier = identifier_of(names) or ("" if STRUCTURE in names[1:] else names[0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has would be lost
