@@ -508,6 +508,10 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     np.testing.assert_array_equal(
         [each["gap"] for each in read_labels(tmp_path / "labels.csv").values()], [1.5, np.nan, 2.25]
     )
+    (tmp_path / "labels.csv").write_text("file;cold;n\na;1.016;2,5\nb;950;<0,1\nc;870;x\n")  # that of another does
+    found = [each["cold"] for each in read_labels(tmp_path / "labels.csv").values()]
+    np.testing.assert_array_equal(found, [np.nan, 950, 870])
+    assert "1 of 3 values of 'cold' are no numbers, such as '1.016', and count as missing" in caplog.text
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):

@@ -31,6 +31,7 @@ _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas writes an index without a name
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
+_COMMA = re.compile(r"(?i)[^a-z]*\d,\d[^a-df-z]*")
 _THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
@@ -161,10 +162,13 @@ def read_csv(path: Path) -> Table:
     if identifier and table[identifier].isna().any():  # a name such as NA is missing in other columns only
         alone: Table = pd.read_csv(path, **how, usecols=[identifier], dtype=str, keep_default_na=False, na_values=[""])
         table[identifier] = alone[identifier]
-    for name in names:
-        is_finite = pd.api.types.is_numeric_dtype(table[name]) and not table[name].isin([math.inf, -math.inf]).any()
-        if name not in (identifier, STRUCTURE) and not is_finite:
-            _read_numbers(table, name, path, decimal="," if separator == ";" else ".")
+    others = [name for name in names if name not in (identifier, STRUCTURE)]
+    commas = separator == ";" and any(table[name].astype("string").str.fullmatch(_COMMA).any() for name in others)
+    if commas:  # a column of 1.016 and 950 would be numbers, but points of thousands need no comma beside them
+        table[others] = pd.read_csv(path, **how, usecols=others, dtype=str)[others]
+    for name in others:
+        if not pd.api.types.is_numeric_dtype(table[name]) or table[name].isin([math.inf, -math.inf]).any():
+            _read_numbers(table, name, path, decimal="," if commas else ".")
     return table
 
 
@@ -187,7 +191,7 @@ def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
     text = table[name].astype("string")
     numbers = pd.to_numeric(text.str.replace(decimal, ".").str.translate(_TYPESET), errors="coerce")
     numbers = numbers.astype(float).replace([math.inf, -math.inf], math.nan)
-    if decimal == "," and text.str.contains(",").any():  # among decimal commas, the point of 1.500 may part thousands
+    if decimal == ",":  # among decimal commas, the point of 1.500 may part thousands
         numbers = numbers.mask(text.str.fullmatch(_THOUSANDS).fillna(False).astype(bool))
     wrong = text[numbers.isna() & text.notna()]
     found = f"{len(wrong)} of {text.count()} values of {name!r} are no numbers, such as {next(iter(wrong), '')!r}"
@@ -196,7 +200,7 @@ def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
         if len(wrong):
             log.warning("%s: %s, and count as missing", path, found)
     elif any(map(_NUMBER.match, text.dropna())):
-        remedy = "for a property write numbers with a decimal point, without units, and leave other cells empty"
+        remedy = "for a property write numbers with a decimal point and nothing else, and leave other cells empty"
         log.warning("%s: %s, and the column counts as text; %s", path, found, remedy)
 
 
