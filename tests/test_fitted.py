@@ -167,7 +167,13 @@ def test_columns_that_another_version_made_otherwise_are_refused(tmp_path, monke
 def test_damage_is_found(tmp_path, model):
     save(fit(labelled(), "edge", model=model), tmp_path / "fit")
     sound = verify(tmp_path / "fit")
-    assert (sound.n_compared, sound.faults) == (1 if model is None else 2, ())
+    assert (sound.n_compared, sound.n_read, sound.faults) == (1 if model is None else 2, 0, ())
+    (tmp_path / "fit" / "notes.csv").touch()
+    (tmp_path / "fit" / "notes.csv.partial").touch()
+    beside = verify(tmp_path / "fit")
+    assert beside.n_read == 1
+    assert "notes.csv.partial is left over" in beside.faults[0]
+    (tmp_path / "fit" / "notes.csv.partial").unlink()
     path = tmp_path / "fit" / "labels.safetensors"
     *others, last = path.read_bytes()
     path.write_bytes(bytes([*others, last ^ 1]))

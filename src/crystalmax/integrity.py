@@ -133,7 +133,9 @@ def _of_fit(path: Path) -> Verified:
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
     models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec.get(name)]
-    return _together([_compared(path, spec["files"]), *map(_of_model, models)])
+    known = {path / name for name in (fitted.SPEC, *spec["files"])}
+    others = [file for file in _files(path) if file not in known and not {*models} & {*file.parents}]
+    return _together([_compared(path, spec["files"]), *map(_of_model, models), _read(others)])
 
 
 def _of_model(path: Path) -> Verified:
