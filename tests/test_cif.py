@@ -190,6 +190,18 @@ def test_every_reinterpretation_is_noted(text, said):
     assert all(said in note for note in outcome.notes)
 
 
+def test_a_refusal_says_where_symmetry_was_guessed():
+    spinel = (f"type_symbol {XYZ}", "Mg 0.125 0.125 0.125", "Al 0.5 0.5 0.5", "O 0.2623 0.2623 0.2623")
+    text = cif(spinel, cell=(8.0832, 8.0832, 8.0832, 90, 90, 90), symmetry=named("F d -3 m"))
+    assert only(text.replace("F d -3 m", "F d -3 m:2")).crystal.n_sites == 56
+    refused = only(text)
+    assert "0.28 angstrom apart with occupancies summing to 2; which origin of space group" in refused.reason
+    assert refused.remedy.endswith(", or add the operations of its space group, as _space_group_symop_operation_xyz")
+    twice = only(cif((f"type_symbol {XYZ}", "Cs 0 0 0", "Cl 0 0 0"), symmetry=""))
+    assert "sum to 2" in twice.reason
+    assert (";" in twice.reason, "add the operations" in twice.remedy) == (False, False)
+
+
 @pytest.mark.parametrize(
     "encode",
     [

@@ -28,6 +28,7 @@ _OF_OTHERS = tuple(f"_space_group_symop_{name.format(dot)}" for name in _OPERATI
 _FORMULA_SLACK = 0.02
 _LONGEST_FORMULA = 2048
 _LESS = "give a smaller cell, or fewer operations"
+_SYMMETRY = "add the operations of its space group, as _space_group_symop_operation_xyz"
 
 
 def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> list[Reading | Refused]:
@@ -79,18 +80,23 @@ def _read_with_gemmi(block: cif.Block, key: str, max_sites: int) -> Reading:
     crystal, notes = _listed_atoms(block, formula, np.array(cell.orth.mat.tolist()).T, key)
     refuse_far(np.vstack([crystal.lattice, crystal.positions]), key)
     operations, guess = operations_of(block, cell.alpha, cell.gamma)
+    doubts = [guess] if guess else []
     if guess and any(block.find_values(tag) for tag in _OF_OTHERS):
-        remedy = "add the operations of its space group, as _space_group_symop_operation_xyz"
-        raise Refused(key, "its symmetry is given as superspace or magnetic operations only", remedy)
+        raise Refused(key, "its symmetry is given as superspace or magnetic operations only", _SYMMETRY)
     if len(operations.rotations) > 1:
         n_images = crystal.n_sites * len(operations.rotations)
         refuse_above(n_images, limits.MAX_IMAGES, "atoms by symmetry", key, _LESS)
         if not keep_cell(operations.rotations, crystal.lattice):
-            notes.append("the cell does not have the symmetry of its operations: read as given")
+            doubts.append("the cell does not have the symmetry of its operations: read as given")
         positions, atoms = orbits(crystal.positions, crystal.lattice, operations)
         crystal = replace(crystal, positions=positions, species=crystal.species[atoms])
     refuse_crowds(crystal.positions @ crystal.lattice, key, max_sites)
-    reading = checked(crystal, filter(None, (guess, *notes)), max_sites=max_sites)
+    try:
+        reading = checked(crystal, filter(None, (*doubts, *notes)), max_sites=max_sites)
+    except Refused as refused:
+        if not doubts or len(operations.rotations) == 1:  # alone, the atoms of the file are what it says
+            raise
+        raise Refused(key, "; ".join((refused.reason, *doubts)), f"{refused.remedy}, or {_SYMMETRY}") from None
     if _disagrees(reading.crystal.composition(), formula):
         note = f"the stated formula {stated!r} disagrees with the atoms"
         return Reading(reading.crystal, (*reading.notes, note))
