@@ -111,6 +111,8 @@ def test_one_formula_for_all_cells_and_polymorphs():
 
 
 def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "figure_4.png").touch()  # of a report of more labels, which has a figure more
     found = evaluated(tmp_path / "a")
     evaluated(tmp_path / "b")
     files, again = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")

@@ -159,7 +159,7 @@ def report_assessment(
 
     Args:
         assessment: What `assess` found.
-        out: The folder; what is there under these names is replaced.
+        out: The folder; what is there under these names is replaced, and no figure of a report before this one stays.
         unit: Of the property.
         facts: What else the report lists, by name.
 
@@ -171,6 +171,8 @@ def report_assessment(
     assessment.verdict.ranking.to_csv(out / "ranking.csv", index=False)
     assessment.verdict.comparison.to_csv(out / "comparison.csv", index=False)
     drawn = figures(assessment, unit)
+    for left_over in out.glob("figure_[0-9].*"):  # of a report with more figures
+        left_over.unlink()
     for number, (_, figure) in enumerate(drawn, 1):
         (out / f"figure_{number}.svg").write_text(plots.svg(figure, f"figure{number}"), encoding="utf-8")
         figure.savefig(out / f"figure_{number}.png", dpi=150)
