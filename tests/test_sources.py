@@ -414,6 +414,8 @@ def test_a_label_that_structures_of_one_file_share_is_told_of(tmp_path, caplog):
     (tmp_path / "one.xyz").write_text(XYZ * 2)
     list(read(tmp_path, labels=pd.DataFrame({"file": ["run", "one"], "gap": 1})))
     assert "its 2 structures share the label of 'one', and so for 1 more labels; to label" in caplog.text
+    assert len(list(read(*[tmp_path / "run.xyz"] * 2, labels=pd.DataFrame({"file": ["run:1"], "gap": 1})))) == 6
+    assert caplog.messages[-1].endswith("'run:1'; give the file once, and each structure a name of its own")
 
 
 def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):

@@ -302,7 +302,8 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
     if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
         source, keys = used[shared[0]]
         more = f", and so for {len(shared) - 1:,} more labels" if len(shared) > 1 else ""
-        remedy = f"to label one of them, name it in the table, such as {keys[0]!r}"
+        one = f"to label one of them, name it in the table, such as {keys[0]!r}"
+        remedy = one if len({*keys}) == len(keys) else "give the file once, and each structure a name of its own"
         log.warning("%s: its %d structures share the label of %r%s; %s", source, len(keys), shared[0], more, remedy)
     for name in labels:
         if name not in used:
