@@ -126,7 +126,8 @@ def of_species(species: Iterable[Species]) -> tuple[Int[np.ndarray, " sites"], t
 
 def unknown_element(key: str, symbol: str) -> Refused:
     """The refusal of something that is no element."""
-    return Refused(key, f"{symbol!r} is not an element", "replace the dummy or misspelt species by an element")
+    remedy = "replace the dummy or misspelt species by an element, a mixture by a row for each with its occupancy"
+    return Refused(key, f"{symbol!r} is not an element", remedy)
 
 
 def close_pairs(

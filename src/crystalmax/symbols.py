@@ -3,7 +3,8 @@
 A type symbol must be an element, in any case and with or without a charge: `Fe`, `FE`, `Fe3+`, `Fe+3`. A label
 (`Fe1`, `AlT`, `O-H`) stands in where a file gives no type symbols: it is the longest element that the label begins
 with, the one that is in the stated formula where two are possible (`CO1` is carbon in a carbonate). `Wat`, `H2O`,
-`OH` and the like are an oxygen whose hydrogens have no coordinates. Ghosts such as `Du` or `Vac` are no elements.
+`OH` and the like are an oxygen whose hydrogens have no coordinates. Ghosts such as `Du` or `Vac` are no elements,
+and neither are mixtures in one symbol, `Mg/Fe` or `Mg0.5Fe0.5`.
 """
 
 import re
@@ -20,6 +21,7 @@ DEUTERIUM = "deuterium was read as hydrogen"
 _CHARGE = re.compile(r"[A-Za-z]+(\d+(?:\.\d+)?)?([+-])(\d+(?:\.\d+)?)?$")
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
 _BARE_OXYGEN = re.compile(r"(?i:wat|h2o|hoh)|O-?\(?H")
+_MIXTURE = re.compile(r"[A-Za-z][\d.]*\s*[/,]\s*[A-Z]|\.\d+\s*[A-Z]")
 _GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "gh", "ghost", "cnt", "cent"}
 
 
@@ -73,4 +75,4 @@ def _number(symbol: str) -> int:
 
 
 def _letters(text: str) -> str:
-    return re.split(r"[^A-Za-z]", text, maxsplit=1)[0]
+    return "" if _MIXTURE.search(text) else re.split(r"[^A-Za-z]", text, maxsplit=1)[0]
