@@ -287,7 +287,9 @@ def test_what_pymatgen_makes_of_no_operations_and_of_atoms_in_one_place_is_refus
     ],
 )
 def test_what_pymatgen_reinterprets_is_noted(text, said):
-    assert any(said in note for note in only(text).notes)
+    notes = only(text).notes
+    assert any(said in note for note in notes)
+    assert len(notes) == len(set(notes))
 
 
 @pytest.mark.parametrize("unknown", ["?", "."])

@@ -127,7 +127,8 @@ def _read_with_pymatgen(text: str, key: str, cause: str, max_sites: int) -> Read
     except Exception as error:  # whatever a parser raises on broken text, it means the same
         reason = " ".join(f"neither gemmi ({cause}) nor pymatgen ({error}) can read it".split())
         return Refused(key, reason, "repair the CIF; a file cut short, or an unclosed quote, is a common cause")
-    return Reading(reading.crystal, (f"read by pymatgen, as gemmi cannot ({cause})", *parser.warnings, *reading.notes))
+    notes = f"read by pymatgen, as gemmi cannot ({cause})", *parser.warnings, *reading.notes
+    return Reading(reading.crystal, tuple(dict.fromkeys(notes)))
 
 
 def _refuse_slow(parser: Any, key: str) -> None:  # noqa: ANN401  # a CifParser, whose package is imported late
