@@ -575,9 +575,10 @@ def test_rows_longer_than_the_header_are_told_of_in_our_words(tmp_path):
 
 
 def test_a_comment_is_not_taken_for_the_names_of_the_columns(tmp_path):
-    (tmp_path / "labels.csv").write_text("# measured in May\nfile,gap\na,1\n")
-    with pytest.raises(ValueError, match="its first line is '# measured in May'; expected the names of the columns"):
-        read_labels(tmp_path / "labels.csv")
+    for first in ("# measured in May", "sep=;"):
+        (tmp_path / "labels.csv").write_text(f"{first}\nfile;gap\na;1\n")
+        with pytest.raises(ValueError, match=f"its first line is '{first}'; expected the names of the columns"):
+            read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("#file,gap\na,1\n")
     assert list(read_csv(tmp_path / "labels.csv")) == ["#file", "gap"]
     (tmp_path / "labels.csv").write_text("file\na\n")

@@ -141,7 +141,7 @@ def read_csv(path: Path) -> Table:
     """
     with open(path, encoding="utf-8-sig") as file:
         lines = [_QUOTED.sub("", file.readline()) for _ in range(2)]
-    if lines[0].startswith("#") and not re.search("[;\t,]", lines[0]):
+    if re.match(r"#[^;\t,]*$|(?i:sep=)", lines[0]):  # Excel takes the latter for what parts columns
         raise ValueError(f"{path}: its first line is {lines[0].strip()!r}; expected the names of the columns")
     # Of as many in header and first row, a comma may as well stand in a name or a number.
     separator = max(";\t,", key=lambda mark: (min(line.count(mark) for line in lines), mark in lines[0]))
