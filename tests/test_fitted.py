@@ -86,14 +86,17 @@ def test_formulas_too_few_for_intervals_are_told_of(caplog):
     fit([labelled()[0], *(replace(labelled()[0], key="again") for _ in range(4))], "edge")
     fit(labelled() + more[:2], "edge")
     assert caplog.messages == [
-        "intervals of 90 % need nine formulas; with 6 they are too narrow",
-        "intervals of 90 % need nine labels of one formula; with 5 they are too narrow",
-        "intervals of 90 % need nine formulas; with 8 they are too narrow",
+        "intervals of 90 % need 9 formulas; with 6 they are too narrow",
+        "intervals of 90 % need 9 labels of one formula; with 5 they are too narrow",
+        "intervals of 90 % need 9 formulas; with 8 they are too narrow",
     ]
     caplog.clear()
-    fit(labelled() + more, "edge")
+    found = fit(labelled() + more, "edge")
     fit(9 * labelled()[:1], "edge")
+    predict([], found, coverage=0.9)
     assert caplog.messages == []
+    predict([], found, coverage=0.95)
+    assert caplog.messages == ["intervals of 95 % need 19 formulas; with 9 they are too narrow"]
 
 
 def test_labels_so_many_that_a_fit_takes_minutes_are_told_of(caplog, monkeypatch):

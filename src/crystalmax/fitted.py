@@ -9,6 +9,7 @@ A folder holds
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -149,10 +150,8 @@ def fit(
         log.warning("%s", told)
     numbers = featurizer_of(model, n_jobs).numbers(CrystalDataset.from_crystals(crystals))
     values = np.array([crystal.targets[target] for crystal in crystals])
-    names, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
-    what, n_left_out = ("formulas", len(names)) if len(names) > 1 else ("labels of one formula", len(values))
-    if n_left_out < 9:
-        log.warning("intervals of 90 %% need nine %s; with %d they are too narrow", what, n_left_out)
+    _, groups = np.unique([formula(crystal) for crystal in crystals], return_inverse=True)
+    _check_promise(groups, 0.9)
     found = Fitted(target, numbers, values, groups.astype(np.int64), model, seed)
     if model is None or not networks:
         return found
@@ -170,6 +169,7 @@ def predict(
     The note also names elements that no labelled crystal has: an interval promises nothing of them.
     """
     check_coverage(coverage)  # before anything is read
+    _check_promise(fitted.groups, coverage)
     first = fitted.featurizer.get_feature_names_out().tolist().index(f"fraction of {SYMBOLS[0]}")
     known = np.flatnonzero(fitted.numbers[:, first : first + len(SYMBOLS)].max(axis=0)) + 1
 
@@ -182,6 +182,15 @@ def predict(
         return fitted.regressor.predict_with_interval(fitted.numbers_of(data, n_jobs), coverage)
 
     return table_of(map(noted, records), ["prediction", "low", "high"], ends)
+
+
+def _check_promise(groups: Int[np.ndarray, " labels"], coverage: float) -> None:
+    """Say where labels are too few for intervals of this coverage: n that are left out promise n / (n + 1) at most."""
+    n_groups = len(np.unique(groups))
+    what, n_left_out = ("formulas", n_groups) if n_groups > 1 else ("labels of one formula", len(groups))
+    if (least := math.ceil(coverage / (1 - coverage) - 1e-9)) > n_left_out:
+        told = "intervals of %g %% need %d %s; with %d they are too narrow"
+        log.warning(told, 100 * coverage, least, what, n_left_out)
 
 
 def holds_fit(folder: Path) -> bool:
