@@ -182,6 +182,9 @@ def test_vectors_of_none_of_the_data_sets_are_told_of(given, tmp_path, caplog):
 def test_names_that_do_not_exist_are_answered(given, done):
     with pytest.raises(ValueError, match="no budget 'huge'; choose one of tiny, small, medium, full"):
         paper.begin("paper", str(given / "data"), done.out, budget="huge")
+    for name in ("nothing", "a/b", "element fractions"):
+        with pytest.raises(ValueError, match=f"vectors cannot be called '{name}' here; give a name of letters"):
+            begin(given, done.out, vectors={name: [given / "peer.csv"]})
     with pytest.raises(ValueError, match="no part 'map'; choose among leakage, curves"):
         paper.cells_of(begin(given, done.out), ["map"])
     with pytest.raises(ValueError, match="no data set 'x'; there are salts"):

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from crystalmax.checkpoint import MAX_SPEC_BYTES
+from crystalmax.evaluation import TRIVIAL
 from crystalmax.pretraining import parts_of
 from crystalmax.spec import build
 from crystalmax.study import networks, runner
@@ -81,6 +82,10 @@ def begin(
     """
     if budget not in BUDGETS:
         raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
+    for name in (*(vectors or {}), *(untrained or {})):  # of folders and methods, each of which must have its own
+        if name == TRIVIAL or not re.fullmatch(r"\w[\w.+-]*", name):
+            found = f"vectors cannot be called {name!r} here"
+            raise ValueError(f"{found}; give a name of letters, digits and any of _ . + -, other than {TRIVIAL}")
     contents = _read_recipes(recipes or {}, trusted)
     own = data.startswith(MATBENCH)
     asked: dict[str, Any] = {
