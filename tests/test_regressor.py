@@ -163,6 +163,12 @@ def test_without_folds_one_copy_learns_from_all_labels():
     assert model.objective_.members[0].mean == pytest.approx(VALUES.mean())
 
 
+@pytest.mark.parametrize("number", [1, -2])
+def test_one_fold_or_less_than_none_is_refused_by_its_name(number):
+    with pytest.raises(ValueError, match=f"folds is {number}; give 2 or more, or 0 for one copy"):
+        regressor(folds=number).fit(CRYSTALS, VALUES)
+
+
 def members(model):
     """The copies; one that was trained without folds has nothing beside it."""
     return (model.objective_.networks if model.folds else model.objective_).members

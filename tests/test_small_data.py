@@ -500,6 +500,8 @@ def test_what_it_cannot_learn_from_is_refused():
         SmallDataRegressor().fit(np.where(X > 0, np.nan, X), y)
     with pytest.raises(ValueError, match="all 10 labels are of one group"):
         SmallDataRegressor().fit(X, y, groups=np.zeros(10, dtype=int))
+    with pytest.raises(ValueError, match="trees is 0; a forest needs 1 at least"):
+        SmallDataRegressor(0).fit(X, y)
     for blocks, said in (((2, 3), r"2 \+ 3"), ((0, 4), r"0 \+ 4"), ((-1, 5), r"-1 \+ 5")):
         with pytest.raises(ValueError, match=f"blocks of {said} columns were announced, but there are 4 columns"):
             SmallDataRegressor(blocks=blocks).fit(X, y)

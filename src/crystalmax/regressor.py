@@ -120,10 +120,12 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         """Fine-tune on canonical crystals that carry their value.
 
         Raises:
-            ValueError: There are fewer than two labels a fold, or the encoder is none.
+            ValueError: There are fewer than two labels a fold, one fold alone, or the encoder is none.
         """
         if not isinstance(self.encoder, Encoder):
             raise ValueError(f"encoder is {self.encoder!r}; give an encoder, or call `from_pretrained`")
+        if self.folds < 0 or self.folds == 1:
+            raise ValueError(f"folds is {self.folds}; give 2 or more, or 0 for one copy that learns all labels")
         data = CrystalDataset.from_crystals(crystals)
         least = max(2, 2 * self.folds)
         if len(data) < least:

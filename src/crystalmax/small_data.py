@@ -101,10 +101,12 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             groups: A name for each label; labels of one name, such as polymorphs, are left out together.
 
         Raises:
-            ValueError: There are fewer than two labels or groups, values that are not finite, labels without a group,
-                or blocks that do not cover the columns.
+            ValueError: There are no trees, fewer than two labels or groups, values that are not finite, labels without
+                a group, or blocks that do not cover the columns.
         """
         columns, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        if self.trees < 1:
+            raise ValueError(f"trees is {self.trees}; a forest needs 1 at least")
         described = columns.shape[1] - self.told
         if self.told < 0 or described < 1:
             raise ValueError(f"{self.told} of {columns.shape[1]} columns were told; others must say what is described")
