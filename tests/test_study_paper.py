@@ -164,6 +164,13 @@ def test_other_settings_do_not_go_on_with_a_study(given, done):
         begin(given, done.out, vectors={"peer": [given / "peer_untrained.csv"]})
 
 
+def test_tables_of_vectors_with_a_fault_are_refused_before_a_study_begins(given, tmp_path):
+    pd.read_csv(given / "peer.csv")[["key"]].to_csv(tmp_path / "keys.csv", index=False)
+    with pytest.raises(ValueError, match=r"keys\.csv has no numbers beside its column 'key'"):
+        begin(given, tmp_path / "out", vectors={"mine": [tmp_path / "keys.csv"]})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("content", ["", '{"data": [', "{}", "[1]"])
 def test_settings_of_a_study_that_are_damaged_are_named(content, given, tmp_path):
     (tmp_path / "study.json").write_text(content)

@@ -151,7 +151,9 @@ def test_settings_of_the_paper_name_both_its_properties():
     [
         ("mine = = 3", r"mine\.toml is not valid TOML: .*line 1"),
         ("[mine]\nkeep = 'sound'", "mine needs properties"),
-        ("[mine]\nproperties = { edge = 'A' }\ndonors = 'x'", "unknown entries: donors"),
+        ("[mine]\nproperties = { edge = 'A' }\ndonors = 'x'", "Source has no argument .donors.; did you mean .donor."),
+        ("[mine]\nproperties = { edge = 'A' }\nwhole = 'no'", "whole of Source is 'no'; give bool"),
+        ("", r"mine\.toml names no data set"),
         ("[mine]\nproperties = { edge = 'A' }\ndonor = 'x'", "donor 'x' of .mine. is no data set"),
     ],
 )

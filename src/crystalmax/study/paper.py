@@ -82,10 +82,13 @@ def begin(
     """
     if budget not in BUDGETS:
         raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
-    for name in (*(vectors or {}), *(untrained or {})):  # of folders and methods, each of which must have its own
+    for name, files in (*(vectors or {}).items(), *(untrained or {}).items()):
+        # Of folders and methods, each of which must have its own.
         if name == TRIVIAL or not re.fullmatch(r"\w[\w.+-]*", name):
             found = f"vectors cannot be called {name!r} here"
             raise ValueError(f"{found}; give a name of letters, digits and any of _ . + -, other than {TRIVIAL}")
+        for file in files:
+            read_vectors([file], ())  # before anything is written, as it may be none
     contents = _read_recipes(recipes or {}, trusted)
     own = data.startswith(MATBENCH)
     asked: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -19,7 +19,7 @@ from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
 from crystalmax.listing import write_skipped
 from crystalmax.records import Record
-from crystalmax.spec import read_toml
+from crystalmax.spec import build, read_toml
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
@@ -64,15 +64,21 @@ def sources_of(settings: str) -> tuple[Source, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no file is called {settings}; give `paper`, or a TOML file like the one it names")
     tables = read_toml(path)
-    known = {each.name for each in fields(Source)} - {"name"}
+    if not tables:
+        raise ValueError(f"{path} names no data set; write them like the settings `paper`")
+    found = []
     for name, table in tables.items():
         if not isinstance(table, dict) or not isinstance(table.get("properties"), dict):
             raise ValueError(f'{path}: the data set {name} needs properties = {{ column = "unit" }}')
-        if unknown := set(table) - known:
-            raise ValueError(f"{path}: [{name}] has unknown entries: {', '.join(sorted(unknown))}")
         if table.get("donor", name) not in tables:
             raise ValueError(f"{path}: the donor {table['donor']!r} of [{name}] is no data set of these settings")
-    return tuple(Source(name, **table) for name, table in tables.items())
+        try:
+            source = build({**table, "name": name, "use": f"{__name__}.Source"})
+        except ValueError as error:
+            raise ValueError(f"{path}: [{name}] cannot be read: {error}") from None
+        assert isinstance(source, Source)  # the spec says so
+        found.append(source)
+    return tuple(found)
 
 
 def prepare(

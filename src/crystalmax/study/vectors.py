@@ -29,7 +29,7 @@ def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarra
     """A row for each key, NaN where the tables have none; nothing at all if they are of another data set.
 
     Raises:
-        ValueError: A table has no column `key`, or a key twice.
+        ValueError: A table has no column `key`, a key twice, or no numbers.
     """
     for table in map(_of_table, tables):
         if table.index.isin(keys).sum() >= LEAST_COVERED * len(keys):  # a hash table; strings in NumPy take minutes
@@ -52,7 +52,10 @@ def _of_table(path: Path) -> pd.DataFrame:
     if table.key.duplicated().any():
         raise ValueError(f"{path} names {table.key[table.key.duplicated()].iloc[0]!r} twice; keep one row a crystal")
     table = table.drop(columns=["refusal", "note"], errors="ignore")  # from CSV, where they are empty, they are numbers
-    return table.assign(key=table.key.astype(str)).set_index("key").select_dtypes("number")
+    numbers = table.assign(key=table.key.astype(str)).set_index("key").select_dtypes("number")
+    if numbers.empty:
+        raise ValueError(f"{path} has no numbers beside its column 'key'; write it as `crystalmax represent` does")
+    return numbers
 
 
 def files_by_name(pairs: Iterable[str]) -> dict[str, list[Path]]:
