@@ -514,6 +514,10 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     found = [each["cold"] for each in read_labels(tmp_path / "labels.csv").values()]
     np.testing.assert_array_equal(found, [np.nan, 950, 870])
     assert "1 of 3 values of 'cold' are no numbers, such as '1.016', and count as missing" in caplog.text
+    (tmp_path / "labels.csv").write_text("file;n;doi;is;none\na;1.230;10.1/1,2;True;\nb;2.5;1,2-1,4;False;\n")
+    assert read_labels(tmp_path / "labels.csv")["a"].keys() == {"n", "is", "none"}  # other commas do not
+    (tmp_path / "labels.csv").write_text("file;n;m;is;none\na;1.230;1,2(3);True;\nb;2.5;1,5e-3;False;\n")
+    assert read_labels(tmp_path / "labels.csv")["b"].keys() == {"is", "none"}
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):

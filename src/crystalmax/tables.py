@@ -31,7 +31,7 @@ _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas writes an index without a name
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
-_COMMA = re.compile(r"(?i)[^a-z]*\d,\d[^a-df-z]*")
+_COMMA = re.compile(r"(?i)\W*[\d.]*,\d+(e[-+]?\d+)?(\(\d+\)|\s*\u00b1.*)?\s*")
 _THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
@@ -164,8 +164,9 @@ def read_csv(path: Path) -> Table:
         table[identifier] = alone[identifier]
     others = [name for name in names if name not in (identifier, STRUCTURE)]
     commas = separator == ";" and any(table[name].astype("string").str.fullmatch(_COMMA).any() for name in others)
-    if commas:  # a column of 1.016 and 950 would be numbers, but points of thousands need no comma beside them
-        table[others] = pd.read_csv(path, **how, usecols=others, dtype=str)[others]
+    points = [name for name in others if pd.api.types.is_float_dtype(table[name]) and table[name].notna().any()]
+    if commas and points:  # 1.016 and 950 are numbers alone, but points of thousands need no comma in their column
+        table[points] = pd.read_csv(path, **how, usecols=points, dtype=str)[points]
     for name in others:
         if not pd.api.types.is_numeric_dtype(table[name]) or table[name].isin([math.inf, -math.inf]).any():
             _read_numbers(table, name, path, decimal="," if commas else ".")
