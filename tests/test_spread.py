@@ -106,6 +106,11 @@ def test_every_engine_writes_the_bytes_of_one_process(engine, serial, tmp_path):
     assert b"duplicate of 'm0', and their labels differ: gap is" in serial[Path("unique/skipped.csv")]
 
 
+def test_no_process_at_all_is_refused_in_our_words():
+    with pytest.raises(ValueError, match="the number of jobs is 0; give 1 or more processes, or -1 for one a core"):
+        list(in_order(math.sqrt, range(3), 0))
+
+
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_results_that_wait_are_bounded_however_slowly_they_are_taken(n_jobs, monkeypatch):
     monkeypatch.setattr(spread, "ROUND", 4)

@@ -33,7 +33,11 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], n_jobs: int 
         parallel = Parallel(n_jobs=n_jobs, return_as="generator")
     except ValueError:  # this engine, as Ray, gives results all at once
         parallel = Parallel(n_jobs=n_jobs)
-    return _rounds(parallel, map(delayed(work), items), ROUND * effective_n_jobs(n_jobs))
+    try:
+        most = ROUND * effective_n_jobs(n_jobs)
+    except ValueError:
+        raise ValueError("the number of jobs is 0; give 1 or more processes, or -1 for one a core") from None
+    return _rounds(parallel, map(delayed(work), items), most)
 
 
 def _rounds(parallel: Callable[..., Iterable[Result]], tasks: Iterator[Any], most: int) -> Iterator[Result]:
