@@ -89,6 +89,16 @@ def test_symmetry_is_found_wherever_a_file_gives_it(tag, value, alpha, gamma, co
     assert bool(note) == tag.endswith("number")
 
 
+@pytest.mark.parametrize(("symbol", "noted"), [("F m -3 m", True), ("P 1", False), ("?", False)])
+def test_one_operation_of_a_group_that_has_more_is_told_of(symbol, noted):
+    block = gemmi.cif.Block("x")
+    block.set_pair("_symmetry_space_group_name_H-M", f"'{symbol}'")
+    block.init_loop("_symmetry_equiv_pos_as_", ["xyz"]).add_row(["'x,y,z'"])
+    operations, note = operations_of(block, 90.0, 90.0)
+    assert len(operations.rotations) == 1
+    assert note == ("space group 'F m -3 m' has more than the one operation: read as P1" if noted else "")
+
+
 @pytest.mark.parametrize(
     ("symbol", "origin", "said"),
     [
@@ -96,6 +106,9 @@ def test_symmetry_is_found_wherever_a_file_gives_it(tag, value, alpha, gamma, co
         ("F d -3 m Z", 2, ""),
         ("F d -3 m", 1, "origin"),
         ("F d -3 m:1", 1, ""),
+        ("F d -3 m (origin choice 2)", 2, ""),
+        ("F d -3 m O2", 2, ""),
+        ("F d -3 m, origin 1 (No. 227)", 1, ""),
         ("?", 1, "number"),
     ],
 )

@@ -1,5 +1,6 @@
 """Symmetry operations of a CIF block, and the atoms that they make."""
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -23,7 +24,9 @@ _NAMES = (
     ("_space_group_IT_number", "_symmetry_Int_Tables_number"),
     ("_space_group_IT_coordinate_system_code",),
 )
-_SPELLING = str.maketrans({"_": "", "(": "", ")": "", "S": ":1", "Z": ":2"})  # P2(1)/c; the ICSD calls origins S and Z
+_SPELLING = str.maketrans({"_": "", "~": "", "(": "", ")": "", "S": ":1", "Z": ":2"})  # the ICSD calls origins S and Z
+_ORIGIN = re.compile(r"(?i)[\s,(]+(?:origin(?:\s+choice)?|O)\s*([12])\)?$")
+_NUMBERED = re.compile(r"(?i)[\s,(]+no\.?\s*\d+\)?$")
 
 
 class Operations(NamedTuple):
@@ -40,11 +43,16 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     angles, in degrees, tell hexagonal from rhombohedral axes. An operation that gemmi does not understand is its
     RuntimeError.
     """
+    values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
+    hall, symbol, number, code = (next(filter(None, found), "") for found in values)
+    named, note = _named(hall, symbol, number, code, alpha, gamma)
     for tag in TRIPLETS:
         if triplets := tuple(filter(None, map(cif.as_string, block.find_values(tag)))):
-            return _parsed(triplets), ""
-    values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
-    return _named(*(next(filter(None, found), "") for found in values), alpha, gamma)
+            operations = _parsed(triplets)
+            is_less = len(operations.rotations) == 1 < len(named.rotations)
+            group = symbol or hall or number
+            return operations, f"space group {group!r} has more than the one operation: read as P1" if is_less else ""
+    return named, note
 
 
 def keep_cell(rotations: Float[np.ndarray, "operations 3 3"], lattice: Float[np.ndarray, "3 3"]) -> bool:
@@ -96,7 +104,7 @@ def _named(hall: str, symbol: str, number: str, code: str, alpha: float, gamma: 
     def find(name: str) -> gemmi.SpaceGroup | None:
         return find_spacegroup_by_name(f"{name}:{code}", alpha, gamma) or find_spacegroup_by_name(name, alpha, gamma)
 
-    spelt, code, note = symbol.translate(_SPELLING), code.upper(), ""
+    spelt, code, note = _ORIGIN.sub(r":\1", _NUMBERED.sub("", symbol)).translate(_SPELLING), code.upper(), ""
     group = find(spelt)
     if group is None and number.isdecimal() and 1 <= int(number) <= 230:
         group = find(gemmi.find_spacegroup_by_number(int(number)).hm)
