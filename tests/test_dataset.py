@@ -227,7 +227,7 @@ def move_the_last_end(folder):
 DAMAGES = {
     "an array is cut short": (truncate, r"position.f4 has 308 bytes where 312 are expected; ingest"),
     "an array is too long": (lengthen, r"species.i4 has 108 bytes where 104 are expected; ingest"),
-    "an array is gone": (lambda folder: (folder / "key.u1").unlink(), r"key.u1 has None bytes where"),
+    "an array is gone": (lambda folder: (folder / "key.u1").unlink(), r"key.u1 is missing; ingest"),
     "names that were edited": (edit_by_hand, "contradicts itself: its content_hash is not that of its content"),
     "another number of crystals": (change(n_crystals=7), "lattice.f8 should have 504 bytes, not 432"),
     "a number that is none": (change(n_sites="many"), "n_sites is 'many', no int"),

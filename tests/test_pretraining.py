@@ -14,6 +14,7 @@ from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
+from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
 from crystalmax.intrinsic import Density
 from crystalmax.pretraining import parts_of, pretrain, untrained
@@ -55,6 +56,12 @@ def test_a_run_that_prepares_its_data_goes_on_as_if_nothing_had_happened(data, t
     one, other = (load(tmp_path / name).objective.state_dict() for name in ("at once", "in two parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load(tmp_path / "at once").extra["data"] == data.content_hash
+
+
+def test_data_may_be_the_folder_of_a_data_set(data, tmp_path):
+    stored = ingest(canonical_records(list(data)), tmp_path / "data", made_from=["memory"]).data
+    pretrain(str(tmp_path / "data"), tmp_path / "run", recipe="intrinsic", epochs=1)
+    assert load(tmp_path / "run").extra["data"] == stored.content_hash
 
 
 def test_other_crystals_in_memory_do_not_go_on_with_a_run(data, tmp_path):

@@ -201,12 +201,13 @@ def evaluate(
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust, n_jobs=options.jobs)
     read = labelled(_read(sources, options, labels=options.labels), target)
     crystals = read.crystals
+    name = "the weights that ship" if model == SHIPPED else model.name
+    facts = {"crystals": len(crystals), "model": name, "split by": split, "seed": seed}
+    facts["seen before"] = seen_before(featurizer.model_, crystals)  # first, as the list may be damaged
     sets, plan = feature_sets(crystals, featurizer), plan_for(len(crystals), seed=seed)
     found = assess(
         crystals, target, sets, unit=unit, plan=plan, by_formula=split == "formula", n_jobs=options.jobs, progress=True
     )
-    facts = {"crystals": len(crystals), "model": model.name, "split by": split, "seed": seed}
-    facts["seen before"] = seen_before(featurizer.model_, crystals)
     path = report_assessment(found, out, unit=unit, facts=facts)
     print(f"{found.verdict.sentence}\n{found.verdict.advice}\n{facts['seen before']}")
     print(f"{list_left_out(read, out)}\nreport in {path}")

@@ -46,7 +46,8 @@ class DiskArray:
         self._n_bytes = shape[0] * self._row_bytes
         found = path.stat().st_size if path.exists() else None
         if found != self._n_bytes:
-            raise ValueError(f"{path} has {found} bytes where {self._n_bytes} are expected; {remedy}")
+            has = "is missing" if found is None else f"has {found} bytes where {self._n_bytes} are expected"
+            raise ValueError(f"{path} {has}; {remedy}")
         self._file, self._lock = path.open("rb", buffering=0), Lock()
         finalize(self, self._file.close)
         _allow_more_files(self._file.fileno())

@@ -48,7 +48,7 @@ _APART = ("epochs", "seed", "batches_per_step", "weights")  # of the training, g
 
 
 def pretrain(
-    data: Dataset,
+    data: Dataset | str | Path,
     run: str | Path,
     *,
     recipe: Recipe | None = None,
@@ -75,7 +75,7 @@ def pretrain(
     to see the same files; the first one writes.
 
     Args:
-        data: Crystals to learn from.
+        data: Crystals to learn from, or the folder of a data set.
         run: The folder to write; it must not exist unless `resume` is set.
         recipe: Name of a shipped recipe, a TOML file, or what one holds; `default` unless given, or that of a resumed
             run.
@@ -102,7 +102,7 @@ def pretrain(
         ValueError: The recipe is wrong or has another encoder than the model to start from, the data are not those that
             the run began with, or there are too few crystals.
     """
-    run = Path(run)
+    data, run = CrystalDataset.open(data) if isinstance(data, str | Path) else data, Path(run)
     start = SHIPPED if str(start) == "shipped" else None if start is None else Path(start)
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()

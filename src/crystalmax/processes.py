@@ -84,7 +84,7 @@ class Processes:
         if batches_per_step % self.number:
             raise ValueError(
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
-                f"batches_per_step to a multiple of {self.number}"
+                f"batches_per_step to a multiple of {self.number}, or take so many processes as divide it"
             )
         parts = objective.named_modules() if self.number > 1 else ()
         for name, part in parts:

@@ -36,7 +36,7 @@ _TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into sma
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
 _JSON = re.compile(r'\s*\{\s*"')
-_NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR"
+_NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR; name tables and data sets themselves"
 
 Cell = Callable[[Crystal], Crystal] | None
 Mark = Callable[[Crystal], object] | None
