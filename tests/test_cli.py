@@ -581,6 +581,8 @@ def test_a_recipe_may_use_parts_of_a_package_that_is_trusted(home, tmp_path, mon
         ("ingest", "cifs"),
         ("ingest", "cifs", "--out", "d", "--no-such-option"),
         ("pretrain", "data", "--out", "run", "--epochs", "many"),
+        ("pretrain", "data", "--out", "run", "--epochs", "1.5"),
+        ("fit", "cifs", "--target", "gap", "--out", "d", "--jobs", "2.5"),
         ("pretrain", "data", "--out", "run", "--accelerator", "abacus"),
         ("represent", "cifs", "--model", "run", "--out", "vectors.xls"),
         ("pretrain", "data", "--out", "run", "--seed", "-1"),

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter, Token, validators
 
 from crystalmax import __version__
 from crystalmax.shipped import SHIPPED
@@ -25,7 +25,16 @@ app = App(
 
 Sources = Annotated[list[Path], Parameter(help="CIF, POSCAR, JSON, XYZ, folder, data set, zip, CSV or Parquet.")]
 Target = Annotated[str, Parameter(help="Name of the property, a column of the table.")]
-Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**32))]  # as scikit-learn takes them
+
+
+def _whole(_: object, tokens: Sequence[Token]) -> int:
+    if not (text := tokens[0].value).removeprefix("-").isdecimal():
+        raise ValueError(f"{text!r} is no whole number")  # 1.5 would be rounded
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+Seed = Annotated[Whole, Parameter(validator=validators.Number(gte=0, lt=2**32))]  # as scikit-learn takes them
 Run = Annotated[
     Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")
 ]
@@ -44,7 +53,7 @@ class Options:
         trust: Packages that parts of a model may come from.
     """
 
-    jobs: int = -1
+    jobs: Whole = -1
     trust: tuple[str, ...] = ()
 
 
@@ -61,7 +70,7 @@ GIVEN, UNLABELLED = Labels(), Options()
 
 @app.command
 def ingest(
-    sources: Sources, /, *, out: Path, max_sites: int = 1000, unique: bool = False, options: Labels = GIVEN
+    sources: Sources, /, *, out: Path, max_sites: Whole = 1000, unique: bool = False, options: Labels = GIVEN
 ) -> None:
     """Read structures into a data set, a folder; what cannot be taken is listed in its skipped.csv.
 
@@ -87,15 +96,15 @@ def pretrain(
     out: Path,
     recipe: str | None = None,
     start: Path | None = None,
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     seed: Seed | None = None,
     resume: bool = False,
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
-    devices: int = 1,
-    nodes: int = 1,
-    batches_per_step: int | None = None,
+    devices: Whole = 1,
+    nodes: Whole = 1,
+    batches_per_step: Whole | None = None,
     weights: tuple[float, ...] = (),
-    jobs: int = -1,
+    jobs: Whole = -1,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Learn an encoder from the structures of data sets into a run folder; no label is looked at.
@@ -221,7 +230,7 @@ def finetune(
     target: Target,
     out: Path,
     model: Run = SHIPPED,
-    epochs: int = 40,
+    epochs: Whole = 40,
     seed: Seed = 0,
     options: Labels = GIVEN,
 ) -> None:
@@ -303,7 +312,7 @@ def predict(
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), epochs: int | None = None, jobs: int = -1) -> None:
+def demo(*, out: Path = Path("demo"), epochs: Whole | None = None, jobs: Whole = -1) -> None:
     """Pre-train on minerals, predict measured properties of gems from few labels, and report what helped.
 
     Args:
@@ -332,7 +341,7 @@ def study(
     trust: tuple[str, ...] = (),
     seed: Seed = 0,
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
-    jobs: int = -1,
+    jobs: Whole = -1,
 ) -> None:
     """Do the paper's study on labelled data, with controls and rivals; what is done already in the folder is kept.
 
