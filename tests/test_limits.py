@@ -48,6 +48,10 @@ def broken(n_atoms, n_operations, **options):
     return cif(atoms(rows), cell=(900, 5, 5, 90, 90, 90), symmetry=operations, **options)
 
 
+def together(symmetry):
+    return cif(atoms(["Cs 0 0 0", "Na 0 0 0"]), symmetry=symmetry)
+
+
 GREEDY = {
     "a million atoms": (lambda: cif(atoms(GRID.splitlines() * 7)), r"has 1,120,000 atoms, more than the 100,000"),
     "more atoms than sites": (
@@ -75,6 +79,8 @@ GREEDY = {
     "a long element": (lambda: cif(atoms(["Q" * 10**7 + " 0 0 0"])), "'QQQQQQ"),
     "a long number": (lambda: cif(atoms(["Cs 0 0 0"]), cell=("x" * 10**7, 5, 5, 90, 90, 90)), "_cell_length_a is"),
     "a long formula": (lambda: cif(atoms(["Qq 0 0 0"]), extra=f"_chemical_formula_sum '{'Na1 ' * 10**6}'"), "'Qq'"),
+    "a long space group": (lambda: together(f"_symmetry_space_group_name_H-M 'P{' ' * 10**5}x'"), "sum to 2"),
+    "a long number of a space group": (lambda: together(f"_symmetry_Int_Tables_number {'1' * 10**5}"), "sum to 2"),
 }
 
 

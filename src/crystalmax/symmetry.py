@@ -11,6 +11,8 @@ import numpy as np
 from gemmi import cif, find_spacegroup_by_name
 from jaxtyping import Float, Int
 
+from crystalmax.limits import MAX_WORDS
+
 SPECIAL_POSITION = 0.05
 """Distance in angstrom below which an atom and its image are one atom on a special position."""
 CELL_SLACK = 0.01
@@ -43,7 +45,7 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     angles, in degrees, tell hexagonal from rhombohedral axes. An operation that gemmi does not understand is its
     RuntimeError.
     """
-    values = ([cif.as_string(block.find_value(tag) or "?").strip() for tag in tags] for tags in _NAMES)
+    values = ([cif.as_string(block.find_value(tag) or "?").strip()[:MAX_WORDS] for tag in tags] for tags in _NAMES)
     hall, symbol, number, code = (next(filter(None, found), "") for found in values)
     named, note = _named(hall, symbol, number, code, alpha, gamma)
     for tag in TRIPLETS:
