@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import sys
+import time
 import unicodedata
 import zipfile
 from dataclasses import replace
@@ -518,6 +519,10 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     assert read_labels(tmp_path / "labels.csv")["a"].keys() == {"n", "is", "none"}  # other commas do not
     (tmp_path / "labels.csv").write_text("file;n;m;is;none\na;1.230;1,2(3);True;\nb;2.5;1,5e-3;False;\n")
     assert read_labels(tmp_path / "labels.csv")["b"].keys() == {"is", "none"}
+    (tmp_path / "labels.csv").write_text(f"file;n;toc\na;1.5;{'.' * 10**5} 7\n")
+    began = time.process_time()
+    assert read_labels(tmp_path / "labels.csv") == {"a": {"n": 1.5}}  # dots are gone through once
+    assert time.process_time() - began < 5
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):

@@ -31,7 +31,7 @@ _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas writes an index without a name
 _NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
-_COMMA = re.compile(r"(?i)\W*[\d.]*,\d+(e[-+]?\d+)?(\(\d+\)|\s*\u00b1.*)?\s*")
+_COMMA = re.compile(r"(?i)\W*(\d[\d.]*)?,\d+(e[-+]?\d+)?(\(\d+\)|\s*\u00b1.*)?\s*")
 _THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
 _TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
 
