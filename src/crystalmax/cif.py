@@ -51,6 +51,8 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         parts = [part for part in re.split(r"(?im)^(?=data_)", text) if "_atom_site_fract_x" in part.lower()]
         if len(parts) < 2:
             return [_read_with_pymatgen(text, key, str(error), max_sites)]
+        if len(parts) > limits.MAX_STRUCTURES:
+            return [Refused(key, f"it has {len(parts):,} data blocks, more than {limits.MAX_STRUCTURES:,}", "split it")]
         named = [(f"{key}:{part.split(maxsplit=1)[0][5:]}", part) for part in parts]
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:

@@ -94,6 +94,8 @@ def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
         plain = json.loads(content)
     except (ValueError, RecursionError) as error:
         return [Refused(key, f"it is no valid JSON ({error})", "write it anew, as pymatgen's Structure.as_dict does")]
+    if isinstance(plain, list | dict) and len(plain) > MAX_STRUCTURES:
+        return [Refused(key, f"it has {len(plain):,} entries, more than {MAX_STRUCTURES:,}", "split it")]
     entries = {key: plain}
     if isinstance(plain, list):
         entries = {f"{key}:{row}": entry for row, entry in enumerate(plain)}
