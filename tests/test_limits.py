@@ -193,6 +193,18 @@ def archive_of(tmp_path, content, **changes):
     return path
 
 
+def test_names_command_no_terminal(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a\x1b[2J\u009b.cif").write_text(cif(atoms(["Cs 0 0 0"]), symmetry=named("P\x1b[31m")))
+    (tmp_path / "folder" / "b\x1b]0;x\x07.cif").write_text(cif(atoms(["Qq 0 0 0"])))
+    taken, refused = read(tmp_path / "folder")
+    assert taken.key == "a?[2J?"
+    assert taken.source == str(tmp_path / "folder" / "a?[2J?.cif")
+    assert refused.key == "b?]0;x?"
+    assert str(taken.notes).isprintable()
+    assert str(refused.refusal).isprintable()
+
+
 def test_a_decompression_bomb_is_refused_unpacked(tmp_path, monkeypatch):
     path = archive_of(tmp_path, b" " * 2**24)
     unpacked = []

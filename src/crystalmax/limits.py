@@ -28,6 +28,7 @@ MAX_LENGTH = 1e3
 """Angstrom that a cell or a place may measure: memory grows with it, and `geometry` sorts distances up to there."""
 MAX_WORDS = 300
 """Letters of a name, a reason or a note; the rest is cut off."""
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "?")  # but tabs and new lines
 
 
 class Refused(ValueError):
@@ -68,8 +69,8 @@ def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text that can be written as UTF-8, which names of files need not be."""
-    return text.encode("utf-8", "replace").decode()
+    """A text that can be written as UTF-8, which names of files need not be, and commands no terminal."""
+    return text.encode("utf-8", "replace").decode().translate(_CONTROLS)
 
 
 def shortened(text: str) -> str:
