@@ -67,6 +67,10 @@ GREEDY = {
         r"has 17,280,000 atoms by symmetry, more than the 1,000,000",
     ),
     "a crowd": (lambda: cif(atoms(crowd(9000))), r"has 9,000 atoms within 1 angstrom, more than the 100"),
+    "thin atoms everywhere": (
+        lambda: cif((f"type_symbol occupancy {XYZ}", *(f"Cs 0.01 {row[3:]}" for row in GRID.splitlines()[::170]))),
+        r"has 942 sites in 125 cubic angstrom; list each atom once",
+    ),
     "a place far away": (lambda: cif(atoms(["Cs 1e308 0 0"])), "or a place measures 1e.308 angstrom, more than 1000"),
     "a cell without end": (
         lambda: cif(atoms(["Cs 0 0 0"]), cell=(1e300, 5, 5, 90, 90, 90)),

@@ -59,6 +59,9 @@ CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied, nor two lattice planes be told apart."""
 EMPTY = 8.0
 """Thickness in angstrom of a layer without the centre of an atom from which on a cell looks like a box."""
+MOST_CROWDED = 2000.0
+"""Sites, of which up to `MAX_SITES` count, times sites in a cubic angstrom, where crystals have a fifth of one: what
+statistics see of them all takes gigabytes from there on."""
 SAME_POSITION = 0.01
 """Distance in angstrom below which two atoms share one position."""
 
@@ -84,6 +87,9 @@ def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX
     if crystal.n_sites > max_sites:
         reason = f"the cell has {crystal.n_sites} sites, more than the {max_sites} allowed"
         raise Refused(crystal.key, reason, "give a smaller cell, or allow more sites")
+    if crystal.n_sites * min(crystal.n_sites, MAX_SITES) > MOST_CROWDED * crystal.volume:
+        reason = f"it has {crystal.n_sites:,} sites in {crystal.volume:.0f} cubic angstrom"
+        raise Refused(crystal.key, reason, "list each atom once, on one site")
     _check_contacts(crystal, pairs, distances)
     if (empty := _widest_gap(crystal)) > EMPTY:
         looks = "it looks like a slab or a molecule in a box, and was taken for a crystal"
