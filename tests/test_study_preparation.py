@@ -80,6 +80,14 @@ def test_rows_that_are_not_to_be_kept_are_left_out(data, tmp_path):
     )
 
 
+def test_a_column_to_keep_may_have_empty_cells(table, tmp_path):
+    table.to_csv(tmp_path / "salts.csv", index=False)
+    table.astype({"sound": object}).to_parquet(tmp_path / "objects.parquet")
+    for name in ("salts", "objects"):
+        material = only(prepare([Source(name, {"edge": "A"}, keep="sound")], str(tmp_path), tmp_path / "out", ROOMY))
+        assert material.keys == tuple(f"salt-{number:02}" for number in (0, 1, 5, 6, 7))
+
+
 def test_large_cells_and_what_cannot_be_read_are_left_out(table, tmp_path):
     cells = table.cif.tolist()
     cells[1], cells[5] = "no structure", cif_of(quartz())

@@ -171,7 +171,9 @@ def _numbers(table: Data) -> pd.DataFrame:
     """Every column of numbers, and of true and false, as numbers with NaN where unknown."""
     if isinstance(table, CrystalDataset):
         return pd.DataFrame(table.target[:], columns=list(table.target_names))
-    return table.select_dtypes(["number", "bool", "boolean"]).astype("Float64").astype(float)
+    # Of true and false with cells missing, pandas makes objects.
+    columns = table.drop(columns=["cif", "structure"], errors="ignore").convert_dtypes()
+    return columns.select_dtypes(["number", "boolean"]).astype("Float64").astype(float)
 
 
 def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
