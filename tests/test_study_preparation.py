@@ -144,8 +144,27 @@ def test_missing_data_are_an_error_unless_they_are_optional(data, tmp_path):
 def test_missing_columns_are_named(data, tmp_path):
     with pytest.raises(ValueError, match="salts has no column 'egde' of numbers; there are edge, sound"):
         prepare([Source("salts", {"egde": "A"})], str(data), tmp_path / "out", ROOMY)
-    with pytest.raises(ValueError, match="no crystal of salts with a known property has at most 1 sites"):
+    with pytest.raises(ValueError, match=r"no crystal of salts .* at most 1 sites; give .*; 0 of 7 are refused$"):
         prepare([PLAIN], str(data), tmp_path / "out", Budget("none", 1, None, (4,), (2,), 1))
+
+
+def test_tables_without_a_structure_say_so(table, tmp_path):
+    table.assign(cif="no structure").to_parquet(tmp_path / "salts.parquet")
+    with pytest.raises(ValueError, match=r"no crystal of salts .*; 7 of 7 are refused, such as salt-00: neither"):
+        prepare([PLAIN], str(tmp_path), tmp_path / "out", ROOMY)
+    table.drop(columns="cif").to_parquet(tmp_path / "salts.parquet")
+    with pytest.raises(ValueError, match=r"salts has no column 'cif' among .*edge, sound, words; add it"):
+        prepare([PLAIN], str(tmp_path), tmp_path / "out", ROOMY)
+
+
+@pytest.mark.parametrize("wrong", [None, 0.5, -1])
+def test_every_row_needs_the_number_of_its_fold(table, tmp_path, wrong):
+    folds = pd.Series([wrong, 0, 1, None, 1, 0, 1, 0], dtype=float)  # the fourth has no value of the property
+    table.assign(fold=folds).to_parquet(tmp_path / "salts.parquet")
+    with pytest.raises(
+        ValueError, match=r"salts has (nan|0\.5|-1) in 'fold'; give each row the number of its test fold"
+    ):
+        prepare([Source("salts", {"edge": "A"}, folds="fold")], str(tmp_path), tmp_path / "out", ROOMY)
 
 
 def test_settings_of_the_paper_name_both_its_properties():

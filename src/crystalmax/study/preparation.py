@@ -148,6 +148,8 @@ def _store(
     """Write the crystals that settings and budget allow, in the order of the source."""
     numbers = _numbers(table)
     rows = _wanted(numbers, source)
+    if not isinstance(table, CrystalDataset) and not {"cif", "structure"} & {*table}:
+        raise ValueError(f"{source.name} has no column 'cif' among {', '.join(map(str, table))}; add it, with CIF text")
     limit = max(budget.max_sites, WHOLE_SITES) if source.whole else budget.max_sites
     most = None if source.whole else budget.max_crystals
     if most is not None:
@@ -155,7 +157,9 @@ def _store(
     refused: list[Record] = []
     taken = _taken(table, rows, limit, len(rows) if most is None else most, refused, n_jobs)
     if not taken:
-        raise ValueError(f"no crystal of {source.name} with a known property has at most {limit} sites")
+        found = f"no crystal of {source.name} with a known property can be read and has at most {limit} sites"
+        first = f", such as {refused[0].refusal}" if refused else ""
+        raise ValueError(f"{found}; give others, or a larger budget; {len(refused)} of {len(rows)} are refused{first}")
     names = [str(name) for name in numbers]
     crystals = [replace(crystal, targets=dict(zip(names, numbers.iloc[row], strict=True))) for row, crystal in taken]
     fingerprints = Parallel(n_jobs=n_jobs)(delayed(Fingerprint.of)(crystal) for crystal in crystals)
@@ -186,6 +190,9 @@ def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
     wanted = numbers[list(source.properties)].notna().any(axis=1)
     if source.keep:
         wanted &= numbers[source.keep] == 1
+    if source.folds and not (folds := numbers.loc[wanted, source.folds]).isin(range(len(folds))).all():
+        found = folds[~folds.isin(range(len(folds)))].iloc[0]
+        raise ValueError(f"{source.name} has {found:g} in {source.folds!r}; give each row the number of its test fold")
     return np.flatnonzero(wanted)
 
 
