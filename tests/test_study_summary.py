@@ -184,6 +184,15 @@ def test_without_twins_or_with_draws_missing_there_is_no_verdict(study):
     assert findings(study) == []
 
 
+def test_of_one_tested_formula_there_is_no_verdict_and_the_report_is_written(study, monkeypatch):
+    monkeypatch.setattr("test_study_summary.MODELS", {**MODELS, "hidden layer": Ridge()})
+    planted(study, {("pretrained", "infomax recipe"): 0.01, **TWINS})
+    monkeypatch.setattr(type(study.materials[0]), "formulas", property(lambda material: ("C",) * len(material.data)))
+    by_row = replace(study, split="row")
+    assert findings(by_row) == []
+    assert page.write(by_row).path.exists()
+
+
 def test_fine_tuning_does_not_judge_frozen_vectors(study):
     """Both stand in the part on shift; each is held against its own kind."""
     planted(study, {("pretrained", "ours"): 0.01, **TWINS}, part="shift")

@@ -159,7 +159,7 @@ def _contenders(table: pd.DataFrame, method: str) -> set[str]:
 def _scores(
     study: Study, material: Material, name: str, of_cells: Sequence[tuple[pd.DataFrame, Predictions]]
 ) -> Scores | None:
-    """Scores as `verdict` takes them, at all numbers of labels at which every method has the same draws, if any."""
+    """Scores as `verdict` takes them, where every method has the same draws, if any, and of more than one formula."""
     values, tested = material.values(name), study.tested(material, name)
     table = pd.concat([rows for rows, _ in of_cells], ignore_index=True).rename(columns={"method": "features"})
     keys = ["features", "kind", "model", "labels", "draw", "seed", "mae"]
@@ -175,8 +175,8 @@ def _scores(
     draws = table.groupby(["labels", "features", "model"]).draw.nunique().unstack("labels")
     whole = draws.columns[(draws == draws.max()).all() & (draws.max() > 1)]
     order = table[table.labels.isin(whole)].sort_values(["features", "model", "labels", "draw"]).index
-    if not len(order) or not (table.kind == "untrained").any():
+    groups = np.unique(np.array(material.formulas)[tested], return_inverse=True)[1]
+    if not len(order) or not (table.kind == "untrained").any() or not groups.any():
         return None
     table = table.loc[order].assign(pool=len(study.pool(material, name))).reset_index(drop=True)
-    groups = np.unique(np.array(material.formulas)[tested], return_inverse=True)[1]
     return Scores(table, predictions[order], tested, values[tested], groups)
