@@ -287,3 +287,35 @@ def test_a_report_of_nothing_says_nothing(given, tmp_path):
     written = page.write(begin(given, tmp_path / "out"))
     assert written.sentences == ()
     assert "40 crystals" in written.path.read_text(encoding="utf-8")
+
+
+def test_a_property_that_is_too_rare_for_a_draw_has_no_cells_and_is_told_of(given, tmp_path, caplog):
+    table = pd.read_parquet(given / "data" / "salts.parquet")
+    (tmp_path / "mine.toml").write_text('[salts]\nproperties = { edge = "A", rare = "A", new = "A" }')
+    tested = (
+        paper.begin(str(given / "mine.toml"), str(given / "data"), tmp_path / "all", "tiny").materials[0].parts("row")
+    )
+    table["rare"] = table.edge.where(table.index < 5)
+    table["new"] = table.edge.where(~table.index.isin(tested.test))
+    table.to_parquet(tmp_path / "salts.parquet")
+    study = paper.begin(str(tmp_path / "mine.toml"), str(tmp_path), tmp_path / "out", "tiny", "row")
+    told = [message for message in caplog.messages if "too few" in message]
+    assert [message.partition(":")[0] for message in told] == ["salts, rare", "salts, new"]
+    assert "labels to draw from and 0 to test are too few" in told[1]
+    parts = ("representation", "transfer", "ablation", "encoders", "shift", "blocks")
+    names = [cell.name for cell in paper.cells_of(study, parts)]
+    assert not [name for name in names if "/rare/" in name or "/new/" in name]
+    assert {name.partition("/")[0] for name in names if "/edge/" in name} >= {*parts} - {"shift"}
+
+
+def test_what_cannot_be_split_says_so_before_a_study_begins(given, tmp_path):
+    settings = tmp_path / "mine.toml"
+    settings.write_text('[salts]\nproperties = { edge = "A" }', encoding="utf-8")
+    with pytest.raises(ValueError, match="salts has no test fold 0; name its column as `folds` in the settings"):
+        paper.begin(str(settings), str(given / "data"), tmp_path / "fold", "tiny", "fold")
+    carbon = [replace(rock_salt(edge, key=f"{edge}"), kinds=pure("C", "C")) for edge in np.linspace(3, 4, 40)]
+    table_of(carbon, edge=np.arange(40.0)).to_parquet(tmp_path / "salts.parquet")
+    with pytest.raises(ValueError, match="salts has 1 formulas, and a split needs three; give more, or split by row"):
+        paper.begin(str(settings), str(tmp_path), tmp_path / "formula", "tiny")
+    study = paper.begin(str(settings), str(tmp_path), tmp_path / "row", "tiny", "row")
+    assert [cell.name for cell in paper.cells_of(study, ["leakage"])] == ["leakage/salts/row"]

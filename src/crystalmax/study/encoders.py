@@ -67,6 +67,7 @@ def cells(study: Study) -> list[Cell]:
         Cell(f"encoders/{material.name}/{each.name}/{way.name}", partial(_scored, study, material.name, each.name, way))
         for material in study.materials
         for each in material.properties
+        if study.budgets(material, each.name)
         for way in ways(study)
     ]
 

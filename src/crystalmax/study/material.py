@@ -107,9 +107,16 @@ class Material:
         return found
 
     def parts(self, by: SplitBy, seed: int = 0) -> Parts:
-        """The split of the study, the same for all properties."""
+        """The split of the study, the same for all properties; refused where there is too little to split."""
         rows = np.arange(len(self.data))
         groups = np.array(self.formulas) if by == "formula" else rows
+        if by == "fold" and not (self.folds and (self.values(self.folds) == 0).any()):
+            raise ValueError(
+                f"{self.name} has no test fold 0; name its column as `folds` in the settings, or split by row"
+            )
+        if (found := len(np.unique(groups))) < 3:
+            what = "formulas" if by == "formula" else "crystals"
+            raise ValueError(f"{self.name} has {found} {what}, and a split needs three; give more, or split by row")
         if by == "fold":
             rest, test = (rows[chosen] for chosen in (self.values(self.folds) != 0, self.values(self.folds) == 0))
         else:

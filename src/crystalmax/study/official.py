@@ -32,7 +32,7 @@ def cells(study: Study) -> list[Cell]:
         Cell(f"leakage/{material.name}/{split}", partial(_counted, study, material.name, split))
         for material in study.materials
         for split in get_args(SplitBy)
-        if split != "fold" or material.folds
+        if (material.folds if split == "fold" else split == "row" or len({*material.formulas}) > 2)
     ]
     with_folds = [material for material in study.materials if material.folds]
     return leakage + method_cells(

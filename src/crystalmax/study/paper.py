@@ -118,7 +118,12 @@ def begin(
     for path in (path for each in tables for path in (*each.tables, *each.untrained)):
         if all(read_vectors([path], material.keys) is None for material in materials):
             log.warning("%s is left out: its column 'key' names less than half of the crystals of any data set", path)
-    return Study(out, materials, BUDGETS[budget], asked["split"], tables, seed, accelerator, contents, trusted)
+    study = Study(out, materials, BUDGETS[budget], asked["split"], tables, seed, accelerator, contents, trusted)
+    for one, name in [(material, each.name) for material in materials for each in material.properties]:
+        if not study.budgets(one, name):
+            few = f"{len(study.pool(one, name))} labels to draw from and {len(study.tested(one, name))} to test"
+            log.warning("%s, %s: %s are too few for this budget; draws of it are left out", one.name, name, few)
+    return study
 
 
 def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:

@@ -207,6 +207,7 @@ def method_cells(
         )
         for material in materials
         for each in material.properties
+        if part == "official" or study.budgets(material, each.name)  # official folds draw no labels
         for method in methods(study, material)
     ]
 

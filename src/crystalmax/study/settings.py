@@ -145,8 +145,8 @@ class Study:
         return rows
 
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:
-        """Numbers of labels that the data set can supply, and how many draws of each."""
-        n_pool = len(self.pool(material, name))
+        """Numbers of labels that the data set can supply, and how many draws of each; none if nothing is tested."""
+        n_pool = len(self.pool(material, name)) if len(self.tested(material, name)) else 0
         return [(n, draws) for n, draws in zip(self.budget.labels, self.budget.draws, strict=True) if n < n_pool]
 
     def recipe(self, name: str) -> Mapping[str, object]:
