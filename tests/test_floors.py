@@ -22,9 +22,9 @@ MOST_LINES_A_FILE = 400
 # know columns whose meaning has changed; 50 for names and structures as pandas, glob and pymatgen give them, and notes
 # of slabs; 155 for what a second one did: networks that have learnt from labels, data sets as sources, paths as text,
 # encoders in other cells, pipelines among one's own models, recipes beside each other, processes for statistics; 20 for
-# statistics behind the vectors of `represent`; 180 for what three more did: damaged cells, folders that cannot be read,
+# statistics behind the vectors of `represent`; 220 for what five more did: damaged cells, folders that cannot be read,
 # trainings that ended early, seeds, points of thousands, mixtures in one symbol, parts that no file can hold.
-MOST_LINES = 18_380
+MOST_LINES = 18_420
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {
