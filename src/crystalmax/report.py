@@ -96,9 +96,10 @@ def comparison_table(verdict: Verdict) -> Table:
         }
     )
     caption = (
-        "Pre-trained vectors against the mean of their untrained twins, paired by draw. Interval and p allow for the "
-        "draw of labels, the choice of test rows and the seed of the network, and hold for all numbers of labels "
-        "together; a draw won is one with the lower error."
+        "Pre-trained vectors against the mean of their untrained twins, paired by draw. Errors are medians over draws; "
+        "the difference is a mean over them, in which every model counts the same. Interval and p allow for the draw "
+        "of labels, the choice of test rows and the seed of the network, and hold for all numbers of labels together; "
+        "a draw won is one with the lower error."
     )
     return caption, frame
 
