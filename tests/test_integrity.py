@@ -295,3 +295,10 @@ def test_a_table_of_results_appears_at_once_or_not_at_all(tmp_path):
         with full_disk(1), pytest.raises(OSError, match="No space left"):
             write(table.assign(prediction=2.0), tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
+
+
+def test_names_of_files_command_no_terminal(tmp_path):
+    (write_dataset(tmp_path / "data") / "a\x1b[2J").write_text("")
+    done = crystalmax("verify", tmp_path / "data")
+    assert done.code == 1
+    assert "a?[2J is not in the manifest" in done.out

@@ -382,10 +382,11 @@ def study(
 def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model or study.")], /) -> None:
     """Read every file of data sets, runs, models and studies; name each that is damaged, missing or too many."""
     from crystalmax.integrity import verify as run
+    from crystalmax.limits import printable
 
     n_faults = 0
     for folder, found in zip(folders, map(run, folders), strict=True):
-        print("\n".join((*found.faults, *found.notes, f"{folder}: {found.summary}")))
+        print(printable("\n".join((*found.faults, *found.notes, f"{folder}: {found.summary}"))))
         n_faults += len(found.faults)
     if n_faults:
         raise ValueError(f"faults found: {n_faults}; they are named above")
