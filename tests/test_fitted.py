@@ -1,7 +1,9 @@
 """A model from few labels on disk: read back it is the same, and what was changed or is not one is refused."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +215,19 @@ def test_a_file_of_that_name_is_in_the_way(tmp_path):
     (tmp_path / "fit").write_text("mine")
     with pytest.raises(FileExistsError, match="exists already"):
         check_free(tmp_path / "fit")
+
+
+@pytest.mark.parametrize("name", ["link", "nowhere", "mount", ".", os.devnull])
+def test_what_no_whole_folder_can_replace_is_refused_before_the_work(name, tmp_path, monkeypatch):
+    for folder in ("empty", "mount"):
+        (tmp_path / folder).mkdir()
+    check_free(tmp_path / "empty")
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "nowhere").symlink_to("missing")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path.name == "mount")
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(FileExistsError, match="exists already"):
+        check_free(Path(name) if name == "." else tmp_path / name)
 
 
 def test_a_description_comes_last(tmp_path, monkeypatch):

@@ -52,7 +52,9 @@ def at_once(path: Path) -> Iterator[IO[bytes]]:
 
 def check_free(folder: Path) -> None:
     """Refuse, as `check_place` does, to write a model there, also where something is already."""
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+    # No whole folder takes the place of a link, of where a disk is mounted, or of the folder that one is in.
+    is_fixed = folder.is_symlink() or os.path.ismount(folder) or not folder.name
+    if is_fixed or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise FileExistsError(f"{folder} exists already; remove it or choose another name for the model")
     check_place(folder)
 
