@@ -9,7 +9,7 @@ from crystalmax.cli import app
 
 
 def main() -> None:
-    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C."""
+    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C, but 1 in training."""
     streams.open_all()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
