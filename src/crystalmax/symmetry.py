@@ -45,16 +45,18 @@ def operations_of(block: cif.Block, alpha: float, gamma: float) -> tuple[Operati
     angles, in degrees, tell hexagonal from rhombohedral axes. An operation that gemmi does not understand is its
     RuntimeError.
     """
+    every = (tuple(filter(None, map(cif.as_string, block.find_values(tag)))) for tag in TRIPLETS)
+    triplets = next(filter(None, every), ())
+    if len(triplets) > 1:
+        return _parsed(triplets), ""
     values = ([cif.as_string(block.find_value(tag) or "?").strip()[:MAX_WORDS] for tag in tags] for tags in _NAMES)
     hall, symbol, number, code = (next(filter(None, found), "") for found in values)
     named, note = _named(hall, symbol, number, code, alpha, gamma)
-    for tag in TRIPLETS:
-        if triplets := tuple(filter(None, map(cif.as_string, block.find_values(tag)))):
-            operations = _parsed(triplets)
-            is_less = len(operations.rotations) == 1 < len(named.rotations)
-            group = symbol or hall or number
-            return operations, f"space group {group!r} has more than the one operation: read as P1" if is_less else ""
-    return named, note
+    if not triplets:
+        return named, note
+    is_less = len(named.rotations) > 1
+    group = symbol or hall or number
+    return _parsed(triplets), f"space group {group!r} has more than the one operation: read as P1" if is_less else ""
 
 
 def keep_cell(rotations: Float[np.ndarray, "operations 3 3"], lattice: Float[np.ndarray, "3 3"]) -> bool:
