@@ -51,14 +51,14 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         parts = [part for part in re.split(r"(?im)^(?=data_)", text) if "_atom_site_fract_x" in part.lower()]
         if len(parts) < 2:
             return [_read_with_pymatgen(text, key, str(error), max_sites)]
-        if len(parts) > limits.MAX_STRUCTURES:
-            return [Refused(key, f"it has {len(parts):,} data blocks, more than {limits.MAX_STRUCTURES:,}", "split it")]
+        if refused := limits.too_many(len(parts), "data blocks", key):
+            return [*refused]
         named = [(f"{key}:{part.split(maxsplit=1)[0][5:]}", part) for part in parts]
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:
         return [Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal")]
-    if len(blocks) > limits.MAX_STRUCTURES:
-        return [Refused(key, f"it has {len(blocks):,} data blocks, more than {limits.MAX_STRUCTURES:,}", "split it")]
+    if refused := limits.too_many(len(blocks), "data blocks", key):
+        return [*refused]
     return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]
 
 

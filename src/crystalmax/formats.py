@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalmax.limits import MAX_ATOMS, MAX_STRUCTURES, refuse_above, refuse_crowds, refuse_far
+from crystalmax.limits import MAX_ATOMS, MAX_STRUCTURES, refuse_above, refuse_crowds, refuse_far, too_many
 from crystalmax.structures import Reading, Refused, convert, origin_of
 
 Outcomes = list[Reading | Refused]
@@ -94,8 +94,8 @@ def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
         plain = json.loads(content)
     except (ValueError, RecursionError) as error:
         return [Refused(key, f"it is no valid JSON ({error})", "write it anew, as pymatgen's Structure.as_dict does")]
-    if isinstance(plain, list | dict) and len(plain) > MAX_STRUCTURES:
-        return [Refused(key, f"it has {len(plain):,} entries, more than {MAX_STRUCTURES:,}", "split it")]
+    if refused := too_many(len(plain) if isinstance(plain, list | dict) else 1, "entries", key):
+        return [*refused]
     entries = {key: plain}
     if isinstance(plain, list):
         entries = {f"{key}:{row}": entry for row, entry in enumerate(plain)}

@@ -48,6 +48,12 @@ def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> No
         raise Refused(key, f"it has {found:,} {what}, more than the {limit:,} that one entry may have", remedy)
 
 
+def too_many(found: int, what: str, key: str) -> list[Refused]:
+    """The refusal of an entry that holds more structures than one may; empty if it does not."""
+    reason = f"it has {found:,} {what}, more than {MAX_STRUCTURES:,}"
+    return [Refused(key, reason, "split it")] if found > MAX_STRUCTURES else []
+
+
 def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int) -> None:
     """Refuse atoms, at places in angstrom, that are far too many, or so close that all would be compared with all."""
     refuse_far(places, key)
