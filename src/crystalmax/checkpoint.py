@@ -49,7 +49,6 @@ MAX_SPEC_BYTES = 2**24
 """A larger spec is refused unread."""
 MAX_HEADER_BYTES = 2**20
 """What names and shapes may take in the file of weights."""
-STOPPED = "the training of {} was stopped before its end; go on with it by --resume, or take its weights as they are"
 _AGAIN = "train the model again, or get another copy of it"
 
 
@@ -120,9 +119,17 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
         objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from None
-    if spec["extra"].get("finished") is False:
-        log.warning("%s", STOPPED.format(folder))
+    if told := stopped(folder, spec):
+        log.warning("%s", told)
     return Model(objective.eval(), geometry, spec["extra"], folder)
+
+
+def stopped(folder: Path, spec: Mapping[str, Any]) -> str:
+    """What is to be said of weights whose training was stopped; nothing of others."""
+    if spec["extra"].get("finished") is not False:
+        return ""
+    remedy = "go on with it by --resume, or take its weights as they are"
+    return f"the training of {folder} was stopped before its end; {remedy}"
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crystalmax import fitted
-from crystalmax.checkpoint import SPEC, START, STOPPED, WEIGHTS, read_spec
+from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec, stopped
 from crystalmax.dataset import CrystalDataset
 from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, read_manifest
@@ -121,7 +121,7 @@ def _of_trained(path: Path, others: Sequence[Path]) -> Verified:
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
     if "files" in spec:
-        notes = (f"{STOPPED.format(path)}.",) if spec["extra"].get("finished") is False else ()
+        notes = (f"{told}.",) if (told := stopped(path, spec)) else ()
         return _together([_compared(path, spec["files"]), _read(others)._replace(notes=notes)])
     note = f"{path} carries no checksums: nothing can be said of its weights."
     return _read(others)._replace(notes=(note,))
