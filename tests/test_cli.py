@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -457,6 +458,33 @@ def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypat
     done = crystalmax("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "out")
     assert (done.code, done.err) == (130, "crystalmax: interrupted\n")
     assert not (tmp_path / "out").exists()
+
+
+SLOW = """
+import os, signal, sys
+from time import sleep
+from unittest import mock
+
+from joblib import Parallel, delayed
+
+from crystalmax.__main__ import main
+
+def work():
+    waiting = Parallel(2, return_as="generator_unordered")(delayed(sleep)(seconds) for seconds in (0, 600, 600))
+    next(waiting)  # workers are there
+    os.kill(os.getpid(), signal.SIGTERM)
+    next(waiting)
+
+sys.argv[1:] = ["demo"]
+with mock.patch("crystalmax.demo.run", lambda *_, **__: work()):
+    main()
+"""
+
+
+def test_sigterm_ends_workers_too_and_says_so_by_its_code():
+    # Workers hold the pipes: one that stayed would keep this waiting.
+    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
 
 
 @pytest.mark.parametrize("command", ["evaluate", "finetune"])

@@ -2,15 +2,24 @@
 
 import logging
 import os
+import signal
 import sys
 
 from crystalmax import streams
 from crystalmax.cli import app
 
 
+def _terminated(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, or 130 for Control-C, but 1 in training."""
+    """Entry point: exit code 0, 1 with one clear line, 2 for wrong usage, 130 for Control-C or 143 for SIGTERM.
+
+    In training either signal lets the step that runs end, saves, and gives 1.
+    """
     streams.open_all()
+    signal.signal(signal.SIGTERM, _terminated)  # not at once: worker processes would stay, and keep pipes open
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
