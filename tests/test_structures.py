@@ -266,6 +266,19 @@ def test_occupancies_that_ase_puts_aside_are_taken_back(tmp_path):
     assert convert(atoms).crystal.composition() == pytest.approx({26: 0.5, 28: 0.5, 8: 0.8})
 
 
+def test_atoms_that_were_exchanged_or_added_after_ase_read_a_cif_are_what_they_are_now(tmp_path):
+    from ase.io import read
+
+    structure = Structure(Lattice.cubic(4), ["Mg", {"O": 0.8}], [ORIGIN, CENTER])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        structure.to(str(tmp_path / "x.cif"))
+        atoms = read(tmp_path / "x.cif")
+    atoms.symbols[0] = "Ni"
+    atoms += Atoms("Li", [(2, 2, 0)])
+    assert convert(atoms).crystal.composition() == pytest.approx({28: 1.0, 3: 1.0, 8: 0.8})
+
+
 def test_a_crystal_passes_through_with_its_key_unless_another_is_given():
     crystal = raw((ORIGIN, (11, 1.0)))
     assert convert(crystal).crystal is crystal

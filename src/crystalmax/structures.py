@@ -101,7 +101,8 @@ def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> 
     """A crystal from a `Crystal`, a pymatgen `Structure` or periodic ASE `Atoms`, with notes.
 
     An empty key keeps the name of a `Crystal`. From ASE, occupancies are taken where its CIF reader leaves them, in
-    `info["occupancy"]`.
+    `info["occupancy"]`, but of an atom that has another symbol than these name: it was exchanged or added since, and
+    counts as one.
 
     Raises:
         Refused: It is no structure, or the policies refuse it.
@@ -277,9 +278,10 @@ def _from_ase(structure: object, key: str) -> Reading:
         raise Refused(key, "it is not periodic in three directions", remedy)
     occupancies = {str(kind): row for kind, row in structure.info.get("occupancy", {}).items()}
     kinds = structure.arrays.get("spacegroup_kinds", np.full(len(structure), -1))
+    of_atoms = ((symbol, occupancies.get(str(kind), {})) for symbol, kind in zip(structure.symbols, kinds, strict=True))
     rows = [
-        [(name, share, None) for name, share in occupancies.get(str(kind), {symbol: 1.0}).items()]
-        for symbol, kind in zip(structure.symbols, kinds, strict=True)
+        [(name, share, None) for name, share in (listed if symbol in listed else {symbol: 1.0}).items()]
+        for symbol, listed in of_atoms
     ]
     lattice = np.array(structure.cell)
     _check_cell(lattice, key)  # coordinates are computed from it
