@@ -47,6 +47,8 @@ def test_it_is_the_mean_distances_of_neighbours_of_each_species_by_the_root_of_t
             away = np.sort(np.linalg.norm(around, axis=-1), axis=None)
             nearest.append(np.minimum(away[away > 1e-6][[0, 1, 2, 3, 5, 7, 11, 19]] / unit, 2.5))
         expected.append(np.mean(nearest, axis=0))
+    occupancies = [share for kind in sorted(one.kinds) for _, share, _ in kind if share < 1]
+    expected.append(occupancies)
     found = Fingerprint.of(one)
     np.testing.assert_allclose(found.distances, np.concatenate(expected))
     np.testing.assert_array_equal(found.hundredths, np.rint(100 * found.distances))  # none is too large for a byte
@@ -101,6 +103,18 @@ def test_an_element_that_shares_a_site_with_itself_is_one_species():
     beside_whole = replace(conventional_rock_salt(), species=np.array([0] * 2 + [1] * 2 + [2] * 4))
     beside_whole = replace(beside_whole, kinds=(shared, *pure("Fe", "O")))
     assert Fingerprint.of(beside_whole).equals(Fingerprint.of(rock_salt(kinds=("Fe", "O"))))
+
+
+def test_how_sites_are_shared_belongs_to_the_structure():
+    """Cations that have changed places, more or fewer of them: the formula and all distances are the same."""
+
+    def changed(share):
+        return replace(rock_salt(), kinds=(mixed(Na=1 - share, K=share), mixed(Na=share, K=1 - share)))
+
+    assert Fingerprint.of(changed(0.2)).equals(Fingerprint.of(changed(0.22)))
+    assert not Fingerprint.of(changed(0.2)).equals(Fingerprint.of(changed(0.4)))
+    kinds = tuple(tuple(one._replace(oxidation_state=1.0) for one in kind) for kind in changed(0.2).kinds)
+    assert Fingerprint.of(changed(0.2)).equals(Fingerprint.of(replace(rock_salt(), kinds=kinds)))
 
 
 def test_the_tolerance_is_in_the_middle_between_relaxations_and_other_structures():

@@ -17,7 +17,7 @@ REACH = 2.5
 """Distances beyond this times the cube root of the volume per atom count as this."""
 
 TOLERANCE = 0.06
-"""Largest difference of mean distances, in the same unit, between two descriptions of one structure."""
+"""Largest difference of mean distances, in the same unit, and of occupancies, between descriptions of one structure."""
 
 _STEPS = 100  # in the unit of distances, so that the largest, `REACH`, fits into a byte
 
@@ -28,7 +28,7 @@ class Fingerprint:
 
     Distances are in units of the cube root of the volume per atom, so that a slightly other lattice constant changes
     little; means over sites are the same for every cell; and they are continuous, where a hash of rounded numbers would
-    tear equal crystals apart.
+    tear equal crystals apart. Behind them stand occupancies, of sites that are shared or partly empty.
     """
 
     formula: str
@@ -41,7 +41,9 @@ class Fingerprint:
         nearest = _nearest(uncharged)
         order = sorted(range(len(uncharged.kinds)), key=uncharged.kinds.__getitem__)
         means = [nearest[uncharged.species == kind][:, order].mean(axis=0) for kind in order]
-        return cls(formula(crystal), np.concatenate(means, axis=None))
+        # Of one arrangement and formula there are many, as spinels whose cations have changed places in part.
+        shares = [one.occupancy for kind in order for one in uncharged.kinds[kind] if round(one.occupancy, 6) < 1]
+        return cls(formula(crystal), np.concatenate([*means, shares], axis=None))
 
     @property
     def hundredths(self) -> UInt[np.ndarray, " numbers"]:
