@@ -70,6 +70,15 @@ def test_figures_are_drawn_without_global_state(scores):
     assert dict(mpl.rcParams) == before
 
 
+def test_rows_of_structures_that_could_not_be_read_are_left_out_of_figures():
+    figure = plots.predicted_and_measured([1.0, 2.0, np.nan, 4.0], [1.5, np.nan, 3.0, 4.5])
+    assert figure.axes[0].get_title(loc="left") == "mean absolute error 0.5"
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), [1.0, 4.5])
+    vectors = np.random.default_rng(0).normal(size=(6, 3))
+    vectors[2] = np.nan
+    assert len(plots.map_of_vectors(vectors, np.arange(6.0)).axes[0].collections[0].get_offsets()) == 5
+
+
 def test_columns_of_tables_are_compared_in_their_order():
     measured = pd.Series([1.0, 2.0, 4.0], index=[2, 1, 0])
     figure = plots.predicted_and_measured(measured, pd.Series([1.0, 2.0, 4.5]))

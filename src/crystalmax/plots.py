@@ -243,19 +243,21 @@ def paired_differences(table: pd.DataFrame, pretrained: str) -> Figure:
 def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantity: str = "") -> Figure:
     """Predictions against measurements, one each, in the same order; the closer to the diagonal, the better.
 
-    Axes are logarithmic where all values are positive and spread over three decades or more.
+    Where one is unknown, as of a structure that could not be read, both are left out. Axes are logarithmic where all
+    values are positive and spread over three decades or more.
     """
     # Columns of tables would be subtracted by their indices, whatever their order.
-    measured, predicted = np.asarray(measured), np.asarray(predicted)
+    both = np.array([np.asarray(measured), np.asarray(predicted)], dtype=float)
+    x, y = both[:, np.isfinite(both).all(axis=0)]
     figure = Figure(figsize=(3.9, 3.7), layout="constrained")
     panel = figure.subplots()
-    ends = np.quantile([measured, predicted], [0, 1])
+    ends = np.quantile([x, y], [0, 1])
     panel.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
-    panel.plot(measured, predicted, "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0)
+    panel.plot(x, y, "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0)
     panel.set(xlabel=f"measured {quantity}".strip(), ylabel=f"predicted {quantity}".strip(), aspect="equal")
     if 0 < 1000 * ends[0] <= ends[1]:
         panel.set(xscale="log", yscale="log")
-    panel.set_title(f"mean absolute error {np.abs(measured - predicted).mean():.3g}", fontweight="normal")
+    panel.set_title(f"mean absolute error {np.abs(x - y).mean():.3g}", fontweight="normal")
     return figure
 
 
@@ -263,7 +265,13 @@ def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantit
 def map_of_vectors(
     vectors: Float[np.ndarray, "crystals width"], values: Float[np.ndarray, " crystals"], *, quantity: str = ""
 ) -> Figure:
-    """Crystals by the first two principal components of their vectors, coloured by a property; unknown is grey."""
+    """Crystals by the first two principal components of their vectors, coloured by a property; unknown is grey.
+
+    A crystal whose vector is unknown, as of a structure that could not be read, is left out.
+    """
+    vectors, values = np.asarray(vectors), np.asarray(values, dtype=float)
+    known = np.isfinite(vectors).all(axis=1)
+    vectors, values = vectors[known], values[known]
     x, y = np.asarray(PCA(2, random_state=0).fit_transform(StandardScaler().fit_transform(vectors))).T
     figure = Figure(figsize=(4.9, 3.9), layout="constrained")
     panel = figure.subplots()
