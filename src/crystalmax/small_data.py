@@ -193,9 +193,9 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
         """Ends of an interval for each row that holds the measured value with this probability.
 
-        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow. Where a
-        tenth of the labels or more have the least or greatest value, such as gaps of 0, intervals end there; no other
-        bound is known.
+        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow. Where
+        the fifth member is there, and the value that it knows is the least or the greatest label, such as gaps of 0,
+        intervals end at it; no other bound is known.
 
         Raises:
             ValueError: The coverage is not between 0 and 1.
