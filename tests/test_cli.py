@@ -567,7 +567,7 @@ def test_wrong_inputs_are_answered_in_one_line(home, tmp_path):
     assert "manifest" in refusal("pretrain", home.cifs, "--out", out)
     assert "holds no run to resume" in refusal("pretrain", data, "--out", out, "--resume")
     assert "holds no trained model" in refusal("represent", home.cifs, "--model", data, "--out", tmp_path / "v.csv")
-    assert "predicts nothing yet" in refusal("predict", home.cifs, "--model", run, "--out", tmp_path / "p.csv")
+    assert f"{run} predicts nothing yet" in refusal("predict", home.cifs, "--model", run, "--out", tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     """
     objective = model.objective
     if not isinstance(objective, Regression | Ensemble | Blend):
-        raise ValueError("this model predicts nothing yet; fine-tune it with `crystalmax finetune`")
+        what = model.folder or "this model"
+        raise ValueError(f"{what} predicts nothing yet; give a model that `crystalmax fit` or `finetune` wrote")
     return table_of(records, ["prediction"], lambda data: predicted(objective, model.geometry, data)[:, None])
 
 
