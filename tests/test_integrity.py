@@ -18,6 +18,7 @@ from crystalmax.integrity import verify
 from crystalmax.manifest import CONTENT
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.prediction import write
+from crystalmax.report import write_report
 from crystalmax.spec import seeded_weights
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
@@ -250,6 +251,13 @@ def test_what_is_none_of_these_is_refused(name, said, tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(ValueError, match=f"{said}; give a folder"):
         verify(tmp_path / name)
+
+
+def test_paths_may_be_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (write_dataset("data"), write_model("model")):
+        assert not verify(folder).faults
+    assert write_report("reports/page.html", "of nothing", None).is_file()
 
 
 def test_a_file_appears_at_once_or_not_at_all(tmp_path):

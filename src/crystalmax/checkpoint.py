@@ -76,7 +76,7 @@ class Model:
         return tuple(sorted({*chain.from_iterable(parts), *self.extra.get("labels_of", ())}))
 
 
-def save(model: Model, folder: Path) -> None:
+def save(model: Model, folder: str | Path) -> None:
     """Write a model to a folder, which appears at once; one that is there already gets the weights before the spec."""
     # Copies, since weights may be shared, such as those of an encoder that two parts of an objective keep.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.objective.state_dict().items()}
@@ -90,7 +90,7 @@ def save(model: Model, folder: Path) -> None:
         "extra": dict(model.extra),
         "files": {WEIGHTS: checksum_of(weights)},
     }
-    whole = nullcontext(folder) if folder.exists() else folder_at_once(folder)
+    whole = nullcontext(folder) if (folder := Path(folder)).exists() else folder_at_once(folder)
     with whole as into, at_once(into / SPEC) as file:
         file.write((json.dumps({**spec, "content_hash": hash_of(spec)}, indent=1) + "\n").encode())
         file.flush()  # a disk that is full says so before the weights are replaced

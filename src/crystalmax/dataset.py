@@ -299,10 +299,10 @@ class DatasetWriter:
         FileExistsError: `path` exists already.
     """
 
-    def __init__(self, path: Path, *, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, *, provenance: Mapping[str, Any]) -> None:
         if os.path.lexists(path):  # also a link that leads nowhere
             raise FileExistsError(f"{path} exists already; remove it or choose another name for the data set")
-        self.path, self.folder, self.provenance = path, path, provenance
+        self.path, self.folder, self.provenance = Path(path), Path(path), provenance
         self.n_crystals = 0
         self._ends = {"site_end.i8": 0, "key_end.i8": 0}
         self._kinds: dict[Species, int] = {}

@@ -46,12 +46,13 @@ class Verified(NamedTuple):
         return f"{self.n_compared} files are as they were written; {self.n_read} more carry no checksum and can be read"
 
 
-def verify(path: Path) -> Verified:
+def verify(path: str | Path) -> Verified:
     """Read every file of a data set, a run, a model or a study.
 
     Raises:
         ValueError: The folder is none of these.
     """
+    path = Path(path)
     for mark, look in _KINDS.items():
         if (path / mark).is_file():
             return look(path)

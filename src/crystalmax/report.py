@@ -31,7 +31,7 @@ class Section(NamedTuple):
 
 
 def write_report(
-    path: Path,
+    path: str | Path,
     title: str,
     verdict: Verdict | None,
     *,
@@ -59,7 +59,7 @@ def write_report(
     text = page.from_string(source).render(
         title=title, verdict=verdict, answers=answers, tables=tables, figures=figures, sections=sections, facts=facts
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path := Path(path)).parent.mkdir(parents=True, exist_ok=True)
     with at_once(path) as file:
         file.write(text.encode())
     return path
