@@ -1,5 +1,6 @@
 """Neighbors against plain loops, other programs, and what must not matter."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -163,7 +164,11 @@ def test_a_skewed_cell_and_sites_far_outside_it_change_nothing():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0.0,), "cutoff is 0.0; give a radius above 0"), ((5.0, 0), "max_neighbors is 0; give at least 1")],
+    [
+        ((0.0,), "cutoff is 0.0; give a radius above 0"),
+        ((math.inf, 12), "cutoff is inf; give a radius .* finite"),
+        ((5.0, 0), "max_neighbors is 0; give at least 1"),
+    ],
 )
 def test_what_cannot_be_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

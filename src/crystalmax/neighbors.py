@@ -39,8 +39,8 @@ class Neighbors:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        if not self.cutoff > 0:
-            raise ValueError(f"cutoff is {self.cutoff}; give a radius above 0, in angstrom")
+        if not 0 < self.cutoff < math.inf:
+            raise ValueError(f"cutoff is {self.cutoff}; give a radius above 0, in angstrom, that is finite")
         if self.max_neighbors is not None and self.max_neighbors < 1:
             raise ValueError(f"max_neighbors is {self.max_neighbors}; give at least 1, or leave it out to take all")
 
