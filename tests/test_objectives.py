@@ -183,6 +183,8 @@ def test_a_crystal_without_a_space_group_has_no_part_in_it():
     one_less = objective(some_batch(spacegroup_number=[*known[:2], 99.0, *known[3:]]), rng())
     assert torch.isfinite(terms["SpaceGroup"])
     assert terms["SpaceGroup"] != one_less["SpaceGroup"]
+    with pytest.raises(ValueError, match=r"spacegroup_number of '.+' is 0; give 1 to 230"):
+        objective(some_batch(spacegroup_number=[*known[:2], 0.0, *known[3:]]), rng())
     with pytest.raises(ValueError, match="no property 'spacegroup_number' to reconstruct"):
         objective(some_batch(), rng())
 

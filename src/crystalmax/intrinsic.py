@@ -228,7 +228,11 @@ class SpaceGroup:
     target: str = "spacegroup_number"
 
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals 1"]:
-        return property_of(batch, self.target, "reconstruct")[:, None].to(batch.kinds)
+        numbers = property_of(batch, self.target, "reconstruct")
+        if wrong := ((numbers < 1) | (numbers > self.width)).nonzero()[:, 0].tolist():
+            found = f"{self.target} of {batch.keys[wrong[0]]!r} is {numbers[wrong[0]]:g}"
+            raise ValueError(f"{found}; give 1 to {self.width}, and leave it empty where it is not known")
+        return numbers[:, None].to(batch.kinds)
 
     def loss(self, predicted: Numbers, truth: Float[Tensor, "crystals 1"]) -> Losses:
         return cross_entropy(predicted, truth[:, 0].nan_to_num(nan=1.0).long() - 1, reduction="none")
