@@ -88,9 +88,10 @@ def represented(
     structures = {}
     for row, text in enumerate(texts):
         try:
-            structures[row] = read(text)
-            if max_sites is not None and len(structures[row]) > max_sites:
-                raise ValueError(f"its cell has {len(structures.pop(row))} sites, more than --max-sites")
+            structure = structures[row] = read(text)
+            n_sites = getattr(structure, "n_sites", None) or len(structure)  # ours, or pymatgen's
+            if max_sites is not None and n_sites > max_sites:
+                raise ValueError(f"its cell has {n_sites} sites, more than --max-sites")
         except Exception as error:  # whatever a parser raises means the same
             structures.pop(row, None)
             reasons[row] = _reason(error)
