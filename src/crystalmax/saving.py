@@ -31,16 +31,21 @@ class Interrupted(BaseException):
     """
 
 
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Let these handle signals, where Python allows it: in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def signals_as_before() -> Iterator[None]:
     """Signals are handled afterwards as they were before."""
-    handlers = [(number, signal.getsignal(number)) for number in _STOP_SIGNALS]
+    handlers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers:
-                signal.signal(number, handler)
+        _handle(handlers)
 
 
 @contextmanager
@@ -51,9 +56,7 @@ def stopped_by_signals() -> Iterator[None]:
         raise Interrupted
 
     with signals_as_before():
-        if threading.current_thread() is threading.main_thread():
-            for number in _STOP_SIGNALS:
-                signal.signal(number, stop)
+        _handle(dict.fromkeys(_STOP_SIGNALS, stop))
         yield
 
 
@@ -83,9 +86,8 @@ class Saver(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals."""
-        if threading.current_thread() is threading.main_thread():
-            for number in _STOP_SIGNALS:  # now, after Lightning, whose own would end an epoch before its validation
-                signal.signal(number, self._ask)
+        # Now, after Lightning, whose own would end an epoch before its validation.
+        _handle(dict.fromkeys(_STOP_SIGNALS, self._ask))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Save if it is time, and stop if that was asked for."""
