@@ -5,6 +5,7 @@ import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
+from string import Template
 
 import joblib
 import numpy as np
@@ -288,9 +289,9 @@ def test_an_untrained_twin_has_the_same_shape_and_the_weights_of_its_seed():
 class Borrowed(torch.nn.Module):
     """An encoder from outside the package."""
 
-    def __init__(self, *, inner_seed=0):
+    def __init__(self, *, part=None):
         super().__init__()
-        self.inner_seed = inner_seed
+        self.part = part
         self.inner = network()
         self.widths = self.inner.widths
 
@@ -317,10 +318,10 @@ def test_vectors_that_are_not_finite_are_told_of(caplog):
     assert f"SiteNet gives {n} of {n} crystals vectors that are not finite" in caplog.text
 
 
-def test_an_encoder_from_elsewhere_has_a_twin_too():
-    twin = untrained(Borrowed(inner_seed=5), seed=1)
+def test_an_encoder_from_elsewhere_with_parts_from_elsewhere_has_a_twin_too():
+    twin = untrained(Borrowed(part=Template("of another package")), seed=1)
     assert isinstance(twin, Borrowed)
-    assert twin.inner_seed == 5
+    assert twin.part.template == "of another package"
 
 
 def test_vectors_are_single_precision_and_carry_no_graph():

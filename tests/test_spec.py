@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from string import Template
 from threading import Barrier, BrokenBarrierError
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from torch import nn
 from crystalmax import spec
 from crystalmax.critics import ProjectedDot
 from crystalmax.encoding import Widths
-from crystalmax.spec import build, describe, read_recipe, seeded_weights
+from crystalmax.spec import build, describe, parts_in, read_recipe, rebuilt, seeded_weights
 
 HERE = (__name__,)
 
@@ -273,6 +274,12 @@ def test_a_strangers_recipe_cannot_reach_outside(name):
 def test_trust_is_given_by_name():
     with pytest.raises(ValueError, match=r"refusing to import.* by name .`--trust NAME`, or `trusted=` in Python.,"):
         build({"use": f"{__name__}.Part"})
+
+
+def test_what_runs_here_is_built_again_without_being_trusted_by_name():
+    part = Part(names=("a",), inner=(Template("b"), functools.partial(Net, width=2)), options={"x": 3})
+    assert parts_in(describe(part)) == {f"{__name__}.Part", f"{__name__}.Net", "string.Template"}
+    assert describe(rebuilt(part)) == describe(part)
 
 
 def test_one_trusted_name_is_not_read_as_its_letters():

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from torch import nn
 
 from crystalmax import baselines, checkpoint
 from crystalmax.checkpoint import Model
@@ -21,7 +20,7 @@ from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
 from crystalmax.shipped import SHIPPED
-from crystalmax.spec import build, describe, seeded_weights
+from crystalmax.spec import rebuilt, seeded_weights
 from crystalmax.spread import in_order
 from crystalmax.structures import Refused, origin_of
 from crystalmax.tables import Table
@@ -181,9 +180,7 @@ def _shipped() -> tuple[Encoder, Geometry]:
 def untrained(encoder: Encoder, seed: int) -> Encoder:
     """The same network with the initial weights of this seed."""
     with seeded_weights(seed):
-        # What the encoder is made of runs here already, so its packages need no further trust.
-        parts = encoder.modules() if isinstance(encoder, nn.Module) else [encoder]
-        twin = build(describe(encoder), trusted=tuple({type(part).__module__.partition(".")[0] for part in parts}))
+        twin = rebuilt(encoder)
     assert isinstance(twin, Encoder)  # it was made from the description of one
     return twin
 

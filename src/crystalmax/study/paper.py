@@ -17,7 +17,7 @@ import pandas as pd
 from crystalmax.checkpoint import MAX_SPEC_BYTES
 from crystalmax.evaluation import TRIVIAL
 from crystalmax.pretraining import parts_of
-from crystalmax.spec import build
+from crystalmax.spec import build, parts_in
 from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell
 from crystalmax.study.material import SplitBy
@@ -183,13 +183,12 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
 
 def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, str]:
     """A hash of the file that defines each part from elsewhere; what these import themselves is not looked at."""
-    names = re.findall(r'"use": "([\w.]+)\.(\w+)"', json.dumps(recipes))
-    parts = {
-        f"{module}.{name}": inspect.getfile(getattr(import_module(module), name))
-        for module, name in names
-        if any(f"{module}.".startswith(f"{package}.") for package in trusted)
-    }
-    return {name: hashlib.sha256(Path(parts[name]).read_bytes()).hexdigest() for name in sorted(parts)}
+    files = {}
+    for part in sorted(parts_in(recipes)):
+        module, _, name = part.rpartition(".")
+        if any(f"{module}.".startswith(f"{package}.") for package in trusted):
+            files[part] = inspect.getfile(getattr(import_module(module), name))
+    return {part: hashlib.sha256(Path(file).read_bytes()).hexdigest() for part, file in files.items()}
 
 
 def _begun(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What checks of parts share: crystals to try them on, and claims that raise a sentence where they do not hold."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -13,7 +12,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Pairs
-from crystalmax.spec import build, describe
+from crystalmax.spec import describe, rebuilt
 
 _CLOSE = 1e-4
 Arguments = ParamSpec("Arguments")
@@ -78,9 +77,7 @@ def check_description(part: object) -> object:
     """A part must be one that a recipe can name: `build(describe(part))` is an equal one, which is returned."""
     name = type(part).__name__
     try:
-        plain = describe(part)
-        # What it is made of runs here already, so the packages need no further trust.
-        twin = build(plain, trusted=tuple(re.findall(r"'use': '(\w+)\.", str(plain))))
+        plain, twin = describe(part), rebuilt(part)
         again = describe(twin)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"{name} cannot be written into a recipe: {error}") from error
