@@ -26,13 +26,18 @@ def read_history(run: Path) -> list[Any]:
     return [json.loads(line) for line in (run / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
+def terms_of(row: Mapping[str, Any], *, penalties: bool = True) -> dict[str, Any]:
+    """The terms of the loss in a row, with or without its penalties."""
+    return {name: row[name] for name in row if name not in BESIDE and (penalties or not name.endswith("_penalty"))}
+
+
 def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
     """The last epoch in one line."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
     parts = []
     for row in last:
-        losses = {name: row[name] for name in row if name not in BESIDE and not name.endswith("_penalty")}
-        parts.append(f"{row['split']} {', '.join(f'{name} {value:.3f}' for name, value in losses.items())}")
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in terms_of(row, penalties=False).items())
+        parts.append(f"{row['split']} {losses}")
     line = "" if chance is None else f" (knowing nothing: {chance:.3f})"
     rate = max(row.get("crystals_per_second", 0.0) for row in last)
     return f"epoch {last[0]['epoch']}/{epochs}: {'; '.join(parts)}{line}; {rate:.0f} crystals/s"

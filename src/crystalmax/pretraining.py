@@ -24,7 +24,7 @@ from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, 
 from crystalmax.dataset import CrystalDataset, Dataset, Rows
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.history import HISTORY, read_history
+from crystalmax.history import HISTORY, read_history, terms_of
 from crystalmax.intrinsic import prepared
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
@@ -265,8 +265,8 @@ def _told(
 
 def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Epoch, split and the loss of each level, without penalties: what `plots.training_curves` takes."""
-    table = pd.DataFrame(history)
-    return table[[name for name in table if name != "crystals_per_second" and not str(name).endswith("_penalty")]]
+    rows = ({"epoch": row["epoch"], "split": row["split"], **terms_of(row, penalties=False)} for row in history)
+    return pd.DataFrame(rows)
 
 
 def _training(planned: dict[str, Any], given: Mapping[str, object], resumed: Path | None) -> Training:

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crystalmax.crystal import CrystalBatch
 from crystalmax.dataset import Dataset, Rows, batches_of_sites
 from crystalmax.geometry import Geometry
-from crystalmax.history import count, sentence
+from crystalmax.history import count, sentence, terms_of
 from crystalmax.joined import order
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
@@ -301,8 +301,7 @@ class _Module(pl.LightningModule):
             self.averaged.update_parameters(self.objective)
         means = self._count("train", sums)
         if self.trainer.loggers or self.trainer.progress_bar_callback:  # a tenth of the time of a small step
-            losses = {name: value for name, value in means.items() if not name.endswith("_penalty")}
-            self.log_dict(losses, prog_bar=True, batch_size=1)
+            self.log_dict(terms_of(means, penalties=False), prog_bar=True, batch_size=1)
 
     def validation_step(self, shares: list[Share], batch_idx: int) -> None:
         sums: dict[str, float] = {}
@@ -352,8 +351,7 @@ class _Module(pl.LightningModule):
 
     def _watched_losses(self) -> list[float]:
         """The sum of all terms on the crystals where losses are watched, for each epoch so far."""
-        rows = [row for row in self.history if row["split"] == "valid"]
-        return [sum(row[name] for name in row if name not in ("epoch", "split")) for row in rows]
+        return [sum(terms_of(row).values()) for row in self.history if row["split"] == "valid"]
 
     def _keep_if_lowest(self) -> None:
         """Keep the weights at the end of an epoch; in the middle of the next they are others already."""
@@ -387,14 +385,14 @@ class _Module(pl.LightningModule):
         """Add sums over the crystals of a step, from all processes; returns the means over the step."""
         sums = self.sums.setdefault(split, {})
         if sums and sums.keys() != found.keys():  # before others wait for sums that never come
-            before, now = (", ".join(name for name in each if name != "crystals") for each in (sums, found))
+            before, now = (", ".join(terms_of(each)) for each in (sums, found))
             raise ValueError(f"the objective gave {now} after {before}; give the same terms for every batch")
         if self.trainer.world_size > 1:
             numbers = torch.tensor(list(found.values()), dtype=torch.float64, device=self.device)
             found = dict(zip(found, self.trainer.strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value
-        return {name: value / found["crystals"] for name, value in found.items() if name != "crystals"}
+        return {name: value / found["crystals"] for name, value in terms_of(found).items()}
 
     def _seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.began
