@@ -73,10 +73,10 @@ def weights(model):
 def test_a_trial_begins_where_it_says(study):
     salts = study.material("salts")
     begin = {(start, trial): starting_point(study, salts, "edge", start, trial) for start in STARTS for trial in (0, 1)}
-    same = {start: torch.equal(*(weights(begin[start, trial].model) for trial in (0, 1))) for start in STARTS}
+    same = {start: torch.equal(*(weights(begin[start, trial][0]) for trial in (0, 1))) for start in STARTS}
     assert same == {"random": False, "pretrained": True, "supervised": True}
-    assert begin["random", 0].pretraining is None
-    assert torch.equal(weights(begin["pretrained", 0].model), weights(study.network(salts)))
+    assert begin["random", 0][1] is None
+    assert torch.equal(weights(begin["pretrained", 0][0]), weights(study.network(salts)))
 
 
 def test_a_supervised_start_knows_the_other_property_and_no_test_row(study):

@@ -107,12 +107,20 @@ def pretrain(
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
     plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
-    given = {"batches_per_step": batches_per_step, "weights": [*weights] or None, "seed": seed, "epochs": epochs}
-    how = _training(plan["training"], given, run if resume else None)
+    asked = {"batches_per_step": batches_per_step, "weights": [*weights] or None, "seed": seed, "epochs": epochs}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if resume:
+        _check_goes_on(run, plan["training"], given)
+    plan["training"] |= given
+    how = build({"use": "crystalmax.training.Training", **plan["training"]})
+    assert isinstance(how, Training)  # the spec says so
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
     begun = deepcopy(objective.encoder)
-    place = run / START if resume or start is None else start
-    known_labels = _start_from(objective, place, trusted) if plan.get("start") else ()  # runs may be from before starts
+    known_labels: tuple[str, ...] = ()
+    if plan.get("start"):  # runs may be from before starts
+        model = load(run / START if resume or start is None else start, trusted=trusted)
+        _take_weights(objective, model)
+        known_labels = model.labels_of
     split = _split(data, geometry, split, how.seed)
     cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
     if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
@@ -206,17 +214,16 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     return objective, geometry
 
 
-def _start_from(objective: Objective, model: Path, trusted: tuple[str, ...]) -> tuple[str, ...]:
-    """Take the weights of a model: all, or the encoder's under another objective; returns whose labels it knows."""
-    known = (loaded := load(model, trusted=trusted)).objective
+def _take_weights(objective: Objective, model: Model) -> None:
+    """Give an objective the weights of a model: all, or those of the encoder where the objective is another."""
+    known = model.objective
     ours, theirs = (objective, known) if describe(objective) == describe(known) else (objective.encoder, known.encoder)
     if describe(ours) != describe(theirs):
         raise ValueError(
-            f"the encoder of the recipe is not that of {model}: {describe(ours)}, not {describe(theirs)}; "
+            f"the encoder of the recipe is not that of {model.folder}: {describe(ours)}, not {describe(theirs)}; "
             "give a recipe with the same encoder, or no model to start from"
         )
     cast(nn.Module, ours).load_state_dict(cast(nn.Module, theirs).state_dict())
-    return loaded.labels_of
 
 
 def _keep(model: Path, folder: Path) -> None:
@@ -269,24 +276,16 @@ def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _training(planned: dict[str, Any], given: Mapping[str, object], resumed: Path | None) -> Training:
-    """How to train: as planned, but for what was given, which the plan then holds, too.
-
-    A run that goes on does so as it began, but for more epochs.
-    """
+def _check_goes_on(run: Path, planned: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse to go on otherwise than a run began, but for more epochs."""
     for name, value in given.items():
         began = planned.get(name, getattr(Training(), name))
-        if resumed is not None and name != "epochs" and value not in (None, began):
+        if name != "epochs" and value != began:
             raise ValueError(
-                f"the run in {resumed} began with {name} = {began}, not {value}; leave it out to go on with that"
+                f"the run in {run} began with {name} = {began}, not {value}; leave it out to go on with that"
             )
-    epochs = given["epochs"]
-    if resumed is not None and isinstance(epochs, int) and epochs < (behind := _epochs_in(resumed)):
-        raise ValueError(f"the run in {resumed} has {behind} epochs behind it, more than {epochs}; give no fewer")
-    planned |= {name: value for name, value in given.items() if value is not None}
-    how = build({"use": "crystalmax.training.Training", **planned})
-    assert isinstance(how, Training)  # the spec says so
-    return how
+    if "epochs" in given and given["epochs"] < (behind := _epochs_in(run)):
+        raise ValueError(f"the run in {run} has {behind} epochs behind it, more than {given['epochs']}; give no fewer")
 
 
 def _split(data: Dataset, geometry: Geometry, split: Split | None, seed: int) -> Split:
@@ -347,7 +346,7 @@ def _hash_of(start: Path | None) -> str | None:
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
-    """What only a recipe can say; options such as epochs are given and compared separately (see `_training`)."""
+    """What only a recipe can say; options such as epochs are given and compared separately (see `_check_goes_on`)."""
     training = {name: value for name, value in parts["training"].items() if name not in _APART}
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 

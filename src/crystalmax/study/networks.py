@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from crystalmax import checkpoint, pretraining
+from crystalmax.checkpoint import SPEC, read_spec, stopped
 from crystalmax.dataset import CrystalDataset
 from crystalmax.training import Split
 from crystalmax.vectors import encode
@@ -43,7 +44,7 @@ def trained(
     run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), recipe, epochs, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):
-        if not _is_finished(run):
+        if not (run / SPEC).exists() or stopped(run, read_spec(run)):
             pretraining.pretrain(
                 data,
                 run,
@@ -56,11 +57,6 @@ def trained(
                 trusted=trusted,
             )
     return run
-
-
-def _is_finished(run: Path) -> bool:
-    spec = run / "spec.json"
-    return spec.exists() and bool(json.loads(spec.read_bytes())["extra"]["finished"])
 
 
 def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> checkpoint.Model:

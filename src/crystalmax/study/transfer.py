@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from crystalmax.checkpoint import Model
-from crystalmax.dataset import CrystalDataset
+from crystalmax.dataset import CrystalDataset, Rows
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import read_recipe
 from crystalmax.study.cell import Cell, Result
@@ -70,10 +70,10 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
     material = study.material(dataset)
     values, tested = material.values(target), study.tested(material, target)
     rows = study.labelled(material, target, labels, trial)
-    begin = starting_point(study, material, target, start, trial)
+    model, pretraining = starting_point(study, material, target, start, trial)
     regressor = CrystalRegressor(
-        begin.model.encoder,
-        geometry=begin.model.geometry,
+        model.encoder,
+        geometry=model.geometry,
         epochs=study.budget.fine_tuning_epochs,
         folds=FOLDS,
         seed=trial,
@@ -97,29 +97,24 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
         "pool": len(study.pool(material, target)),
         "mae": np.abs(predictions - values[tested]).mean(),
         "epochs": regressor.epochs,
-        **counts(material, tested, study.pool(material, target), begin.pretraining),
+        **counts(material, tested, study.pool(material, target), pretraining),
     }
     arrays = {"predictions": predictions[None].astype(np.float32), "measured": values[tested]}
     return Result(pd.DataFrame([row]), {**arrays, "labelled": rows, "tested": tested})
 
 
-class Beginning(NamedTuple):
-    """The network that fine-tuning begins with, and the data set and rows that it was trained on before."""
-
-    model: Model
-    pretraining: tuple[Material, Int[np.ndarray, " rows"]] | None
-
-
-def starting_point(study: Study, material: Material, target: str, start: Start, trial: int) -> Beginning:
-    """Where a trial begins: the same network for all trials where it was trained, another for each where it was not."""
+def starting_point(
+    study: Study, material: Material, target: str, start: Start, trial: int
+) -> tuple[Model, tuple[Material, Rows] | None]:
+    """The network that a trial begins with, the same for all where it was trained; data set and rows it has seen."""
     if start == "random":
-        return Beginning(study.untrained(RECIPE, FIRST_TWIN + trial), None)
+        return study.untrained(RECIPE, FIRST_TWIN + trial), None
     if start == "pretrained":
-        return Beginning(study.network(study.material(material.donor), RECIPE), study.pretraining(material))
+        return study.network(study.material(material.donor), RECIPE), study.pretraining(material)
     names = [each.name for each in material.properties]
     other = names[(names.index(target) + 1) % len(names)]
     rows = study.pool(material, other)
-    return Beginning(study.network(material, supervised(other, material.values(other)[rows]), rows), (material, rows))
+    return study.network(material, supervised(other, material.values(other)[rows]), rows), (material, rows)
 
 
 def supervised(target: str, values: Float[np.ndarray, " labels"]) -> dict[str, object]:
