@@ -275,7 +275,7 @@ def test_a_study_of_before_there_were_recipes_goes_on(given, done, tmp_path):
 def test_a_cell_that_fails_is_listed(given, done, tmp_path, monkeypatch):
     shutil.copytree(done.out, tmp_path / "out")
     (tmp_path / "out" / "cells" / "leakage" / "salts" / "row.parquet").unlink()
-    monkeypatch.setattr("crystalmax.study.official.counts", partial(pytest.fail, "no counts today"))
+    monkeypatch.setattr("crystalmax.study.leakage.counts", partial(pytest.fail, "no counts today"))
     outcomes = paper.go_on(begin(given, tmp_path / "out"), ["leakage"])
     assert [outcome.name for outcome in outcomes if outcome.error] == ["leakage/salts/row"]
     failed = pd.read_csv(tmp_path / "out" / "failed.csv")

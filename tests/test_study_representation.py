@@ -9,8 +9,8 @@ import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from crystalmax.study import runner
-from crystalmax.study.leakage import counts, same_formula, same_structure
 from crystalmax.study.models import downstream_models
+from crystalmax.study.overlap import counts, same_formula, same_structure
 from crystalmax.study.representation import Method, cells, drawn, method_of, methods, score
 from crystalmax.study.vectors import Vectors, read_vectors
 from studies import tiny

@@ -1,41 +1,66 @@
-"""How much of what is predicted was seen before: in pre-training, or among the crystals that labels come from."""
+"""Part 7: what was seen before, for every way to split; and official folds, to stand beside published leaderboards."""
+
+from dataclasses import replace
+from functools import partial
+from typing import get_args
 
 import numpy as np
-from jaxtyping import Bool
+import pandas as pd
 
-from crystalmax.dataset import Rows
-from crystalmax.fingerprint import occur_in
-from crystalmax.study.material import Material
+from crystalmax.assessment import small_data
+from crystalmax.evaluation import Draw
+from crystalmax.study.cell import Cell, Result
+from crystalmax.study.material import Material, SplitBy
+from crystalmax.study.overlap import counts
+from crystalmax.study.representation import Method, method_cells, methods, score
+from crystalmax.study.settings import Study
 
-
-def same_structure(material: Material, rows: Rows, other: Material, others: Rows) -> Bool[np.ndarray, " _"]:
-    """For each of these crystals of a data set, whether its structure is among those of the other."""
-    known = [other.fingerprints[row] for row in others]
-    return occur_in([material.fingerprints[row] for row in rows], known)
-
-
-def same_formula(material: Material, rows: Rows, other: Material, others: Rows) -> Bool[np.ndarray, " _"]:
-    """For each of these crystals of a data set, whether its formula is among those of the other."""
-    known = {other.fingerprints[row].formula for row in others}
-    return np.array([material.fingerprints[row].formula in known for row in rows], dtype=bool)
-
-
-def counts(
-    material: Material, tested: Rows, pool: Rows, pretraining: tuple[Material, Rows] | None = None
-) -> dict[str, int]:
-    """Columns that stand in every table of the study: how many tested crystals occur elsewhere, by both measures.
-
-    Args:
-        material: The data set.
-        tested: Crystals that are predicted.
-        pool: Crystals that labels are drawn from.
-        pretraining: The crystals that the network learnt from, where there is a trained network.
-    """
-    donor, seen = pretraining or (material, np.empty(0, dtype=np.int64))
-    return {
-        "tested": len(tested),
-        "structures_in_labels": int(same_structure(material, tested, material, pool).sum()),
-        "formulas_in_labels": int(same_formula(material, tested, material, pool).sum()),
-        "structures_in_pretraining": int(same_structure(material, tested, donor, seen).sum()),
-        "formulas_in_pretraining": int(same_formula(material, tested, donor, seen).sum()),
+LEADERBOARD = {
+    "matbench_phonons": {
+        "lowest of all (MegNet, kgcnn 2.1.0)": 28.76,
+        "MODNet 0.1.12": 34.28,
+        "CGCNN": 57.76,
+        "random forest on Magpie and sine matrix": 67.61,
     }
+}
+"""Mean absolute errors that the leaderboard of Matbench v0.1 lists, means over its five folds."""
+
+
+def cells(study: Study) -> list[Cell]:
+    """A cell for each data set and split; where there are official folds, one for each method."""
+    leakage = [
+        Cell(f"leakage/{material.name}/{split}", partial(_counted, study, material.name, split))
+        for material in study.materials
+        for split in get_args(SplitBy)
+        if (material.folds if split == "fold" else split == "row" or len({*material.formulas}) > 2)
+    ]
+    with_folds = [material for material in study.materials if material.folds]
+    return leakage + method_cells(
+        study, with_folds, "official", methods, _scored, lambda material: len(material.data) ** 1.2, needs_draws=False
+    )
+
+
+def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
+    """Predictions of every fold from all the others; a draw is a fold."""
+    rows = study.described(material, material.known(name, np.arange(len(material.data))))
+    folds = material.values(material.folds)[rows].astype(int)
+    found: list[pd.DataFrame] = []
+    arrays: dict[str, np.ndarray] = {}
+    for fold in np.unique(folds).tolist():
+        train, test = rows[folds != fold], rows[folds == fold]
+        draw = Draw(len(train), fold, study.seed, len(train), ((train, test),))
+        result = score(study, material, name, replace(method, models=method.models or small_data()), [draw])
+        overlap = counts(material, test, train, method.pretraining)
+        found.append(result.rows.assign(part="official", split="official folds", **overlap))
+        arrays |= {f"{array}_{fold}": values for array, values in result.arrays.items()}
+    return Result(pd.concat(found, ignore_index=True), arrays)
+
+
+def _counted(study: Study, dataset: str, split: SplitBy) -> Result:
+    material = study.material(dataset)
+    donor = study.material(material.donor)
+    parts = material.parts(split, study.seed)
+    seen = donor.parts(split if donor is material else study.split, study.seed)
+    overlap = counts(material, parts.test, parts.train, (donor, seen.structures))
+    row = {"part": "leakage", "dataset": dataset, "split": split, "pool": len(parts.train), **overlap}
+    return Result(pd.DataFrame([row]))

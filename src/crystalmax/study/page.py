@@ -11,8 +11,8 @@ from crystalmax import __version__, plots
 from crystalmax.assessment import SMALL_DATA
 from crystalmax.report import Section, Table, comparison_table, write_report
 from crystalmax.study import encoders, figures, runner
+from crystalmax.study.leakage import LEADERBOARD
 from crystalmax.study.material import Material, Property
-from crystalmax.study.official import LEADERBOARD
 from crystalmax.study.representation import ALL_STATISTICS, JOINED, OURS, RECIPES
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings

@@ -30,12 +30,8 @@ from crystalmax.writing import at_once, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-PARTS = {
-    "leakage": "official",
-    **{name: name for name in ("curves", "representation", "transfer", "ablation", "encoders", "maps", "shift")},
-    "blocks": "blocks",
-}
-"""Parts of the study, in the order in which they run, and the module of this package whose `cells` they are."""
+PARTS = ("leakage", "curves", "representation", "transfer", "ablation", "encoders", "maps", "shift", "blocks")
+"""Parts of the study, in the order in which they run: modules of this package, each with its `cells`."""
 
 USUAL = tuple(part for part in PARTS if part not in ("encoders", "blocks"))
 """What is done unless told otherwise: the paper's programme. Other encoders take as long as a third of it."""
@@ -135,7 +131,7 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose among {', '.join(PARTS)}")
-    cells = [cell for part in parts for cell in import_module(f"crystalmax.study.{PARTS[part]}").cells(study)]
+    cells = [cell for part in parts for cell in import_module(f"crystalmax.study.{part}").cells(study)]
     # Networks that many cells need come first: each is trained by one process while others train the next.
     return sorted(cells, key=lambda cell: not cell.name.startswith("networks/"))
 

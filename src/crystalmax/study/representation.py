@@ -17,10 +17,10 @@ from crystalmax.encoding import width_of
 from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
 from crystalmax.study import networks
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
 from crystalmax.study.networks import Features
+from crystalmax.study.overlap import counts
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
@@ -197,6 +197,8 @@ def method_cells(
     methods: Methods,
     work: Work,
     cost: Callable[[Material], float] = lambda _: 1.0,
+    *,
+    needs_draws: bool = True,
 ) -> list[Cell]:
     """A cell for each property and method of these data sets; its work is told data set, property and method."""
     return [
@@ -207,7 +209,7 @@ def method_cells(
         )
         for material in materials
         for each in material.properties
-        if part == "official" or study.budgets(material, each.name)  # official folds draw no labels
+        if study.budgets(material, each.name) or not needs_draws
         for method in methods(study, material)
     ]
 

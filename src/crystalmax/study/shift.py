@@ -8,10 +8,10 @@ from jaxtyping import Bool
 
 from crystalmax.dataset import Rows
 from crystalmax.evaluation import TRIVIAL
-from crystalmax.study import leakage
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
+from crystalmax.study.overlap import same_formula, same_structure
 from crystalmax.study.representation import (
     ALL_STATISTICS,
     JOINED,
@@ -31,8 +31,8 @@ RECIPE = "infomax"
 """What is pre-trained without the overlap."""
 
 OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, " _"]]] = {
-    "shared structures": leakage.same_structure,
-    "shared formulas": leakage.same_formula,
+    "shared structures": same_structure,
+    "shared formulas": same_formula,
 }
 """What two data sets can have in common, from little to much."""
 

@@ -14,8 +14,8 @@ from crystalmax.dataset import CrystalDataset, Rows
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import read_recipe
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.leakage import counts
 from crystalmax.study.material import Material
+from crystalmax.study.overlap import counts
 from crystalmax.study.representation import FIRST_TWIN
 from crystalmax.study.settings import Study
 

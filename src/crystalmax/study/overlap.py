@@ -1,0 +1,41 @@
+"""How much of what is predicted was seen before: in pre-training, or among the crystals that labels come from."""
+
+import numpy as np
+from jaxtyping import Bool
+
+from crystalmax.dataset import Rows
+from crystalmax.fingerprint import occur_in
+from crystalmax.study.material import Material
+
+
+def same_structure(material: Material, rows: Rows, other: Material, others: Rows) -> Bool[np.ndarray, " _"]:
+    """For each of these crystals of a data set, whether its structure is among those of the other."""
+    known = [other.fingerprints[row] for row in others]
+    return occur_in([material.fingerprints[row] for row in rows], known)
+
+
+def same_formula(material: Material, rows: Rows, other: Material, others: Rows) -> Bool[np.ndarray, " _"]:
+    """For each of these crystals of a data set, whether its formula is among those of the other."""
+    known = {other.fingerprints[row].formula for row in others}
+    return np.array([material.fingerprints[row].formula in known for row in rows], dtype=bool)
+
+
+def counts(
+    material: Material, tested: Rows, pool: Rows, pretraining: tuple[Material, Rows] | None = None
+) -> dict[str, int]:
+    """Columns that stand in every table of the study: how many tested crystals occur elsewhere, by both measures.
+
+    Args:
+        material: The data set.
+        tested: Crystals that are predicted.
+        pool: Crystals that labels are drawn from.
+        pretraining: The crystals that the network learnt from, where there is a trained network.
+    """
+    donor, seen = pretraining or (material, np.empty(0, dtype=np.int64))
+    return {
+        "tested": len(tested),
+        "structures_in_labels": int(same_structure(material, tested, material, pool).sum()),
+        "formulas_in_labels": int(same_formula(material, tested, material, pool).sum()),
+        "structures_in_pretraining": int(same_structure(material, tested, donor, seen).sum()),
+        "formulas_in_pretraining": int(same_formula(material, tested, donor, seen).sum()),
+    }
