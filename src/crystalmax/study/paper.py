@@ -78,13 +78,9 @@ def begin(
     """
     if budget not in BUDGETS:
         raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
-    for name, files in (*(vectors or {}).items(), *(untrained or {}).items()):
-        # Of folders and methods, each of which must have its own.
-        if name == TRIVIAL or not re.fullmatch(r"\w[\w.+-]*", name):
-            found = f"vectors cannot be called {name!r} here"
-            raise ValueError(f"{found}; give a name of letters, digits and any of _ . + -, other than {TRIVIAL}")
-        for file in files:
-            read_vectors([file], ())  # before anything is written, as it may be none
+    vectors, untrained = vectors or {}, untrained or {}
+    for files in (vectors, untrained):
+        _check_vectors(files)
     contents = _read_recipes(recipes or {}, trusted)
     own = data.startswith(MATBENCH)
     asked: dict[str, Any] = {
@@ -92,33 +88,25 @@ def begin(
         "budget": budget,
         "split": split or ("fold" if own else "formula"),
         "seed": seed,
-        "vectors": {"trained": _hashes(vectors or {}), "untrained": _hashes(untrained or {})},
+        "vectors": {"trained": _hashes(vectors), "untrained": _hashes(untrained)},
         "recipes": contents,
         "code": _code(contents, trusted),
     }
     path = out / "study.json"
-    begun = _begun(path) if path.exists() else None
-    if begun is None:
+    if path.exists():
+        sources = _sources_begun(path, asked)
+    else:
         out.mkdir(parents=True, exist_ok=True)
         sources = matbench_source(data) if own else sources_of(settings)
-        _copy(vectors or {}, out / "given")
-        _copy(untrained or {}, out / "given-untrained")
+        _copy(vectors, out / "given")
+        _copy(untrained, out / "given-untrained")
         write_json(path, {**asked, "sources": [asdict(source) for source in sources]})
-    else:
-        _check_same(asked, begun, out)
-        sources = tuple(Source(**source) for source in begun["sources"])
     materials = prepare(sources, data, out / "data", BUDGETS[budget], seed=seed, n_jobs=n_jobs)
     names = {material.name for material in materials}
     write_json(path, {**asked, "sources": [asdict(source) for source in sources if source.name in names]})
     tables = _given(out)
-    for path in (path for each in tables for path in (*each.tables, *each.untrained)):
-        if all(read_vectors([path], material.keys) is None for material in materials):
-            log.warning("%s is left out: its column 'key' names less than half of the crystals of any data set", path)
     study = Study(out, materials, BUDGETS[budget], asked["split"], tables, seed, accelerator, contents, trusted)
-    for one, name in [(material, each.name) for material in materials for each in material.properties]:
-        if not study.budgets(one, name):
-            few = f"{len(study.pool(one, name))} labels to draw from and {len(study.tested(one, name))} to test"
-            log.warning("%s, %s: %s are too few for this budget; draws of it are left out", one.name, name, few)
+    _tell_of_left_out(study)
     return study
 
 
@@ -155,6 +143,16 @@ def go_on(
     return outcomes
 
 
+def _check_vectors(files: Files) -> None:
+    """Refuse, before anything is written, names that no folder or method can have, and files that hold no vectors."""
+    for name, paths in files.items():
+        if name == TRIVIAL or not re.fullmatch(r"\w[\w.+-]*", name):
+            found = f"vectors cannot be called {name!r} here"
+            raise ValueError(f"{found}; give a name of letters, digits and any of _ . + -, other than {TRIVIAL}")
+        for path in paths:
+            read_vectors([path], ())
+
+
 def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str, object]]:
     known, found = (*RECIPES, OURS), {}
     for name, paths in files.items():
@@ -187,27 +185,24 @@ def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, 
     return {part: hashlib.sha256(Path(file).read_bytes()).hexdigest() for part, file in files.items()}
 
 
-def _begun(path: Path) -> dict[str, Any]:
-    """The settings that a study began with."""
+def _sources_begun(path: Path, asked: Mapping[str, Any]) -> tuple[Source, ...]:
+    """The data sets of the study that this file begins, if it began with what is asked for."""
     try:
-        if isinstance(begun := read_json(path, MAX_SPEC_BYTES), dict) and "sources" in begun:
-            return begun
-        error = "it holds no settings"
-    except ValueError as found:
-        error = str(found)
-    raise ValueError(f"{path} is damaged ({error}); get another copy of it, or choose another folder") from None
-
-
-def _check_same(asked: Mapping[str, Any], begun: Mapping[str, Any], out: Path) -> None:
+        begun = read_json(path, MAX_SPEC_BYTES)
+        if not isinstance(begun, dict) or "sources" not in begun:
+            raise ValueError("it holds no settings")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); get another copy of it, or choose another folder") from None
     # Studies knew no recipes but those that ship once, and then not what code they were of.
     begun = {"recipes": {}, "code": asked["code"], **begun}
     other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun.get(name)]
     if other:
         found, given = (json.dumps(each.get(other[0]))[:100] for each in (begun, asked))
         raise ValueError(
-            f"{out} holds a study with another {other[0]} ({found}, not {given}); go on with the settings that it has, "
-            "or choose another folder"
+            f"{path.parent} holds a study with another {other[0]} ({found}, not {given}); go on with the settings that "
+            "it has, or choose another folder"
         )
+    return tuple(Source(**source) for source in begun["sources"])
 
 
 def _hashes(files: Files) -> dict[str, list[str]]:
@@ -219,6 +214,17 @@ def _copy(files: Files, folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, path in enumerate(paths):
             shutil.copyfile(path, folder / name / f"{number}{path.suffix}")
+
+
+def _tell_of_left_out(study: Study) -> None:
+    """Warn of tables of vectors that are of no data set, and of properties with too few labels."""
+    for path in (path for each in study.vectors for path in (*each.tables, *each.untrained)):
+        if all(read_vectors([path], material.keys) is None for material in study.materials):
+            log.warning("%s is left out: its column 'key' names less than half of the crystals of any data set", path)
+    for one, name in [(material, each.name) for material in study.materials for each in material.properties]:
+        if not study.budgets(one, name):
+            few = f"{len(study.pool(one, name))} labels to draw from and {len(study.tested(one, name))} to test"
+            log.warning("%s, %s: %s are too few for this budget; draws of it are left out", one.name, name, few)
 
 
 def _given(out: Path) -> tuple[Vectors, ...]:
