@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,18 +19,13 @@ from crystalmax.dataset import Rows
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's announcements."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", "Grad strides do not match")  # columns of one number, stored either way
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with ExitStack() as stack, warnings.catch_warnings():
+        for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # columns of one number, stored either way
+        yield
 
 
 @dataclass(frozen=True)
