@@ -506,10 +506,12 @@ def test_an_interrupted_run_has_the_mean_of_its_weights_too():
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_patience_with_nothing_to_watch_is_said_to_be_in_vain(caplog):
-    rows = SPLIT.train
-    train(objective(), DATA, Split(rows, rows[:0]), replace(HOW, epochs=1, patience=1), geometry=GEOMETRY)
-    assert "all epochs will be trained" in caplog.text
+@pytest.mark.parametrize("n_watched", [0, 1, 2])
+def test_patience_with_nothing_to_watch_is_said_to_be_in_vain(n_watched, caplog):
+    split = Split(SPLIT.train, SPLIT.valid[:n_watched])
+    _, history = run(how=replace(HOW, epochs=1, patience=1), split=split)
+    is_watched = "valid" in {row["split"] for row in history}
+    assert ("all epochs will be trained" in caplog.text) == (not is_watched) == (n_watched < 2)
 
 
 def test_resuming_a_run_that_ended_in_vain_changes_nothing_and_says_why(tmp_path, caplog):

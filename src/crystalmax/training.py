@@ -171,8 +171,8 @@ def train(
         ConnectionError: Another one of several processes has failed or was killed.
     """
     split.check()
-    if how.patience and not len(split.valid):
-        log.warning("no crystals are set aside, so there is no loss to watch, and all epochs will be trained")
+    if how.patience and len(split.valid) < 2:
+        log.warning("no two crystals are set aside, so there is no loss to watch, and all epochs will be trained")
     processes.check(objective, how.batches_per_step)
     keep_freed_memory()
     objective.train()  # one that was loaded predicts, without dropout and the like
