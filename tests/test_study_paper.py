@@ -311,8 +311,13 @@ def test_a_property_that_is_too_rare_for_a_draw_has_no_cells_and_is_told_of(give
 def test_what_cannot_be_split_says_so_before_a_study_begins(given, tmp_path):
     settings = tmp_path / "mine.toml"
     settings.write_text('[salts]\nproperties = { edge = "A" }', encoding="utf-8")
-    with pytest.raises(ValueError, match="salts has no test fold 0; name its column as `folds` in the settings"):
+    with pytest.raises(ValueError, match="salts has 0 of 40 crystals in test fold 0; name the right column as `folds`"):
         paper.begin(str(settings), str(given / "data"), tmp_path / "fold", "tiny", "fold")
+    pd.read_parquet(given / "data" / "salts.parquet").assign(fold=0).to_parquet(tmp_path / "salts.parquet")
+    settings.write_text(SETTINGS, encoding="utf-8")
+    with pytest.raises(ValueError, match="salts has 40 of 40 crystals in test fold 0; name the right column"):
+        paper.begin(str(settings), str(tmp_path), tmp_path / "one", "tiny", "fold")
+    settings.write_text('[salts]\nproperties = { edge = "A" }', encoding="utf-8")
     carbon = [replace(rock_salt(edge, key=f"{edge}"), kinds=pure("C", "C")) for edge in np.linspace(3, 4, 40)]
     table_of(carbon, edge=np.arange(40.0)).to_parquet(tmp_path / "salts.parquet")
     with pytest.raises(ValueError, match="salts has 1 formulas, and a split needs three; give more, or split by row"):

@@ -110,15 +110,15 @@ class Material:
         """The split of the study, the same for all properties; refused where there is too little to split."""
         rows = np.arange(len(self.data))
         groups = np.array(self.formulas) if by == "formula" else rows
-        if by == "fold" and not (self.folds and (self.values(self.folds) == 0).any()):
-            raise ValueError(
-                f"{self.name} has no test fold 0; name its column as `folds` in the settings, or split by row"
-            )
         if (found := len(np.unique(groups))) < 3:
             what = "formulas" if by == "formula" else "crystals"
             raise ValueError(f"{self.name} has {found} {what}, and a split needs three; give more, or split by row")
         if by == "fold":
-            rest, test = (rows[chosen] for chosen in (self.values(self.folds) != 0, self.values(self.folds) == 0))
+            is_test = self.values(self.folds) == 0 if self.folds else np.zeros(len(rows), dtype=bool)
+            if not 0 < (n_tested := int(is_test.sum())) < len(rows) - 1:
+                cut = f"{self.name} has {n_tested} of {len(rows)} crystals in test fold 0"
+                raise ValueError(f"{cut}; name the right column as `folds` in the settings, or split by row")
+            rest, test = rows[~is_test], rows[is_test]
         else:
             rest, test = _cut(rows, groups, TEST_FRACTION, seed)
         if self.donor != self.name:
