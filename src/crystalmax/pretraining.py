@@ -116,18 +116,17 @@ def pretrain(
     assert isinstance(how, Training)  # the spec says so
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
     begun = deepcopy(objective.encoder)
-    known_labels: tuple[str, ...] = ()
-    if plan.get("start"):  # runs may be from before starts
-        model = load(run / START if resume or start is None else start, trusted=trusted)
-        _take_weights(objective, model)
-        known_labels = model.labels_of
+    # Runs may be from before starts.
+    parent = load(run / START if resume or start is None else start, trusted=trusted) if plan.get("start") else None
+    if parent is not None:
+        _take_weights(objective, parent)
     split = _split(data, geometry, split, how.seed)
     cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
     if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
         raise ValueError(f"the run in {run} began with another split of the crystals; give it the same one")
     learnt = np.sort(np.concatenate([split.train, split.valid]))
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
-    extra["labels_of"] = known_labels
+    extra["labels_of"] = () if parent is None else parent.labels_of
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     if first:

@@ -94,11 +94,9 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 
 def rebuilt(component: object) -> object:
-    """An equal component with initial weights of its own, or an error as of `describe` and `build`.
-
-    What it is made of runs here already, so its packages need no further trust.
-    """
+    """An equal component with weights of its own, drawn anew, or an error as of `describe` and `build`."""
     spec = describe(component)
+    # What it is made of runs here already, so its packages need no further trust.
     return build(spec, trusted=tuple({name.partition(".")[0] for name in parts_in(spec) if "." in name}))
 
 
