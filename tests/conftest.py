@@ -38,6 +38,14 @@ def crystals():
     return some_crystals()
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of two small data sets that takes seconds."""
+    from studies import tiny  # with much that only tests of the study need
+
+    return tiny(tmp_path_factory.mktemp("study"))
+
+
 @pytest.fixture
 def batch(crystals):
     """They as one batch with pairs; equal pairs share a row."""

@@ -14,12 +14,6 @@ from crystalmax.spec import build, read_recipe
 from crystalmax.study import ablation, networks
 from crystalmax.study.ablation import ADDED, LOCAL, cells, means_of_sites, rivals, variants
 from crystals import perovskite, quartz, rock_salt
-from studies import tiny
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
 
 
 def families(content):

@@ -8,12 +8,6 @@ import pytest
 
 from crystalmax.study import runner
 from crystalmax.study.curves import cells
-from studies import tiny
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")

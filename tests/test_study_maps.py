@@ -13,12 +13,6 @@ from crystalmax.study.chemistry import HALOGENS, METALS, halogen, metal
 from crystalmax.study.maps import cells, mapped, numbers, projections
 from crystals import metal as one_site
 from crystals import perovskite, pure, quartz, rock_salt
-from studies import tiny
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
 
 
 def test_crystals_are_told_apart_by_their_elements():

@@ -16,11 +16,6 @@ from crystalmax.study.vectors import Vectors, read_vectors
 from studies import tiny
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
-
-
 @pytest.fixture
 def salts(study):
     return study.material("salts")

@@ -3,16 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from crystalmax.study import shift
 from crystalmax.study.shift import cells, rivals, without
-from studies import tiny
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
 
 
 def test_what_both_data_sets_have_is_left_out(study):

@@ -9,12 +9,6 @@ import torch
 from crystalmax.study import transfer
 from crystalmax.study.settings import Budget
 from crystalmax.study.transfer import STARTS, cells, fine_tunings, starting_point
-from studies import tiny
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("study"))
 
 
 class Deaf:
