@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
@@ -183,7 +183,7 @@ def read_packed(file: Path) -> None:
             raise ValueError(f"the sum of {damaged} is wrong")
 
 
-def hash_of(content: Mapping[str, Any]) -> str:
+def hash_of(content: Mapping[str, Any] | Sequence[Any]) -> str:
     """SHA-256 of plain data, the same before they were written as JSON and after they were read."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,6 @@
 """Networks that cells of a study share: trained by whichever cell asks first, kept on disk for all others."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from crystalmax.checkpoint import SPEC, read_spec, stopped
 from crystalmax.dataset import CrystalDataset
 from crystalmax.training import Split
 from crystalmax.vectors import encode
-from crystalmax.writing import at_once
+from crystalmax.writing import at_once, hash_of
 
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
@@ -41,7 +40,8 @@ def trained(
     A run that was interrupted goes on where it stopped; another process that needs the same network waits for it.
     """
     split = Split(np.setdiff1d(rows, valid), np.intersect1d(rows, valid))
-    run = folder / _key(data.content_hash, split.train.tolist(), split.valid.tolist(), recipe, epochs, seed)
+    made_of = [data.content_hash, split.train.tolist(), split.valid.tolist(), recipe, epochs, seed]
+    run = folder / hash_of(made_of)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):
         if not (run / SPEC).exists() or stopped(run, read_spec(run)):
@@ -71,7 +71,7 @@ def encoded(folder: Path, model: checkpoint.Model, data: CrystalDataset, acceler
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    path = folder / f"{_key(data.content_hash, hashlib.sha256(weights).hexdigest())}.npy"
+    path = folder / f"{hash_of([data.content_hash, hashlib.sha256(weights).hexdigest()])[:16]}.npy"
     return kept(path, lambda: encode(encoder.to(device), model.geometry, data))
 
 
@@ -84,7 +84,3 @@ def kept(path: Path, make: Callable[[], Features]) -> Features:
                 np.save(file, make())
     found: Features = np.load(path)
     return found
-
-
-def _key(*content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
