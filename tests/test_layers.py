@@ -1,9 +1,13 @@
 """Layers that encoders share."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from crystalmax.encoders import SiteNet
 from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, ScaledDistance, perceptron
 from crystalmax.spec import build, describe
 from reference.networks import run
@@ -27,6 +31,26 @@ def test_gaussians_stand_at_equal_steps_as_wide_as_a_step():
     values = basis(torch.tensor([3.0, 4.0]))
     assert values[0].tolist() == pytest.approx([np.exp(-0.5), 1.0, np.exp(-0.5), np.exp(-2.0)])
     assert values[1].tolist() == pytest.approx([np.exp(-0.5 * x**2) for x in (1.5, 0.5, 0.5, 1.5)])
+
+
+class Backwards(ScaledDistance):
+    def __init__(self):
+        super().__init__()
+        self.step = -0.05
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(GaussianBasis, width=1), "1 Gaussians from 0.5 to 10.0 are no basis; give 2 or more,"),
+        (partial(GaussianBasis, start=5.0, stop=1.0), "32 Gaussians from 5.0 to 1.0 are no basis"),
+        (partial(ScaledDistance, scale=0.0), "distances cannot be divided by 0.0 angstrom; give a scale above 0"),
+        (lambda: SiteNet(distance=Backwards()), "Backwards has the step -0.05; give a length above 0 angstrom"),
+    ],
+)
+def test_a_basis_whose_knots_do_not_rise_is_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
 
 
 @pytest.mark.parametrize("basis", [ScaledDistance(center=3.0), GaussianBasis(width=6, start=0.0, stop=5.0)])

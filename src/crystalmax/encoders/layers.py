@@ -44,6 +44,8 @@ class ScaledDistance(nn.Module):
 
     def __init__(self, *, center: float = 5.0, scale: float = 2.5) -> None:
         super().__init__()
+        if not scale > 0:
+            raise ValueError(f"distances cannot be divided by {scale} angstrom; give a scale above 0")
         self.center, self.scale = center, scale
         self.step = scale / 50
 
@@ -65,6 +67,8 @@ class GaussianBasis(nn.Module):
 
     def __init__(self, *, width: int = 32, start: float = 0.5, stop: float = 10.0) -> None:
         super().__init__()
+        if width < 2 or not start < stop:
+            raise ValueError(f"{width} Gaussians from {start} to {stop} are no basis; give 2 or more, and start < stop")
         self.width, self.start, self.stop = width, start, stop
         self.step = (stop - start) / (width - 1) / 32
         self.register_buffer("centers", torch.linspace(start, stop, width), persistent=False)

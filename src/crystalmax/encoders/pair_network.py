@@ -115,6 +115,8 @@ class PairNetwork(nn.Module):
 
     def __init__(self, distance: DistanceBasis, width: int) -> None:
         super().__init__()
+        if not distance.step > 0:  # loops in C would read rows that there are not
+            raise ValueError(f"{type(distance).__name__} has the step {distance.step}; give a length above 0 angstrom")
         self.distance, self.width = distance, width
         self.embed_distance = perceptron([distance.width, width])
         self.parts = nn.ModuleDict({part: nn.Linear(width, 2 * width) for part in ("center", "neighbor", "distance")})
