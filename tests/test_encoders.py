@@ -233,3 +233,9 @@ def test_the_page_says_how_little_real_crystals_change():
             assert cell == " / ".join(f"{1e6 * number:.1f}" for number in shown)
             assert all(number < 1e-5 for number in shown)
     assert all(seen == set(result["encoders"]) for result in measured)
+
+
+@pytest.mark.parametrize("width", ["hidden", "site_width", "pair_width"])
+def test_widths_of_nothing_are_refused(width):
+    with pytest.raises(ValueError, match="columns maps nothing; give widths of 1 or more"):
+        ALIGNN(**{width: 0})

@@ -16,9 +16,14 @@ class Dense(nn.Linear):
         width_in: Columns of the input.
         width_out: Columns of the output.
         norm: Whether LayerNorm follows.
+
+    Raises:
+        ValueError: There are no columns.
     """
 
     def __init__(self, width_in: int, width_out: int, *, norm: bool = True) -> None:
+        if min(width_in, width_out) < 1:  # loops in C rely on it
+            raise ValueError(f"a layer from {width_in} to {width_out} columns maps nothing; give widths of 1 or more")
         super().__init__(width_in, width_out)
         self.norm = nn.LayerNorm(width_out) if norm else None
 
