@@ -11,7 +11,6 @@ from torch.nn.functional import mish, silu
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.graph import (
     N_SPECIES_FEATURES,
-    Ends,
     MeanOverSites,
     Part,
     SpeciesVectors,
@@ -190,7 +189,10 @@ class ALIGNN(nn.Module):
         seen = ends(batch, pairs, self.pair_species, self.distance)
         angles = angles_of(pairs, seen.of_pair, batch.n_sites)
         cosines = self.angle(angles.cosine_of_view)
-        hidden = self._pairs_before(batch, pairs, seen)
+        species = self.pair_species(batch.kinds)
+        of_center, of_neighbor = gather(batch.species, pairs.center), gather(batch.species, pairs.neighbor)
+        both = self.embed_pair((species, of_center), (species, of_neighbor), (seen.distances, seen.of_pair))
+        hidden = self.norm_pair(mish(both))
         hidden = self.among_pairs(hidden, self._embedded(angles), angles.pair, angles.other)
         views = [gather(seen.features, angles.end_of_view), gather(seen.distances, angles.end_of_view), cosines]
         members = Constituents(
@@ -205,10 +207,3 @@ class ALIGNN(nn.Module):
         at = between((angles.cosine_of_view.double() + 1) / self.angle.step + 1, knots.dtype)
         table = self.embed_angle(self.angle(knots * self.angle.step - 1))
         return table, Between(gather(at.first, angles.view), gather(at.part, angles.view))
-
-    def _pairs_before(self, batch: CrystalBatch, pairs: Pairs, seen: Ends) -> Float[Tensor, "pairs width"]:
-        species = self.pair_species(batch.kinds)
-        of_center, of_neighbor = gather(batch.species, pairs.center), gather(batch.species, pairs.neighbor)
-        both = self.embed_pair((species, of_center), (species, of_neighbor), (seen.distances, seen.of_pair))
-        embedded: Tensor = self.norm_pair(mish(both))
-        return embedded
