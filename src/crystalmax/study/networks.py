@@ -1,4 +1,4 @@
-"""Networks that cells of a study share: trained by whichever cell asks first, kept on disk for all others."""
+"""Networks without training, and numbers that cells of a study share: whichever asks first has them made."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import nn
 
 from crystalmax import checkpoint, pretraining
-from crystalmax.checkpoint import SPEC, read_spec, stopped
 from crystalmax.dataset import CrystalDataset
-from crystalmax.training import Split
 from crystalmax.vectors import encode
 from crystalmax.writing import at_once, hash_of
 
@@ -21,42 +19,6 @@ Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
 
 Features = Float[np.ndarray, "crystals columns"]
-
-
-def trained(
-    folder: Path,
-    data: CrystalDataset,
-    rows: Int[np.ndarray, " rows"],
-    recipe: Mapping[str, object],
-    *,
-    valid: Int[np.ndarray, " valid"],
-    epochs: int | None,
-    seed: int,
-    accelerator: str,
-    trusted: tuple[str, ...] = (),
-) -> Path:
-    """The run folder of a network that was pre-trained on these rows; the losses are watched on those in `valid`.
-
-    A run that was interrupted goes on where it stopped; another process that needs the same network waits for it.
-    """
-    split = Split(np.setdiff1d(rows, valid), np.intersect1d(rows, valid))
-    made_of = [data.content_hash, split.train.tolist(), split.valid.tolist(), recipe, epochs, seed]
-    run = folder / hash_of(made_of)[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{run}.lock"):
-        if not (run / SPEC).exists() or stopped(run, read_spec(run)):
-            pretraining.pretrain(
-                data,
-                run,
-                recipe=recipe,
-                split=split,
-                epochs=epochs,
-                seed=seed,
-                resume=(run / "run.json").exists(),
-                accelerator=accelerator,
-                trusted=trusted,
-            )
-    return run
 
 
 def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> checkpoint.Model:

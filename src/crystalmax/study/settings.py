@@ -5,15 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from jaxtyping import Int
 
 from crystalmax import checkpoint
-from crystalmax.checkpoint import Model
+from crystalmax.checkpoint import SPEC, Model, read_spec, stopped
 from crystalmax.dataset import Rows
-from crystalmax.pretraining import parts_of
+from crystalmax.pretraining import parts_of, pretrain
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
+from crystalmax.training import Split
+from crystalmax.writing import hash_of
 
 
 @dataclass(frozen=True)
@@ -164,19 +167,30 @@ class Study:
         return checkpoint.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
     def network_folder(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Path:
-        """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use."""
-        parts = self.parts(material)
-        return networks.trained(
-            self.folder / "networks",
-            material.data,
-            parts.structures if rows is None else rows,
-            self.recipe(recipe) if isinstance(recipe, str) else recipe,
-            valid=parts.valid,
-            epochs=self.budget.epochs,
-            seed=self.seed,
-            accelerator=self.accelerator,
-            trusted=self.trusted,
-        )
+        """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use.
+
+        A run that was interrupted goes on where it stopped; another process that needs the same network waits for it.
+        """
+        parts, content = self.parts(material), self.recipe(recipe) if isinstance(recipe, str) else recipe
+        rows = parts.structures if rows is None else rows
+        split = Split(np.setdiff1d(rows, parts.valid), np.intersect1d(rows, parts.valid))
+        learnt = [material.data.content_hash, split.train.tolist(), split.valid.tolist()]
+        run = self.folder / "networks" / hash_of([*learnt, content, self.budget.epochs, self.seed])[:16]
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{run}.lock"):
+            if not (run / SPEC).exists() or stopped(run, read_spec(run)):
+                pretrain(
+                    material.data,
+                    run,
+                    recipe=content,
+                    split=split,
+                    epochs=self.budget.epochs,
+                    seed=self.seed,
+                    resume=(run / "run.json").exists(),
+                    accelerator=self.accelerator,
+                    trusted=self.trusted,
+                )
+        return run
 
     def untrained(self, recipe: str, seed: int) -> Model:
         """The network of a recipe with the initial weights of this seed."""
