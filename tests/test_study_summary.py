@@ -15,6 +15,8 @@ from crystalmax.evaluation import default_models
 from crystalmax.report import Section, write_report
 from crystalmax.study import page, runner, summary
 from crystalmax.study.cell import Cell, Result
+from crystalmax.study.matbench import FOLDS
+from crystalmax.study.material import Material, Property
 from crystalmax.study.representation import Method, drawn, score
 from crystalmax.study.summary import _contenders, differences, findings
 from crystalmax.study.vectors import Vectors
@@ -286,3 +288,15 @@ def test_a_rival_counts_by_its_best_model():
 
     rows = pd.concat([under("ridge", 1.0, 2.0), under("trees", 9.0, 2.0)])
     assert _contenders(rows, "ours") == {"ours", "good", "ours and statistics"}
+
+
+@pytest.mark.parametrize(
+    ("name", "folds", "is_listed"),
+    [("matbench_phonons", FOLDS, True), ("phonons", FOLDS, True), ("phonons", "fold", False), ("mp_gap", FOLDS, False)],
+)
+def test_the_leaderboard_stands_beside_its_own_data_only(name, folds, is_listed, tmp_path):
+    row = {"method": "ours", "model": "ridge", "mae": 30.0, "tested": 5} | dict.fromkeys(page.SEEN, 0)
+    material = Material(name, tmp_path, (Property("peak"),), name, folds)
+    caption, table = page._official(material, pd.DataFrame([row])).tables[0]
+    assert ("Leaderboard: Matbench v0.1." in caption) == ("CGCNN" in set(table.method)) == is_listed
+    assert "ours" in set(table.method)

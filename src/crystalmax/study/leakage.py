@@ -15,16 +15,6 @@ from crystalmax.study.overlap import counts
 from crystalmax.study.representation import Method, method_cells, methods, score
 from crystalmax.study.settings import Study
 
-LEADERBOARD = {
-    "matbench_phonons": {
-        "lowest of all (MegNet, kgcnn 2.1.0)": 28.76,
-        "MODNet 0.1.12": 34.28,
-        "CGCNN": 57.76,
-        "random forest on Magpie and sine matrix": 67.61,
-    }
-}
-"""Mean absolute errors that the leaderboard of Matbench v0.1 lists, means over its five folds."""
-
 
 def cells(study: Study) -> list[Cell]:
     """A cell for each data set and split; where there are official folds, one for each method."""

@@ -11,7 +11,7 @@ from crystalmax import __version__, plots
 from crystalmax.assessment import SMALL_DATA
 from crystalmax.report import Section, Table, comparison_table, write_report
 from crystalmax.study import encoders, figures, runner
-from crystalmax.study.leakage import LEADERBOARD
+from crystalmax.study.matbench import FOLDS, LEADERBOARD
 from crystalmax.study.material import Material, Property
 from crystalmax.study.representation import ALL_STATISTICS, JOINED, OURS, RECIPES
 from crystalmax.study.settings import Study
@@ -158,13 +158,13 @@ def _official(material: Material, rows: pd.DataFrame) -> Section:
     columns = ["method", "model"]
     means = rows.groupby(columns, as_index=False).agg({"mae": "mean", **dict.fromkeys(SEEN, "sum"), "tested": "sum"})
     best = means.sort_values("mae").drop_duplicates("method")
-    listed = pd.DataFrame(LEADERBOARD.get(material.name, {}).items(), columns=["method", "mae"]).assign(
-        model="leaderboard"
-    )
+    known = LEADERBOARD.get(material.name.removeprefix("matbench_"), {}) if material.folds == FOLDS else {}
+    listed = pd.DataFrame(known.items(), columns=["method", "mae"]).assign(model="leaderboard")
     table = pd.concat([best, listed]).sort_values("mae", kind="stable")[[*columns, "mae", *SEEN, "tested"]]
     caption = (
         "All labels of the other folds, the best model of each method: mean absolute error, a mean over the folds. "
-        "Leaderboard: Matbench v0.1. The model was chosen by these very errors, so small leads mean little."
+        f"{'Leaderboard: Matbench v0.1. ' if known else ''}The model was chosen by these very errors, so small leads "
+        "mean little."
     )
     table = _counted(table.rename(columns={**SEEN, "mae": "error"}))
     return Section(f"Official folds: {material.name}", tables=[(caption, table)])
