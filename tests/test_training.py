@@ -395,6 +395,8 @@ def test_a_schedule_that_is_not_known_is_refused():
         Training(averaging=1.0)
     with pytest.raises(ValueError, match="patience is -1; give 0 for all epochs"):
         Training(patience=-1)
+    with pytest.raises(ValueError, match="seed is -1; give 0 or more"):
+        Training(seed=-1)
 
 
 def test_a_rate_rises_over_a_twentieth_and_falls_to_nothing_along_a_cosine():

@@ -101,6 +101,8 @@ class Training:
             raise ValueError(f"averaging is {self.averaging}; give 0 for none, or less than 1, such as 0.999")
         if self.patience < 0:
             raise ValueError(f"patience is {self.patience}; give 0 for all epochs, or a number of epochs")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; give 0 or more")
 
     def rate(self, done: float) -> float:
         """The learning rate after this part of all epochs, from 0 to 1."""
