@@ -80,6 +80,14 @@ def test_ntxent_equals_its_equation():
     assert NTXent(temperature=0.5)(*views()).item() == pytest.approx(total / (2 * n))
 
 
+@pytest.mark.parametrize("value", [0.0, -0.1, math.nan])
+def test_what_divides_is_above_zero(value):
+    with pytest.raises(ValueError, match="give one above 0"):
+        NTXent(temperature=value)  # views that are alike would be pushed apart
+    with pytest.raises(ValueError, match="give a deviation above 0"):
+        RadialDistribution(smearing=value)  # no neighbor would be seen
+
+
 def test_barlow_twins_equal_their_equation():
     one, other = (view.numpy() for view in views())
     a, b = ((view - view.mean(0)) / view.std(0) for view in (one, other))

@@ -27,6 +27,10 @@ class NTXent:
 
     temperature: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; give one above 0")
+
     def __call__(self, one: Float[Tensor, "rows width"], other: Float[Tensor, "rows width"]) -> Float[Tensor, ""]:
         views = normalize(torch.cat([one, other]), dim=1)
         n = len(one)

@@ -123,6 +123,10 @@ class RadialDistribution(_Squared):
     stop: float = 7.2
     smearing: float = 0.3
 
+    def __post_init__(self) -> None:
+        if not self.smearing > 0:
+            raise ValueError(f"smearing is {self.smearing}; give a deviation above 0, in angstrom")
+
     def truth(self, batch: CrystalBatch) -> Float[Tensor, "crystals width"]:
         pairs = pairs_of(batch)
         at = torch.linspace(self.stop / self.width, self.stop, self.width).to(pairs.displacement)

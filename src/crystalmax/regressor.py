@@ -129,7 +129,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         data = CrystalDataset.from_crystals(crystals)
         least = max(2, 2 * self.folds)
         if len(data) < least:
-            raise ValueError(f"{self.folds} folds need at least {least} labels, but there are {len(data)}")
+            raise ValueError(f"{len(data)} labels are too few for {self.folds} folds; give at least {least}")
         rows = np.arange(len(data))
         if not self.folds:
             self.objective_: Ensemble | Blend = Ensemble([self._train(data, target, rows, 0)]).eval()
