@@ -26,7 +26,7 @@ from crystalmax.__main__ import main
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.ingest import canonical_records, ingest
-from crystalmax.prediction import finetune, predict, write
+from crystalmax.prediction import beside_median, finetune, predict, write
 from crystalmax.pretraining import pretrain
 from crystalmax.shipped import SHIPPED
 
@@ -156,6 +156,7 @@ def test_every_step_says_what_it_did(home):
     assert "0 refused" in ingested
     assert "trained encoder in" in pretrained
     assert "model for band_gap from 26 labels" in finetuned
+    assert "; of always answering the median " in finetuned
     assert (home.path / "run" / "losses.svg").stat().st_size > 1000
 
 
@@ -458,6 +459,13 @@ def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypat
     done = crystalmax("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "out")
     assert (done.code, done.err) == (130, "crystalmax: interrupted\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("error", "is_worth"), [(0.4, True), (0.5, False), (0.6, False)])
+def test_an_error_that_is_not_below_that_of_the_median_is_told_as_such(error, is_worth):
+    told = beside_median(error, 0.5)
+    assert f"labels left out in turn {error}; of always answering the median 0.5" in told
+    assert is_worth != told.endswith("no worse: what was learnt tells nothing of other crystals")
 
 
 SLOW = """

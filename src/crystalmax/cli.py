@@ -241,17 +241,17 @@ def finetune(
         epochs: Passes over the labelled crystals.
         seed: Of the heads, the folds and the order.
     """
+    from crystalmax import prediction
     from crystalmax.listing import list_left_out
-    from crystalmax.prediction import finetune as run
     from crystalmax.records import labelled
     from crystalmax.regressor import CrystalRegressor
 
     check_free(out)
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, epochs=epochs, seed=seed)
     read = labelled(_read(sources, options, labels=options.labels), target)
-    error, trivial = run(read.crystals, target, regressor, out)
+    error, trivial = prediction.finetune(read.crystals, target, regressor, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
-    print(f"mean absolute error on labels left out {error:.4g}; of always answering the median {trivial:.4g}")
+    print(prediction.beside_median(error, trivial))
 
 
 @app.command
@@ -275,7 +275,7 @@ def fit(
         networks: Whether fine-tuned networks have a say, too: less error where structure counts, in minutes.
         seed: Of the forest, the networks and the labels that are left out to choose between members.
     """
-    from crystalmax import checkpoint, fitted
+    from crystalmax import checkpoint, fitted, prediction
     from crystalmax.listing import list_left_out
     from crystalmax.records import labelled
 
@@ -285,7 +285,7 @@ def fit(
     found = fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed, n_jobs=options.jobs)
     error, trivial = fitted.save(found, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
-    print(f"mean absolute error on labels left out in turn {error:.4g}; of always answering the median {trivial:.4g}")
+    print(prediction.beside_median(error, trivial))
 
 
 @app.command

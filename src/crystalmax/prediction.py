@@ -59,6 +59,12 @@ def error_of_median(values: Float[np.ndarray, " labels"]) -> float:
     return float(np.abs(values - np.median(values)).mean())
 
 
+def beside_median(error: float, trivial: float) -> str:
+    """An error on labels left out in words, and whether always answering the median does as well."""
+    told = f"mean absolute error on labels left out in turn {error:.4g}; of always answering the median {trivial:.4g}"
+    return told if error < trivial else f"{told}, no worse: what was learnt tells nothing of other crystals"
+
+
 def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
     """A row a record: `key`, `prediction`, in `refusal` the reason where there is none, and its notes in `note`.
 
