@@ -137,6 +137,14 @@ def test_one_bit_is_enough_in_numbers_that_were_made_for_training(copies):
     assert fault.startswith(f"{file} is damaged (its bytes are not those of which statistics-1.json has the checksum)")
 
 
+def test_what_lies_beside_a_damaged_spec_is_looked_at_too(copies):
+    for name in ("spec.json", "last.ckpt"):
+        (copies / "run" / name).write_bytes(b"{")
+    spec, checkpoint = verify(copies / "run").faults
+    assert str(copies / "run") in spec
+    assert checkpoint.startswith(f"{copies / 'run' / 'last.ckpt'} is damaged")
+
+
 def test_a_plan_that_was_changed_by_hand_is_named(copies):
     file = copies / "run" / "run.json"
     write_json(file, {"seed": 1, "content_hash": hash_of({"seed": 0})})

@@ -6,7 +6,7 @@ checksums of their own inside, or are read as what their ending says.
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +70,7 @@ def _of_dataset(path: Path) -> Verified:
     beside = manifest.get("beside")
     found = _compared(path, {**arrays, **(beside or {})})
     notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
-    listed = {path / name for name in ("manifest.json", *arrays, *(beside or {}))}
-    unlisted = [file for file in _files(path) if file not in listed]
+    unlisted = _files(path, {path / name for name in ("manifest.json", *arrays, *(beside or {}))})
     if beside is None:
         others = ", ".join(file.name for file in unlisted)
         notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
@@ -106,26 +105,23 @@ def _chunks(array: np.ndarray | DiskArray) -> Iterator[np.ndarray]:
 
 def _of_run(path: Path) -> Verified:
     start = path / START
-    own = path / SPEC, path / WEIGHTS
-    others = [file for file in _files(path) if file not in own and not file.is_relative_to(start)]
-    if start.is_dir():
-        return _together([_of_run(start), _of_trained(path, others)])
-    return _of_trained(path, others)
+    parts = [_of_weights(path), _read(_files(path, {path / SPEC, path / WEIGHTS, start}))]
+    return _together([_of_run(start), *parts] if start.is_dir() else parts)
 
 
-def _of_trained(path: Path, others: Sequence[Path]) -> Verified:
+def _of_weights(path: Path) -> Verified:
+    """The weights of a run or a model, which its spec lists."""
     if not (path / SPEC).exists():
         note = f"{path} holds no weights yet: its training was not finished; go on with it by --resume."
-        return _read(others)._replace(notes=(note,))
+        return Verified(notes=(note,))
     try:
         spec = read_spec(path)
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
-    if "files" in spec:
-        notes = (f"{told}.",) if (told := stopped(path, spec)) else ()
-        return _together([_compared(path, spec["files"]), _read(others)._replace(notes=notes)])
-    note = f"{path} carries no checksums: nothing can be said of its weights."
-    return _read(others)._replace(notes=(note,))
+    if "files" not in spec:
+        return Verified(notes=(f"{path} carries no checksums: nothing can be said of its weights.",))
+    notes = (f"{told}.",) if (told := stopped(path, spec)) else ()
+    return _compared(path, spec["files"])._replace(notes=notes)
 
 
 def _of_fit(path: Path) -> Verified:
@@ -134,8 +130,7 @@ def _of_fit(path: Path) -> Verified:
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
     models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec.get(name)]
-    known = {path / name for name in (fitted.SPEC, *spec["files"])}
-    others = [file for file in _files(path) if file not in known and not {*models} & {*file.parents}]
+    others = _files(path, {*models, *(path / name for name in (fitted.SPEC, *spec["files"]))})
     return _together([_compared(path, spec["files"]), *map(_of_model, models), _read(others)])
 
 
@@ -149,12 +144,12 @@ def _of_model(path: Path) -> Verified:
 
 def _of_study(path: Path) -> Verified:
     parts = [folder for folder in sorted(path.rglob("*")) if any((folder / mark).is_file() for mark in _KINDS)]
-    others = [file for file in _files(path) if not any(file.is_relative_to(part) for part in parts)]
-    return _together([*map(verify, parts), _read(others)])
+    return _together([*map(verify, parts), _read(_files(path, {*parts}))])
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file())
+def _files(path: Path, known: set[Path]) -> list[Path]:
+    """Files in a folder, at any depth, but for those that are known, and those in folders that are."""
+    return sorted(file for file in path.rglob("*") if file.is_file() and known.isdisjoint((file, *file.parents)))
 
 
 def _compared(path: Path, listed: Mapping[str, Mapping[str, Any]]) -> Verified:
