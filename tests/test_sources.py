@@ -800,6 +800,14 @@ def test_a_folder_of_files_beside_a_manifest_of_something_else_is_read_as_ever(t
     assert [record.key for record in read(tmp_path) if record.crystal] == ["a"]
 
 
+def test_a_data_set_that_lacks_a_file_is_not_taken_for_a_folder_of_structures(tmp_path):
+    with DatasetWriter(tmp_path / "data", provenance={}) as writer:
+        writer.add(next(read(SALT)).crystal)
+    (tmp_path / "data" / "lattice.f8").unlink()
+    with pytest.raises(ValueError, match=r"lattice\.f8 is missing; ingest the source again"):
+        list(read(tmp_path / "data"))
+
+
 def test_keys_are_unique_and_the_same_every_time(tmp_path):
     for folder in ("one", "two", "three"):
         (tmp_path / folder).mkdir()

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int, UInt8
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
 from crystalmax.disk import DiskArray
 from crystalmax.limits import MAX_LENGTH
-from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, read_manifest
+from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, MANIFEST, read_manifest
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
 
@@ -324,7 +324,7 @@ class DatasetWriter:
                     raise error
                 self._write_waiting()
             self._square_targets()
-            write_json(self.folder / "manifest.json", self._manifest())
+            write_json(self.folder / MANIFEST, self._manifest())
 
     def add(self, crystal: Crystal) -> None:
         """Append one crystal; a property that was not there before is unknown for those before it."""

@@ -18,7 +18,7 @@ from crystalmax import fitted
 from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec, stopped
 from crystalmax.dataset import CrystalDataset
 from crystalmax.disk import DiskArray
-from crystalmax.manifest import ARRAYS, read_manifest
+from crystalmax.manifest import ARRAYS, MANIFEST, read_manifest
 from crystalmax.writing import PARTIAL, checksum, is_changed, read_packed
 
 _CHUNK = 2**20  # numbers of an array that are looked at together
@@ -70,7 +70,7 @@ def _of_dataset(path: Path) -> Verified:
     beside = manifest.get("beside")
     found = _compared(path, {**arrays, **(beside or {})})
     notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
-    unlisted = _files(path, {path / name for name in ("manifest.json", *arrays, *(beside or {}))})
+    unlisted = _files(path, {path / name for name in (MANIFEST, *arrays, *(beside or {}))})
     if beside is None:
         others = ", ".join(file.name for file in unlisted)
         notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
@@ -206,7 +206,7 @@ def _read_table(file: Path) -> None:
 
 
 _KINDS: dict[str, Callable[[Path], Verified]] = {
-    "manifest.json": _of_dataset,
+    MANIFEST: _of_dataset,
     "study.json": _of_study,
     fitted.SPEC: _of_fit,
     SPEC: _of_run,

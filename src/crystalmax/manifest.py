@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from itertools import chain
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from crystalmax.crystal import N_KIND_COLUMNS
 from crystalmax.writing import hash_of, is_listing, read_json
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 ARRAYS = ("lattice.f8", "site_end.i8", "position.f4", "species.i4", "target.f8", "key.u1", "key_end.i8")
 CONTENT = ("format", "n_crystals", "n_sites", "target_names", "kinds", "bytes", "sha256")
 """Entries of the manifest that its `content_hash` is made of."""
@@ -20,13 +22,18 @@ _TYPES = {"n_crystals": int, "n_sites": int, "target_names": list, "kinds": list
 _TYPES |= {"content_hash": str}
 
 
+def is_dataset(path: Path) -> bool:
+    """Whether a folder is a data set, if a damaged one: others may hold a manifest of something else."""
+    return isfile(path / MANIFEST) and any(isfile(path / name) for name in ARRAYS)  # false for names too long
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a data set, if it is one and agrees with itself.
 
     Raises:
         ValueError: It is missing, of another format, incomplete, or its numbers contradict each other.
     """
-    file = path / "manifest.json"
+    file = path / MANIFEST
     try:
         manifest = read_json(file, MAX_MANIFEST_BYTES)
     except ValueError as error:

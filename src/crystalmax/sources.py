@@ -22,7 +22,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
 from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
-from crystalmax.manifest import ARRAYS
+from crystalmax.manifest import is_dataset
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
@@ -124,7 +124,7 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
 
 
 def _pieces_of_path(path: Path) -> Iterator[_Piece]:
-    if all(map(os.path.isfile, (path / "manifest.json", path / ARRAYS[0]))):
+    if is_dataset(path):
         for row, crystal in enumerate(CrystalDataset.open(path)):
             yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
     elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long

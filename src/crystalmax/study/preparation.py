@@ -18,6 +18,7 @@ from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
 from crystalmax.listing import write_skipped
+from crystalmax.manifest import MANIFEST, is_dataset
 from crystalmax.records import Record
 from crystalmax.spec import build, read_toml
 from crystalmax.study.matbench import FOLDS, matbench
@@ -117,7 +118,7 @@ def prepare(
 def _place(data: str, source: Source) -> Path | None:
     """Where the data set or the table lies, if there is one."""
     path = Path(data) / source.name
-    if (path / "manifest.json").is_file():
+    if is_dataset(path):
         return path
     tables = (path.with_name(f"{source.name}{suffix}") for suffix in (".parquet", ".csv"))
     return next((table for table in tables if table.is_file()), None)
@@ -125,7 +126,7 @@ def _place(data: str, source: Source) -> Path | None:
 
 def _sum(place: Path | None) -> str:
     """A checksum that tells whether the data are still the same; empty where there is no file."""
-    return "" if place is None else str(checksum(place / "manifest.json" if place.is_dir() else place)["sha256"])
+    return "" if place is None else str(checksum(place / MANIFEST if place.is_dir() else place)["sha256"])
 
 
 def _find(data: str, source: Source, place: Path | None) -> Data | None:
