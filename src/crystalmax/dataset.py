@@ -28,7 +28,7 @@ from jaxtyping import Float, Int, UInt8
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, Species, kind_table
 from crystalmax.disk import DiskArray
 from crystalmax.limits import MAX_LENGTH
-from crystalmax.manifest import AGAIN, ARRAYS, FORMAT, MANIFEST, read_manifest
+from crystalmax.manifest import AGAIN, ARRAYS, MANIFEST, content_of, read_manifest, shapes_of
 from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
 
@@ -104,11 +104,9 @@ class CrystalDataset:
         kinds: dict[Species, int] = {}
         names: dict[str, int] = {}
         flat = _arrays(crystals, kinds, names)
-        shapes = _shapes(len(crystals), len(flat["species.i4"]), len(flat["key.u1"]), len(names))
-        arrays = {name: array.reshape(shapes[name]) for name, array in flat.items()}
-        sums = {name: checksum_of(array.tobytes()) for name, array in flat.items()}
-        content_hash = hash_of(_content(names, kinds, sums))
-        return cls(**_by_field(arrays), target_names=tuple(names), kinds=tuple(kinds), content_hash=content_hash)
+        content = content_of(names, kinds, {name: checksum_of(array.tobytes()) for name, array in flat.items()})
+        arrays = {name: flat[name].reshape(shape) for name, shape in shapes_of(content).items()}
+        return cls(**_by_field(arrays), target_names=tuple(names), kinds=tuple(kinds), content_hash=hash_of(content))
 
     @classmethod
     def open(cls, path: str | Path) -> "CrystalDataset":
@@ -119,16 +117,14 @@ class CrystalDataset:
                 another size than the manifest says.
         """
         manifest = read_manifest(path := Path(path))
-        names, n_sites, n_letters = tuple(manifest["target_names"]), manifest["n_sites"], manifest["bytes"]["key.u1"]
-        shapes = _shapes(manifest["n_crystals"], n_sites, n_letters, len(names))
-        arrays = {name: DiskArray(path / name, shapes[name], AGAIN) for name in ARRAYS}
-        for name, total in (("site_end.i8", n_sites), ("key_end.i8", n_letters)):
+        arrays = {name: DiskArray(path / name, shape, AGAIN) for name, shape in shapes_of(manifest).items()}
+        for name, total in (("site_end.i8", len(arrays["species.i4"])), ("key_end.i8", len(arrays["key.u1"]))):
             for last in arrays[name][-1:].tolist():
                 if last != total:
                     raise ValueError(f"{path / name} ends with {last}, not with {total}; {AGAIN}")
         kinds = tuple(tuple(Occupant(*occupant) for occupant in kind) for kind in manifest["kinds"])
         origin = {name: manifest[name] for name in ("provenance", "content_hash")}
-        return cls(**_by_field(arrays), target_names=names, kinds=kinds, **origin)
+        return cls(**_by_field(arrays), target_names=tuple(manifest["target_names"]), kinds=kinds, **origin)
 
     def __len__(self) -> int:
         return len(self.site_end)
@@ -262,12 +258,6 @@ def _by_field(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.partition(".")[0]: array for name, array in arrays.items()}
 
 
-def _shapes(n_crystals: int, n_sites: int, n_letters: int, n_targets: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays, by the names of their files."""
-    structures = (n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)
-    return dict(zip(ARRAYS, (*structures, (n_crystals, n_targets), (n_letters,), (n_crystals,)), strict=True))
-
-
 def batches_of_sites(
     n_sites: Int[np.ndarray, " crystals"], sites_per_batch: int, order: Int[np.ndarray, " rows"] | None = None
 ) -> list[Int[np.ndarray, " _"]]:
@@ -357,25 +347,9 @@ class DatasetWriter:
 
     def _manifest(self) -> dict[str, Any]:
         arrays = checksums(self.folder / name for name in ARRAYS)
-        content = _content(self._targets, self._kinds, arrays)
+        content = content_of(self._targets, self._kinds, arrays)
         beside = checksums(path for path in self.folder.iterdir() if path.name not in ARRAYS)
         return {**content, "content_hash": hash_of(content), "beside": beside, "provenance": dict(self.provenance)}
-
-
-def _content(
-    names: Iterable[str], kinds: Iterable[Species], arrays: Mapping[str, Mapping[str, int | str]]
-) -> dict[str, Any]:
-    """What the content hash of a data set is made of: its tables, and sizes and hashes of its arrays."""
-    sizes = {name: arrays[name]["bytes"] for name in ARRAYS}
-    return {
-        "format": FORMAT,
-        "n_crystals": int(sizes["site_end.i8"]) // 8,
-        "n_sites": int(sizes["species.i4"]) // 4,
-        "target_names": list(names),
-        "kinds": list(kinds),
-        "bytes": sizes,
-        "sha256": {name: arrays[name]["sha256"] for name in ARRAYS},
-    }
 
 
 def _arrays(crystals: Sequence[Crystal], kinds: dict[Species, int], names: dict[str, int]) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 """The manifest of a data set: what lies in its folder, of what size and with which checksums."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from crystalmax.crystal import N_KIND_COLUMNS
+from crystalmax.crystal import N_KIND_COLUMNS, Species
 from crystalmax.writing import hash_of, is_listing, read_json
 
 FORMAT = 1
@@ -20,6 +20,22 @@ MAX_MANIFEST_BYTES = 2**28
 """A larger manifest is refused unread."""
 _TYPES = {"n_crystals": int, "n_sites": int, "target_names": list, "kinds": list, "bytes": dict, "provenance": dict}
 _TYPES |= {"content_hash": str}
+
+
+def content_of(
+    names: Iterable[str], kinds: Iterable[Species], arrays: Mapping[str, Mapping[str, int | str]]
+) -> dict[str, Any]:
+    """What the content hash of a data set is made of: its tables, and sizes and hashes of its arrays."""
+    sizes = {name: arrays[name]["bytes"] for name in ARRAYS}
+    return {
+        "format": FORMAT,
+        "n_crystals": int(sizes["site_end.i8"]) // 8,
+        "n_sites": int(sizes["species.i4"]) // 4,
+        "target_names": list(names),
+        "kinds": list(kinds),
+        "bytes": sizes,
+        "sha256": {name: arrays[name]["sha256"] for name in ARRAYS},
+    }
 
 
 def is_dataset(path: Path) -> bool:
@@ -50,19 +66,25 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def shapes_of(manifest: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that a manifest, or the content of one, speaks of, by the names of their files."""
+    n_crystals, n_sites, n_letters = manifest["n_crystals"], manifest["n_sites"], manifest["bytes"]["key.u1"]
+    structures = (n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)
+    targets = n_crystals, len(manifest["target_names"])
+    return dict(zip(ARRAYS, (*structures, targets, (n_letters,), (n_crystals,)), strict=True))
+
+
 def _contradiction(manifest: Mapping[str, Any]) -> str:
     """What in a manifest cannot be true, in words; empty if it is sound."""
     for name, kind in _TYPES.items():
         if type(manifest[name]) is not kind:
             return f"{name} is {manifest[name]!r:.60}, no {kind.__name__}"
-    n_crystals, n_sites, n_targets = manifest["n_crystals"], manifest["n_sites"], len(manifest["target_names"])
-    counts = {"lattice.f8": 9 * n_crystals, "site_end.i8": n_crystals, "key_end.i8": n_crystals}
-    counts |= {"position.f4": 3 * n_sites, "species.i4": n_sites, "target.f8": n_crystals * n_targets}
     if set(manifest["bytes"]) != set(ARRAYS) or type(manifest["bytes"]["key.u1"]) is not int:
         return f"it should have the sizes of {', '.join(ARRAYS)}"
-    for name, count in counts.items():
-        if manifest["bytes"][name] != count * int(name[-1]):
-            return f"{name} should have {count * int(name[-1])} bytes, not {manifest['bytes'][name]}"
+    for name, shape in shapes_of(manifest).items():
+        n_bytes = math.prod(shape) * int(name[-1])
+        if manifest["bytes"][name] != n_bytes:
+            return f"{name} should have {n_bytes} bytes, not {manifest['bytes'][name]}"
     if not all(isinstance(name, str) for name in manifest["target_names"]):
         return "a name of a property is no text"
     if not all(manifest["kinds"]):
