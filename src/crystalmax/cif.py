@@ -16,9 +16,9 @@ from gemmi import cif
 from jaxtyping import Float
 
 from crystalmax import limits, structures, symbols
-from crystalmax.crystal import Crystal, Occupant
+from crystalmax.crystal import Crystal, Occupant, of_species
 from crystalmax.limits import refuse_above, refuse_crowds, refuse_far
-from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, of_species, unknown_element
+from crystalmax.structures import MAX_SITES, Reading, Refused, checked, convert, unknown_element
 from crystalmax.symmetry import TRIPLETS, keep_cell, operations_of, orbits
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")

@@ -4,7 +4,7 @@
 Nothing here knows files, symmetry or networks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -78,9 +78,8 @@ class Crystal:
         """The same without oxidation states: species that differ in nothing else become one; itself if it has none."""
         if all(occupant.oxidation_state is None for kind in self.kinds for occupant in kind):
             return self
-        kinds: dict[Species, int] = {}
-        number = [kinds.setdefault(_elements_of(kind), len(kinds)) for kind in self.kinds]
-        return replace(self, species=np.array(number)[self.species], kinds=tuple(kinds))
+        number, kinds = of_species(map(_elements_of, self.kinds))
+        return replace(self, species=number[self.species], kinds=kinds)
 
 
 def formula(crystal: Crystal) -> str:
@@ -88,6 +87,13 @@ def formula(crystal: Crystal) -> str:
     atoms = crystal.composition()
     total = sum(atoms.values())
     return " ".join(f"{SYMBOLS[z - 1]}{atoms[z] / total:.4f}" for z in sorted(atoms))
+
+
+def of_species(species: Iterable[Species]) -> tuple[Int[np.ndarray, " sites"], tuple[Species, ...]]:
+    """Rows of distinct species in order of appearance, one a site, and the species themselves."""
+    kinds: dict[Species, int] = {}
+    rows = [kinds.setdefault(kind, len(kinds)) for kind in species]
+    return np.array(rows, dtype=np.int64), tuple(kinds)
 
 
 def _elements_of(kind: Species) -> Species:

@@ -42,7 +42,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from crystalmax.crystal import Crystal, Occupant, Species
+from crystalmax.crystal import Crystal, Occupant, Species, of_species
 from crystalmax.limits import Refused as Refused
 from crystalmax.symbols import HEAVIEST, from_type
 
@@ -122,13 +122,6 @@ def origin_of(structure: object) -> str:
     """The package that an object is from, `ase` or `pymatgen`, read off its class so that neither is imported."""
     packages = {ancestor.__module__.partition(".")[0] for ancestor in type(structure).__mro__}
     return next((package for package in ("ase", "pymatgen") if package in packages), "")  # pymatgen subclasses Atoms
-
-
-def of_species(species: Iterable[Species]) -> tuple[Int[np.ndarray, " sites"], tuple[Species, ...]]:
-    """Rows of distinct species in order of appearance, one a site, and the species themselves."""
-    kinds: dict[Species, int] = {}
-    rows = [kinds.setdefault(kind, len(kinds)) for kind in species]
-    return np.array(rows, dtype=np.int64), tuple(kinds)
 
 
 def unknown_element(key: str, symbol: str) -> Refused:
