@@ -882,8 +882,8 @@ def test_reading_is_lazy(tmp_path):
 def test_refusals_and_notes_are_written_for_the_user(tmp_path):
     records = list(read([cif("Xx 0 0 0 1"), cif("D 0 0 0 1"), SALT]))
     assert write_skipped(tmp_path / "skipped.csv", records) == 1
-    with notes(tmp_path / "notes.csv") as listing:
-        assert sum(map(listing.add, records)) == 1
+    with notes(tmp_path / "notes.csv") as add:
+        assert sum(map(add, records)) == 1
     with open(tmp_path / "skipped.csv", newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["key"] == "0"

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crystalmax import __version__, listing
+from crystalmax import __version__
 from crystalmax.cells import canonical
 from crystalmax.dataset import CrystalDataset, DatasetWriter
+from crystalmax.listing import notes, skipped
 from crystalmax.records import Record
 from crystalmax.sources import Mark, read
 from crystalmax.structures import MAX_SITES
@@ -72,14 +73,14 @@ def ingest(records: Iterable[Record], out: str | Path, *, made_from: Iterable[ob
     provenance = {"sources": [str(source) for source in made_from], "crystalmax": __version__}
     with DatasetWriter(Path(out), provenance=provenance) as writer:
         folder = writer.folder
-        with listing.skipped(folder / "skipped.csv") as skipped, listing.notes(folder / "notes.csv") as notes:
+        with skipped(folder / "skipped.csv") as add_skipped, notes(folder / "notes.csv") as add_notes:
             for record in records:
                 if record.crystal is not None:
                     writer.add(record.crystal)
                 if record.refusal is not None and not n_skipped:
                     reason = str(record.refusal)
-                n_skipped += skipped.add(record)
-                n_noted += bool(notes.add(record))
+                n_skipped += add_skipped(record)
+                n_noted += bool(add_notes(record))
         if writer.n_crystals == 0:
             raise ValueError(f"no crystal could be read: {reason}")
     return Ingested(CrystalDataset.open(out), n_skipped, n_noted)
