@@ -179,13 +179,16 @@ def grids(counts: Int[Tensor, "crystals 3"]) -> tuple[Int[Tensor, "cells 3"], In
     return torch.stack([place // (n_b * n_c), place // n_c % n_b, place % n_c], 1), owner
 
 
+def site_pairs(batch: CrystalBatch, centers: Int[Tensor, " some"]) -> tuple[Pairwise, Pairwise]:
+    """Each of these sites with each site of its crystal, itself included, by center."""
+    sizes, crystal = batch.sites_of_crystal, batch.crystal_of_site[centers]
+    seen = sizes[crystal]
+    return torch.repeat_interleave(centers, seen), ranges(offsets(sizes)[crystal], seen)
+
+
 def _all_pairs(batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]) -> tuple[Pairwise, Pairwise, Pairwise]:
     """Center, neighbor and row of the neighbor's cell, by center, for all pairs but those of a site with itself."""
-    sizes = batch.sites_of_crystal
-    # First (site, site) for all sites of a crystal, then each of these in all cells.
-    seen = sizes[batch.crystal_of_site]
-    center = torch.repeat_interleave(torch.arange(batch.n_sites, device=batch.device), seen)
-    neighbor = ranges(offsets(sizes)[batch.crystal_of_site], seen)
+    center, neighbor = site_pairs(batch, torch.arange(batch.n_sites, device=batch.device))
     crystal = batch.crystal_of_site[center]
     # The first cell is the one that the sites are in, where a site meets itself.
     itself = (center == neighbor).long()

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.geometry import Lattices, Steps, grids, merged, shortest_basis, transformed
+from crystalmax.geometry import Lattices, Steps, grids, merged, shortest_basis, site_pairs, transformed
 from crystalmax.segments import gather, offsets, ranges
 
 # Cells are published with round numbers, so shells lie at round distances: no threshold should be one. In angstrom.
@@ -109,23 +109,20 @@ def _within(
         crystals: Which crystals.
         radius: Of every crystal of the batch, in angstrom.
     """
-    # First (site, site) for all sites of a crystal, each at the image that rounding finds, then each in all cells.
-    sizes, first = batch.sites_of_crystal, offsets(batch.sites_of_crystal)[:-1]
-    centers = ranges(first[crystals], sizes[crystals])
-    of_center = batch.crystal_of_site[centers]
-    seen = sizes[of_center]
-    center, neighbor = torch.repeat_interleave(centers, seen), ranges(first[of_center], seen)
+    sizes = batch.sites_of_crystal
+    center, neighbor = site_pairs(batch, ranges(offsets(sizes)[crystals], sizes[crystals]))
+    crystal = batch.crystal_of_site[center]
+    # Each at the image that rounding finds, then in all cells.
     step = gather(sites, neighbor) - gather(sites, center)
-    pair_basis = torch.repeat_interleave(gather(basis, of_center), seen, dim=0)
-    vector = ((step - step.round())[:, None] @ pair_basis)[:, 0].T.contiguous()
+    vector = ((step - step.round())[:, None] @ gather(basis, crystal))[:, 0].T.contiguous()
     image, n_images = _images(basis[crystals], radius[crystals])
     row = torch.zeros_like(sizes).index_copy(0, crystals, torch.arange(len(crystals), device=sizes.device))
-    of_pair = row[batch.crystal_of_site[center]]
+    of_pair = row[crystal]
     pair = torch.repeat_interleave(torch.arange(len(center), device=center.device), n_images[of_pair])
     displacement = vector.index_select(1, pair)
     displacement += image.index_select(1, ranges(offsets(n_images)[:-1][of_pair], n_images[of_pair]))
     square = displacement.square().sum(0)
-    near = (square <= gather(radius, batch.crystal_of_site[center])[pair] ** 2) & (square > _ITSELF**2)
+    near = (square <= gather(radius, crystal)[pair] ** 2) & (square > _ITSELF**2)
     kept = near.nonzero()[:, 0]
     return Steps(center[pair[kept]], neighbor[pair[kept]], displacement[:, kept])
 
