@@ -114,9 +114,9 @@ def test_too_many_blocks_are_refused(monkeypatch):
     block = cif(atoms(["Cs 0 0 0"]), name="{}")
     assert len(read_cif(block.replace("{}", "a") + block.replace("{}", "b"))) == 2
     (refused,) = read_cif("".join(block.replace("{}", name) for name in "abc"))
-    assert "has 3 data blocks, more than 2" in refused.reason
+    assert "has 3 data blocks, more than the 2" in refused.reason
     (refused,) = read_cif("".join(block.replace("{}", name) for name in "abc") + "data_d\n_e 'f\n")
-    assert "has 3 data blocks, more than 2" in refused.reason  # also where gemmi cannot read one of them
+    assert "has 3 data blocks, more than the 2" in refused.reason  # also where gemmi cannot read one of them
 
 
 FRAME = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa 0 0 0\n'
@@ -130,11 +130,11 @@ GREEDY_FILES = {
         "columns of thousands of numbers",
     ),
     "JSON of many sites": (read_json, json.dumps({"sites": [0] * 10**5 + [1], "lattice": {}}), "has 100,001 atoms"),
-    "JSON of many structures": (read_json, "[" + "1," * 10**5 + "1]", "has 100,001 entries, more than 100,000"),
+    "JSON of many structures": (read_json, "[" + "1," * 10**5 + "1]", "has 100,001 entries, more than the 100,000"),
     "JSON of many names": (
         read_json,
         json.dumps({name: 0 for name in range(10**5 + 1)}),
-        "has 100,001 entries, more than 100,000",
+        "has 100,001 entries, more than the 100,000",
     ),
     "a frame without end": (read_xyz, FRAME.replace("4", "1e200"), "measures 1e+200 angstrom"),
     "bottomless JSON": (read_json, "[" * 10**6, "no valid JSON"),
@@ -152,7 +152,7 @@ def test_a_greedy_file_of_another_format_is_refused_quickly(name):
 
 
 def test_too_many_frames_are_refused(monkeypatch):
-    monkeypatch.setattr("crystalmax.formats.MAX_STRUCTURES", 2)
+    monkeypatch.setattr("crystalmax.limits.MAX_STRUCTURES", 2)
     assert len(read_xyz(FRAME.encode() * 2, "it", 10)) == 2
     (refused,) = read_xyz(FRAME.encode() * 3, "it", 10)
     assert "has 3 frames, more than the 2" in refused.reason

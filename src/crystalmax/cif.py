@@ -37,7 +37,7 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
     Cells are kept as the file has them, filled by symmetry. Where several blocks have atoms, keys end in their names.
     """
     if len(text) > limits.MAX_FILE_BYTES:
-        return [Refused(key, f"it is larger than {limits.MAX_FILE_BYTES >> 20} MiB", "split it into smaller files")]
+        return [Refused(key, *limits.TOO_LARGE)]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     # CIF is ASCII; what is beyond stands in names and comments.
@@ -52,13 +52,13 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
         if len(parts) < 2:
             return [_read_with_pymatgen(text, key, str(error), max_sites)]
         if refused := limits.too_many(len(parts), "data blocks", key):
-            return [*refused]
+            return [refused]
         named = [(f"{key}:{part.split(maxsplit=1)[0][5:]}", part) for part in parts]
         return [outcome for name, part in named for outcome in read_cif(part, name, max_sites)]
     if not blocks:
         return [Refused(key, "no data block has atoms with fractional coordinates", "give a CIF of a crystal")]
     if refused := limits.too_many(len(blocks), "data blocks", key):
-        return [*refused]
+        return [refused]
     return [_read_block(one, f"{key}:{one.name}" if len(blocks) > 1 else key, max_sites) for one in blocks]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalmax.limits import MAX_ATOMS, MAX_STRUCTURES, refuse_above, refuse_crowds, refuse_far, too_many
+from crystalmax.limits import MAX_ATOMS, refuse_above, refuse_crowds, refuse_far, too_many
 from crystalmax.structures import Reading, Refused, convert, origin_of
 
 Outcomes = list[Reading | Refused]
@@ -53,9 +53,7 @@ def read_xyz(content: bytes, key: str, max_sites: int) -> Outcomes:
         if place > len(lines):
             found = f"a frame states {count[:20]} atoms and has {len(lines) - place + stated:,} lines"
             return [Refused(key, f"it cannot be read ({found})", "give the whole file, as extended XYZ")]
-    try:
-        refuse_above(n_frames, MAX_STRUCTURES, "frames", key, "split it into smaller files")
-    except Refused as refused:
+    if refused := too_many(n_frames, "frames", key):
         return [refused]
     if _WIDE.search(content):
         return [Refused(key, "it has columns of thousands of numbers", "leave out what is not species and positions")]
@@ -95,7 +93,7 @@ def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
     except (ValueError, RecursionError) as error:
         return [Refused(key, f"it is no valid JSON ({error})", "write it anew, as pymatgen's Structure.as_dict does")]
     if refused := too_many(len(plain) if isinstance(plain, list | dict) else 1, "entries", key):
-        return [*refused]
+        return [refused]
     entries = {key: plain}
     if isinstance(plain, list):
         entries = {f"{key}:{row}": entry for row, entry in enumerate(plain)}

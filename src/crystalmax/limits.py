@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 MAX_FILE_BYTES = 2**26
 """Size above which a file, an entry of an archive once unpacked, or a cell of a table is refused."""
+TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
+"""Reason and remedy of that."""
 MAX_RATIO = 200
 """How much smaller packing may have made an entry of an archive; CIF files become some ten times smaller."""
 MAX_STRUCTURES = 10**5
@@ -48,10 +50,10 @@ def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> No
         raise Refused(key, f"it has {found:,} {what}, more than the {limit:,} that one entry may have", remedy)
 
 
-def too_many(found: int, what: str, key: str) -> list[Refused]:
-    """The refusal of an entry that holds more structures than one may; empty if it does not."""
-    reason = f"it has {found:,} {what}, more than {MAX_STRUCTURES:,}"
-    return [Refused(key, reason, "split it")] if found > MAX_STRUCTURES else []
+def too_many(found: int, what: str, key: str) -> Refused | None:
+    """The refusal of an entry that holds more structures than one may; none if it does not."""
+    reason = f"it has {found:,} {what}, more than the {MAX_STRUCTURES:,} that one entry may have"
+    return Refused(key, reason, "split it into smaller files") if found > MAX_STRUCTURES else None
 
 
 def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int) -> None:

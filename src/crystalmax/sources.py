@@ -21,7 +21,7 @@ from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
-from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, printable, shortened
+from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, TOO_LARGE, printable, shortened
 from crystalmax.manifest import is_dataset
 from crystalmax.records import Record
 from crystalmax.spread import in_order
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
-_TOO_LARGE = f"it is larger than {MAX_FILE_BYTES >> 20} MiB", "split it into smaller files"
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
 _JSON = re.compile(r'\s*\{\s*"')
@@ -196,7 +195,7 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[str
     if reader is None:
         return partial(_refuse, "it is an archive within an archive", "unpack it first")
     if entry.file_size > MAX_FILE_BYTES:
-        return partial(_refuse, *_TOO_LARGE)
+        return partial(_refuse, *TOO_LARGE)
     if entry.file_size > 2**20 and entry.file_size > MAX_RATIO * entry.compress_size:
         found = f"it is {entry.file_size / max(entry.compress_size, 1):,.0f} times larger than it is packed"
         return partial(_refuse, f"{found}, more than the {MAX_RATIO} that a structure can be", "check where it is from")
@@ -213,7 +212,7 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
         if isinstance(row, Refused):
             yield _refusal(row.key, source, row.reason, row.remedy)
         elif len(row.cif) > MAX_FILE_BYTES:
-            yield _refusal(row.key, f"{source} row {number}", *_TOO_LARGE)
+            yield _refusal(row.key, f"{source} row {number}", *TOO_LARGE)
         else:
             opened = partial(read_cif, row.cif)
             if isinstance(row.cif, str) and "\n" not in row.cif and without_suffix(row.cif) != row.cif:
@@ -335,7 +334,7 @@ def _is_poscar(name: PurePath) -> bool:
 def _read_file(path: Path, key: str, max_sites: int) -> Outcomes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            return _refuse(*_TOO_LARGE, key, max_sites)
+            return _refuse(*TOO_LARGE, key, max_sites)
         reader = reader_of(path)
         return reader(path.read_bytes(), key, max_sites) if reader else read_other(path, key, max_sites)
     except OSError as error:
