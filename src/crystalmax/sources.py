@@ -241,17 +241,11 @@ def _refuse(reason: str, remedy: str, key: str, _: int) -> Outcomes:
 def _open(pieces: list[_Piece], max_sites: int, cell: Cell, mark: Mark) -> list[Record]:
     records = []
     for piece in pieces:
-        source = printable(piece.source)
         try:
             outcomes = piece.opened(piece.key, max_sites)
         except ArithmeticError as error:
             outcomes = [_beyond(piece.key, error)]
-        for outcome in outcomes:
-            try:
-                records.append(_record(outcome, piece.targets, source, cell, mark))
-            except ArithmeticError as error:
-                refused = _beyond(outcome.key if isinstance(outcome, Refused) else outcome.crystal.key, error)
-                records.append(_record(refused, piece.targets, source, None, None))
+        records += [_record(outcome, piece.targets, printable(piece.source), cell, mark) for outcome in outcomes]
     return records
 
 
@@ -264,11 +258,14 @@ def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: st
     if isinstance(outcome, Refused):
         refusal = Refused(shortened(outcome.key), shortened(outcome.reason), outcome.remedy)
         return Record(refusal.key, source, targets=targets, refusal=refusal)
-    targets = {**outcome.crystal.targets, **targets}
-    crystal = cell(outcome.crystal) if cell else outcome.crystal
-    crystal = replace(crystal, key=shortened(crystal.key), targets=targets)
+    try:
+        crystal = cell(outcome.crystal) if cell else outcome.crystal
+        crystal = replace(crystal, key=shortened(crystal.key), targets={**outcome.crystal.targets, **targets})
+        made = mark(crystal) if mark else None
+    except ArithmeticError as error:
+        return _record(_beyond(outcome.crystal.key, error), targets, source, cell, mark)
     notes = tuple(map(shortened, outcome.notes))
-    return Record(crystal.key, source, crystal, targets, notes, mark=mark(crystal) if mark else None)
+    return Record(crystal.key, source, crystal, crystal.targets, notes, mark=made)
 
 
 def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
