@@ -85,7 +85,7 @@ def read(
     pieces = chain.from_iterable(map(_pieces, sources, positions))
     opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
     records = chain.from_iterable(in_order(opened, _chunks(pieces), n_jobs))
-    return _unique(records if labels is None else _labelled(records, read_labels(labels)))
+    return _unique(records if labels is None else _with_labels(records, read_labels(labels)))
 
 
 def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -268,10 +268,8 @@ def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: st
     return Record(crystal.key, source, crystal, crystal.targets, notes, mark=made)
 
 
-def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """The records with the labels of their key, their file, its path from here or from the root, or its bare name.
-
-    A label that structures of one file share is theirs all, which is told in the end.
+def _with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
+    """The records with the labels of one of their names; a label that structures of one file share is theirs all.
 
     Raises:
         ValueError: One label fits structures of several files.
@@ -279,11 +277,7 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
     used: dict[str, tuple[str, list[str]]] = {}
     known = {os.path.abspath(name): name for name in labels} | {name: name for name in labels}
     for record in records:
-        key = composed(record.key)
-        file = key.partition(":")[0]
-        path = os.path.abspath(without_suffix(composed(record.source)))
-        names = [key, file, path + key.removeprefix(file), path, file.rpartition("/")[2]]
-        name = next((known[name] for name in (*names, *map(without_suffix, names)) if name in known), None)
+        name = next((known[name] for name in _names_of(record) if name in known), None)
         if name is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))
@@ -295,16 +289,30 @@ def _labelled(records: Iterable[Record], labels: Mapping[str, Mapping[str, float
             crystal = None if record.crystal is None else replace(record.crystal, targets=targets)
             record = replace(record, crystal=crystal, targets=targets)
         yield record
+    _tell_of_shared(used)
+    for name in labels:
+        if name not in used:
+            refusal = Refused(name, "it has labels but no structure", "add the structure, or correct its name")
+            yield Record(name, "labels", targets=labels[name], refusal=refusal)
+
+
+def _names_of(record: Record) -> list[str]:
+    """What labels may call a record: its key, its file, its path from here or from the root, or its bare name."""
+    key = composed(record.key)
+    file = key.partition(":")[0]
+    path = os.path.abspath(without_suffix(composed(record.source)))
+    names = [key, file, path + key.removeprefix(file), path, file.rpartition("/")[2]]
+    return [*names, *map(without_suffix, names)]
+
+
+def _tell_of_shared(used: Mapping[str, tuple[str, list[str]]]) -> None:
+    """Warn of labels that several structures of a file share."""
     if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
         source, keys = used[shared[0]]
         more = f", and so for {len(shared) - 1:,} more labels" if len(shared) > 1 else ""
         one = f"to label one of them, name it in the table, such as {keys[0]!r}"
         remedy = one if len({*keys}) == len(keys) else "give the file once, and each structure a name of its own"
         log.warning("%s: its %d structures share the label of %r%s; %s", source, len(keys), shared[0], more, remedy)
-    for name in labels:
-        if name not in used:
-            refusal = Refused(name, "it has labels but no structure", "add the structure, or correct its name")
-            yield Record(name, "labels", targets=labels[name], refusal=refusal)
 
 
 def _unique(records: Iterable[Record]) -> Iterator[Record]:
