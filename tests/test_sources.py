@@ -673,6 +673,24 @@ def test_labels_name_tables_and_poscars_with_or_without_their_ending(tmp_path):
     assert [record.targets for record in read(tmp_path, table, labels=labels)] == [{"gap": 1.0}, {"gap": 2.0}]
 
 
+@pytest.mark.parametrize("name", ["salt.xsf", "salt", "sub/salt.xsf", "sub/salt"])
+def test_labels_name_files_of_formats_that_ase_knows_with_or_without_their_ending(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    for file in ("salt", "other"):
+        bulk("NaCl", "rocksalt", a=5.6).write(f"sub/{file}.xsf")
+    records = read("sub/salt.xsf", "sub/other.xsf", labels=pd.DataFrame({"file": [name], "gap": [8.5]}))
+    assert [record.targets for record in records] == [{"gap": 8.5}, {}]
+
+
+def test_a_path_is_of_the_file_and_not_of_a_row_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.cif").write_text(SALT)
+    pd.DataFrame({"id": ["a"], "cif": [SALT]}).to_csv("table.csv", index=False)
+    records = read("table.csv", "a.cif", labels=pd.DataFrame({"path": ["./a.cif"], "gap": [8.5]}))
+    assert [record.targets for record in records] == [{}, {"gap": 8.5}]
+
+
 def test_a_label_that_fits_two_files_is_an_error(tmp_path):
     for folder, content in (("A", SALT), ("B", CESIUM)):
         (tmp_path / folder).mkdir()

@@ -301,7 +301,10 @@ def _names_of(record: Record) -> list[str]:
     key = composed(record.key)
     file = key.partition(":")[0]
     path = os.path.abspath(without_suffix(composed(record.source)))
-    names = [key, file, path + key.removeprefix(file), path, file.rpartition("/")[2]]
+    bare, stem = file.rpartition("/")[2], os.path.splitext(path)[0]
+    names = [key, file, path + key.removeprefix(file), path, bare]
+    if os.path.basename(stem) == bare:  # endings that only ASE knows are still there
+        names += [os.path.basename(path), stem]
     return [*names, *map(without_suffix, names)]
 
 
