@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Composition, DummySpecies, Element, Lattice, Molecule, Species, Structure
 
-from crystalmax.crystal import N_KIND_COLUMNS, Crystal, Occupant
-from crystalmax.elements import N_ELEMENTS
+from crystalmax.crystal import Crystal, Occupant
 from crystalmax.structures import Refused, checked, close_pairs, convert
-from crystalmax.symbols import HEAVIEST
 
 CUBE = 4.0 * np.eye(3)
 
@@ -179,10 +177,6 @@ def test_the_largest_cell_is_an_argument():
     assert checked(crystal, max_sites=27).crystal.n_sites == 27
     with pytest.raises(Refused, match="27 sites, more than the 26 allowed"):
         checked(crystal, max_sites=26)
-
-
-def test_heaviest_element_is_that_of_the_tables():
-    assert HEAVIEST == N_ELEMENTS == N_KIND_COLUMNS - 2
 
 
 def test_a_refusal_survives_pickling():

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crystalmax.elements import SYMBOLS
+from crystalmax.elements import N_ELEMENTS, SYMBOLS
 
-N_KIND_COLUMNS = 103 + 2
+N_KIND_COLUMNS = N_ELEMENTS + 2
 """Width of a species table: occupancies of hydrogen to lawrencium, mean oxidation state, whether that is known."""
 
 

@@ -7,7 +7,8 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from crystalmax.crystal import N_KIND_COLUMNS, Species
+from crystalmax.crystal import Species
+from crystalmax.elements import N_ELEMENTS
 from crystalmax.writing import hash_of, is_listing, read_json
 
 FORMAT = 1
@@ -90,7 +91,7 @@ def _contradiction(manifest: Mapping[str, Any]) -> str:
     if not all(manifest["kinds"]):
         return "a species has no elements"
     for number, occupancy, charge in chain.from_iterable(manifest["kinds"]):
-        if not (type(number) is int and 1 <= number <= N_KIND_COLUMNS - 2 and 0.0 < occupancy <= 1.0):
+        if not (type(number) is int and 1 <= number <= N_ELEMENTS and 0.0 < occupancy <= 1.0):
             return f"a species has atomic number {number} and occupancy {occupancy}"
         if charge is not None and not math.isfinite(charge):
             return f"a species has the charge {charge}"

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import gemmi
 
-HEAVIEST = 103
+from crystalmax.elements import N_ELEMENTS
+
+HEAVIEST = N_ELEMENTS
 """Lawrencium, the heaviest element for which tables of properties exist."""
 DEUTERIUM = "deuterium was read as hydrogen"
 
