@@ -140,14 +140,16 @@ def read_csv(path: Path) -> Table:
         ValueError: A row has more cells than the header, two columns have one name, or it is no such table.
     """
     with open(path, encoding="utf-8-sig") as file:
-        lines = [_QUOTED.sub("", file.readline()) for _ in range(2)]
+        filled = filter(str.strip, file)
+        lines = [_QUOTED.sub("", next(filled, "")) for _ in range(2)]
     if re.match(r"#[^;\t,]*$|(?i:sep=)", lines[0]):  # Excel takes the latter for what parts columns
         raise ValueError(f"{path}: its first line is {lines[0].strip()!r}; expected the names of the columns")
     # Of as many in header and first row, a comma may as well stand in a name or a number.
     separator = max(";\t,", key=lambda mark: (min(line.count(mark) for line in lines), mark in lines[0]))
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].fillna("").str.strip()
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    header = header.str.strip()
     _refuse_twins(filter(None, header), f"{path}: ")  # pandas would call the second `gap.1`
-    names = [name.strip() for name in pd.read_csv(path, sep=separator, nrows=0).columns]
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
     how: dict[str, Any] = {"sep": separator, "names": names, "header": 0, "index_col": False}
     if not header[0] and len(names) > 1 and _is_index(pd.read_csv(path, **how, usecols=[0, 1]), names[1:]):
         names = names[1:]
