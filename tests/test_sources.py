@@ -305,6 +305,11 @@ def test_archives_are_read_in_memory_and_never_written(tmp_path):
     assert not (tmp_path.parent.parent / "evil.cif").exists()
 
 
+def test_a_folder_in_an_archive_is_no_structure_whatever_its_name(tmp_path):
+    (tmp_path / "x.zip").write_bytes(zipped(**{"POSCARs/": "", "POSCARs/a.vasp": POSCAR}))
+    assert [(record.key, record.refusal) for record in read(tmp_path / "x.zip")] == [("POSCARs/a", None)]
+
+
 def test_a_damaged_entry_spoils_no_other(tmp_path):
     content = bytearray(zipped(a__cif=SALT, b__cif=CESIUM))
     content[60] ^= 0xFF

@@ -178,7 +178,8 @@ def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
     """Entries are read in memory, one at a time: no path of an archive ever reaches the disk."""
     try:
         with zipfile.ZipFile(path) as archive:
-            wanted = [entry for entry in archive.infolist() if _is_wanted(PurePath(entry.filename))]
+            files = (entry for entry in archive.infolist() if not entry.is_dir())
+            wanted = [entry for entry in files if _is_wanted(PurePath(entry.filename))]
             for entry in sorted(wanted, key=lambda entry: entry.filename):
                 opened = _unpacked(archive, entry)
                 name, source = _key_of(PurePath(entry.filename)), f"{path}!{entry.filename}"
