@@ -127,21 +127,25 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
         for row, crystal in enumerate(CrystalDataset.open(path)):
             yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
     elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
-        closed: list[OSError] = []
-        wanted = (file for file in _files_below(path, closed) if _is_wanted(file.relative_to(path)))
-        # A link that leads nowhere is a structure that is missing; what else is no file, such as a pipe, is none.
-        files = sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
-        for file in files:
-            yield from _pieces_of_file(file, file.relative_to(path))
-        for error in closed:
-            reason = f"this folder cannot be read ({error.strerror})"
-            yield _refusal(Path(error.filename).name, error.filename, reason, "check its permissions")
-        if not files and not closed:
-            yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAME_THEM)
+        yield from _pieces_of_folder(path)
     elif os.path.isfile(path):
         yield from _pieces_of_file(path, Path(path.name))
     else:
         yield _refusal(path.name[:80], str(path)[:200], "there is no such file or folder", "correct the path")
+
+
+def _pieces_of_folder(path: Path) -> Iterator[_Piece]:
+    closed: list[OSError] = []
+    wanted = (file for file in _files_below(path, closed) if _is_wanted(file.relative_to(path)))
+    # A link that leads nowhere is a structure that is missing; what else is no file, such as a pipe, is none.
+    files = sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
+    for file in files:
+        yield from _pieces_of_file(file, file.relative_to(path))
+    for error in closed:
+        reason = f"this folder cannot be read ({error.strerror})"
+        yield _refusal(Path(error.filename).name, error.filename, reason, "check its permissions")
+    if not files and not closed:
+        yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAME_THEM)
 
 
 def _files_below(folder: Path, closed: list[OSError]) -> Iterator[Path]:
