@@ -824,6 +824,14 @@ def test_a_folder_of_files_beside_a_manifest_of_something_else_is_read_as_ever(t
     assert [record.key for record in read(tmp_path) if record.crystal] == ["a"]
 
 
+def test_a_data_set_within_a_folder_has_a_line(tmp_path):
+    with DatasetWriter(tmp_path / "sub" / "data", provenance={}) as writer:
+        writer.add(next(read(SALT)).crystal)
+    for source in (tmp_path, tmp_path / "sub" / "data" / "manifest.json"):
+        (record,) = read(source)
+        assert "it is of a data set; give the folder of the data set, by its name" in str(record.refusal)
+
+
 def test_a_data_set_that_lacks_a_file_is_not_taken_for_a_folder_of_structures(tmp_path):
     with DatasetWriter(tmp_path / "data", provenance={}) as writer:
         writer.add(next(read(SALT)).crystal)

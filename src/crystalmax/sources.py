@@ -22,7 +22,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
 from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, TOO_LARGE, printable, shortened
-from crystalmax.manifest import is_dataset
+from crystalmax.manifest import MANIFEST, is_dataset
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
@@ -173,6 +173,8 @@ def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:
         yield from _pieces_of_archive(path, _key_of(name))
     elif suffix in _PACKED:
         yield _refusal(_key_of(name), str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
+    elif path.name == MANIFEST and is_dataset(path.parent):
+        yield _refusal(_key_of(name), str(path), "it is of a data set", "give the folder of the data set, by its name")
     else:
         # Workers may have begun in another folder.
         yield _Piece(_key_of(name), str(path), partial(_read_file, path.absolute()))
