@@ -70,12 +70,11 @@ class Neighbors:
         certain = near.displacement.norm(dim=0) < gather(first, batch.crystal_of_site[near.center]) - _TIE
         n_certain = torch.bincount(near.center[certain], minlength=batch.n_sites)
         poor = torch.zeros_like(everything).index_add(0, batch.crystal_of_site, (n_certain < self.max_neighbors).long())
-        again = ((poor > 0) & (first < reach)).nonzero()[:, 0]
-        if len(again) == 0:
+        again = (poor > 0) & (first < reach)
+        if not again.any():
             return self._chosen(batch.n_sites, near)
-        settled = torch.ones_like(first, dtype=torch.bool).index_fill(0, again, value=False)
-        kept = near.take(settled[batch.crystal_of_site[near.center]])
-        far = _within(batch, sites, basis, again, reach)
+        kept = near.take(~again[batch.crystal_of_site[near.center]])
+        far = _within(batch, sites, basis, again.nonzero()[:, 0], reach)
         both = Steps(*(torch.cat([old, new], dim=-1) for old, new in zip(kept, far, strict=True)))
         return self._chosen(batch.n_sites, both)
 
