@@ -265,6 +265,13 @@ def test_what_is_packed_otherwise_than_by_zip_has_a_line(tmp_path, name):
     assert "unpack it" in by_source[name].refusal.remedy
 
 
+def test_a_table_in_a_folder_is_no_structure_whatever_its_name(tmp_path):
+    (tmp_path / "POSCAR_a").write_text(POSCAR)
+    (tmp_path / "POSCAR_labels.csv").write_text("file,gap\nPOSCAR_a,1.5\n")
+    (record,) = read(tmp_path, labels=tmp_path / "POSCAR_labels.csv")
+    assert record.crystal.targets == {"gap": 1.5}
+
+
 def test_a_folder_without_structures_says_so(tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
     (record,) = read(tmp_path)

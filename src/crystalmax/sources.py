@@ -229,8 +229,9 @@ def _pieces_of_rows(rows: Iterable[Row | Refused], source: str) -> Iterator[_Pie
 
 
 def _is_wanted(name: PurePath) -> bool:
-    is_hidden = any(part.startswith(".") and part != ".." for part in name.parts)
-    return not is_hidden and (reader_of(name) is not None or name.suffix.lower() in (".zip", *_PACKED))
+    is_hidden, suffix = any(part.startswith(".") and part != ".." for part in name.parts), name.suffix.lower()
+    is_known = reader_of(name) is not None or suffix in (".zip", *_PACKED)
+    return is_known and not is_hidden and suffix not in SUFFIXES  # such as POSCAR_labels.csv
 
 
 def _key_of(name: PurePath) -> str:
