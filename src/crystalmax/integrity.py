@@ -68,9 +68,9 @@ def _of_dataset(path: Path) -> Verified:
     hashes = manifest.get("sha256", {})
     arrays = {name: {"bytes": manifest["bytes"][name], "sha256": hashes.get(name)} for name in ARRAYS}
     beside = manifest.get("beside")
-    found = _compared(path, {**arrays, **(beside or {})})
+    found = _compared(path, listed := {**arrays, **(beside or {})})
     notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
-    unlisted = _files(path, {path / name for name in (MANIFEST, *arrays, *(beside or {}))})
+    unlisted = _files(path, {path / name for name in (MANIFEST, *listed)})
     if beside is None:
         others = ", ".join(file.name for file in unlisted)
         notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
