@@ -28,7 +28,7 @@ from crystalmax.dataset import DatasetWriter
 from crystalmax.listing import notes, write_skipped
 from crystalmax.records import labelled
 from crystalmax.sources import read
-from crystalmax.tables import identifier_of, read_csv, read_labels
+from crystalmax.tables import identifier_of, read_csv, read_labels, without_suffix
 
 HEAD = """data_{name}
 _cell_length_a {a}
@@ -702,6 +702,10 @@ def test_a_path_is_of_the_file_and_not_of_a_row_with_its_name(tmp_path, monkeypa
     pd.DataFrame({"id": ["a"], "cif": [SALT]}).to_csv("table.csv", index=False)
     records = read("table.csv", "a.cif", labels=pd.DataFrame({"path": ["./a.cif"], "gap": [8.5]}))
     assert [record.targets for record in records] == [{}, {"gap": 8.5}]
+
+
+def test_labels_may_leave_out_the_ending_of_every_format():
+    assert {without_suffix(f"a{case(ending)}") for ending in sources.FORMATS for case in (str, str.upper)} == {"a"}
 
 
 def test_a_label_that_fits_two_files_is_an_error(tmp_path):
