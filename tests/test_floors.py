@@ -13,18 +13,7 @@ import crystalmax
 ROOT = Path(crystalmax.__file__).parent
 MOST_FLOORS = 13  # 11 for what featurises, learns and judges; the study stands on top
 MOST_LINES_A_FILE = 400
-# 6,000 held what featurises, learns and judges; the study, more networks and objectives, electrons, springs on top,
-# and tables of labels as people make them, docstrings that name every argument and error, bands, and checks of what
-# people write themselves, recipes, parts, tables, and of what was damaged. A hundred are room for statements
-# that had been crammed together to stay below 17,450, and for what is told of labels that are many, or tell nothing;
-# one hundred more for checks of what encoders, samplers and tables of one's own give, and another for the contract of
-# objectives; 150 for networks among the members of a fit; 50 for moduli of springs; 25 to
-# know columns whose meaning has changed; 50 for names and structures as pandas, glob and pymatgen give them, and notes
-# of slabs; 155 for what a second one did: networks that have learnt from labels, data sets as sources, paths as text,
-# encoders in other cells, pipelines among one's own models, recipes beside each other, processes for statistics; 20 for
-# statistics behind the vectors of `represent`; 220 for what five more did: damaged cells, folders that cannot be read,
-# trainings that ended early, seeds, points of thousands, mixtures in one symbol, parts that no file can hold; 20 for
-# atoms exchanged in ASE, sites that are shared in other ways, and space groups that there are not.
+# What there is, and a few: whoever needs more looks for what can go first, and says in the commit what they are for.
 MOST_LINES = 18_440
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
