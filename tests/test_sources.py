@@ -463,6 +463,9 @@ def test_a_name_labelled_twice_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="labels in a data frame name 'a' twice, with 'gap' of 1 and 2; keep one"):
         list(read(SALT, labels=labels))
     (tmp_path / "labels.csv").write_text("file,gap\na,1\na,1\n")
+    unknown = pd.DataFrame({"id": ["a", "a"], "hardness": [np.nan, np.nan], "gap": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="name 'a' twice, with 'gap' of 1 and 2; keep one"):
+        read_labels(unknown)  # what both leave empty is no difference
     with pytest.raises(ValueError, match=r"labels.csv name 'a' twice; keep one"):
         read_labels(tmp_path / "labels.csv")
 
