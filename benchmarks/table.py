@@ -252,23 +252,13 @@ def blind_paired() -> str:
     rows = []
     for name, budgets in found["properties"].items():
         drawn = {labels: row["paired"] for labels, row in budgets.items() if "paired" in row}
-        each = [
-            {(rival, model): ratio for rival, ratios in row.items() for model, ratio in ratios.items()}
-            for row in drawn.values()
+        median = [ratios[TRIVIAL]["median"] for ratios in drawn.values()]
+        nearest = [
+            max(max(ratios.values()) for rival, ratios in row.items() if rival != TRIVIAL) for row in drawn.values()
         ]
-        median = [row.pop((TRIVIAL, "median")) for row in each]
-        nearest = [max(row, key=row.__getitem__) for row in each]
-        rows.append(
-            (
-                name.partition(", ")[2],
-                " / ".join(drawn),
-                _joined(f"{max(row.values()):.2f}" for row in each),
-                "; ".join(dict.fromkeys(f"{model} on {rival}" for rival, model in nearest)),
-                _joined(f"{ratio:.2f}" for ratio in median),
-            )
-        )
-    head = ("error over that of", "labels", "the rival that is nearest", "which it is", "the median of the labels")
-    return table(head, rows)
+        found_of = (_joined(f"{ratio:.2f}" for ratio in ratios) for ratios in (nearest, median))
+        rows.append((name.partition(", ")[2], " / ".join(drawn), *found_of))
+    return table(("error over that of", "labels", "the rival that is nearest", "the median of the labels"), rows)
 
 
 def best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:

@@ -38,7 +38,7 @@ NAMES = {
         "levers",
         "levers_at_length",
     ),
-    *("blind", "blind_anew", "blind_vectors", "blind_starts"),
+    *("blind", "blind_anew", "blind_paired", "blind_vectors", "blind_starts"),
     *("moduli", "moduli_vectors", "moduli_starts"),
     *("commands", "training", "networks"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
