@@ -497,6 +497,8 @@ def test_accents_of_labels_and_of_files_may_be_composed_or_not(tmp_path):
         "file,gap,\na.cif,1.5,\n",
         "file,gap\na.cif,1.5,\n",
         "\n\nfile,gap\na.cif,1.5\n",
+        ",Unnamed: 0,file,gap\n0,0,a.cif,1.5\n",
+        "Unnamed: 0,,file,gap\n0,0,a.cif,1.5\n",
     ],
 )
 def test_labels_are_read_as_spreadsheets_save_them(text, tmp_path):

@@ -149,7 +149,8 @@ def read_csv(path: Path) -> Table:
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     header = header.str.strip()
     _refuse_twins(filter(None, header), f"{path}: ")  # pandas would call the second `gap.1`
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
+    # Not as pandas calls them: what it has read and written again has such names beside a new index.
+    names = [name or f"unnamed column {place}" for place, name in enumerate(header, 1)]
     how: dict[str, Any] = {"sep": separator, "names": names, "header": 0, "index_col": False}
     if not header[0] and len(names) > 1 and _is_index(pd.read_csv(path, **how, usecols=[0, 1]), names[1:]):
         names = names[1:]
