@@ -42,7 +42,7 @@ class Fingerprint:
         order = sorted(range(len(uncharged.kinds)), key=uncharged.kinds.__getitem__)
         means = [nearest[uncharged.species == kind][:, order].mean(axis=0) for kind in order]
         # Of one arrangement and formula there are many, as spinels whose cations have changed places in part.
-        shares = [one.occupancy for kind in order for one in uncharged.kinds[kind] if round(one.occupancy, 6) < 1]
+        shares = [one.occupancy for kind in order for one in uncharged.kinds[kind] if round(one.occupancy, 3) < 1]
         return cls(formula(crystal), np.concatenate([*means, shares], axis=None))
 
     @property
