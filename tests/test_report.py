@@ -74,6 +74,8 @@ def test_rows_of_structures_that_could_not_be_read_are_left_out_of_figures():
     figure = plots.predicted_and_measured([1.0, 2.0, np.nan, 4.0], [1.5, np.nan, 3.0, 4.5])
     assert figure.axes[0].get_title(loc="left") == "mean absolute error 0.5"
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), [1.0, 4.5])
+    with pytest.raises(ValueError, match="no row with both a measured and a predicted value"):
+        plots.predicted_and_measured([1.0, np.nan], [np.nan, 2.0])
     vectors = np.random.default_rng(0).normal(size=(6, 3))
     vectors[2] = np.nan
     assert len(plots.map_of_vectors(vectors, np.arange(6.0)).axes[0].collections[0].get_offsets()) == 5

@@ -243,12 +243,14 @@ def paired_differences(table: pd.DataFrame, pretrained: str) -> Figure:
 def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantity: str = "") -> Figure:
     """Predictions against measurements, one each, in the same order; the closer to the diagonal, the better.
 
-    Where one is unknown, as of a structure that could not be read, both are left out. Axes are logarithmic where all
-    values are positive and spread over three decades or more.
+    Where one is unknown, as of a structure that could not be read, both are left out; a ValueError says if none stays.
+    Axes are logarithmic where all values are positive and spread over three decades or more.
     """
     # Columns of tables would be subtracted by their indices, whatever their order.
     both = np.array([np.asarray(measured), np.asarray(predicted)], dtype=float)
     x, y = both[:, np.isfinite(both).all(axis=0)]
+    if not len(x):
+        raise ValueError("there is no row with both a measured and a predicted value; give one or more to be drawn")
     figure = Figure(figsize=(3.9, 3.7), layout="constrained")
     panel = figure.subplots()
     ends = np.quantile([x, y], [0, 1])
