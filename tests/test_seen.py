@@ -18,7 +18,7 @@ from crystalmax.objectives import Blend, Ensemble, Mixture, Reconstruction, Regr
 from crystalmax.pretraining import pretrain
 from crystalmax.seen import Seen, caution, seen_before
 from crystalmax.spec import describe
-from crystals import mixed, perovskite, quartz, rock_salt, some_crystals
+from crystals import perovskite, quartz, rock_salt, some_crystals
 
 
 def test_structures_are_found_again_whatever_the_cell_and_small_relaxations(tmp_path):
@@ -123,18 +123,6 @@ def test_what_has_more_distances_is_another_structure_even_if_they_begin_alike()
     structures, formulas = longer.knows([quartz()])
     assert formulas.all()
     assert not structures.any()
-
-
-def test_a_list_of_before_occupancies_were_kept_knows_shared_sites_too():
-    def shared(share):
-        return replace(rock_salt(), kinds=(mixed(Na=1 - share, K=share), mixed(Na=share, K=1 - share)))
-
-    now = Seen.of([shared(0.2)])
-    n_distances = 2 * 2 * len(RANKS)
-    before = Seen(now.formula, np.array([n_distances]), now.distance[:n_distances])
-    asked = [shared(0.2), shared(0.4), squeezed(shared(0.2)), rock_salt()]
-    assert before.knows(asked)[0].tolist() == [True, True, False, False]
-    assert now.knows(asked)[0].tolist() == [True, False, False, False]
 
 
 def test_a_list_of_nothing_knows_nothing(tmp_path):

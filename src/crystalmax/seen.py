@@ -100,12 +100,7 @@ class Seen:
             rows.setdefault(formula, []).append(row)
         found = [Fingerprint.of(crystal) for crystal in crystals]
         same_formula = [rows.get(_hash(each.formula), []) for each in found]
-        # Once the lists were of distances alone, without the occupancies behind them.
-        n_distances = [len(RANKS) * len(crystal.without_charges().kinds) ** 2 for crystal in crystals]
-        same_structure = [
-            self._have(known, each.hundredths) or self._have(known, each.hundredths[:n])
-            for each, n, known in zip(found, n_distances, same_formula, strict=True)
-        ]
+        same_structure = [self._have(known, each.hundredths) for each, known in zip(found, same_formula, strict=True)]
         return np.array(same_structure, dtype=bool), np.array([bool(known) for known in same_formula], dtype=bool)
 
     def _have(self, known: list[int], distances: UInt[np.ndarray, " distances"]) -> bool:
