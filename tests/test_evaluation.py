@@ -182,6 +182,7 @@ def test_help_with_few_labels_and_harm_with_many_is_called_both():
     predictions[ours & ~few] = measured + 10 * (predictions[ours & ~few] - measured)
     found = verdict(Scores(scores.table, predictions, scores.tested, measured), "vectors")
     assert found.outcome == "mixed"
+    assert "Pre-training helped with some numbers of labels and hurt with others: " in found.sentence
     assert "lower at 25 labels and" in found.sentence
 
 
