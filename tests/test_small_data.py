@@ -4,7 +4,7 @@ import math
 import pickle
 import tracemalloc
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import numpy as np
@@ -208,6 +208,17 @@ def test_a_hurdle_learns_other_labels_on_the_scale_that_tells_them_better(scale)
         each = [np.array([n]) for n in range(other.sum())]
         errors.append(np.abs(known.left_out(each)[:, MIDDLE] - y[other]).mean())
     assert (hurdle.others.powers is not None) == (errors[1] < errors[0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_hurdle_says_nothing_beyond_a_value_that_no_label_is_beyond(sign):
+    X, y = steps(70)
+    hurdle = Hurdle.fit(X, sign * np.abs(y), 0.0, (4,))
+    wide = Process.fit(X, np.random.default_rng(0).normal(size=70), (4,))
+    others, said = sign * wide.quantiles(X), sign * replace(hurdle, others=wide).quantiles(X)
+    assert others.min() < -0.5
+    assert said.min() == 0
+    assert said.max() > 0.5
 
 
 def test_a_hurdle_with_the_same_hyperparameters_and_labels_is_the_same():
