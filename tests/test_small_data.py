@@ -274,6 +274,14 @@ def test_mixtures_count_by_a_power_of_their_errors():
     np.testing.assert_allclose(found([right, right]), 0.5)
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_shares_do_not_depend_on_the_unit_of_errors(unit):
+    off = np.array([[1.0], [2.0]]) * np.random.default_rng(0).normal(size=(2, 20))
+    found, other = (weighed_shares(2, lambda shares, one=one: one * (np.array(shares) @ off)) for one in (1.0, unit))
+    assert found == pytest.approx(other)
+    assert found[0] > 0.6
+
+
 def test_one_label_does_not_decide_between_members():
     """One is off by half as much as the other, but for one label, which only the other foresees."""
     near, far = np.full(40, 1.0), np.full(40, 2.0)
