@@ -44,16 +44,21 @@ class Refused(ValueError):
         return f"{self.key or 'this structure'}: {self.reason}; {self.remedy}."
 
 
+def above(found: int, limit: int, what: str, key: str, remedy: str) -> Refused | None:
+    """The refusal of an entry that has more of something than the limit; none if it does not."""
+    reason = f"it has {found:,} {what}, more than the {limit:,} that one entry may have"
+    return Refused(key, reason, remedy) if found > limit else None
+
+
 def refuse_above(found: int, limit: int, what: str, key: str, remedy: str) -> None:
     """Refuse an entry that has more of something than the limit."""
-    if found > limit:
-        raise Refused(key, f"it has {found:,} {what}, more than the {limit:,} that one entry may have", remedy)
+    if refused := above(found, limit, what, key, remedy):
+        raise refused
 
 
 def too_many(found: int, what: str, key: str) -> Refused | None:
     """The refusal of an entry that holds more structures than one may; none if it does not."""
-    reason = f"it has {found:,} {what}, more than the {MAX_STRUCTURES:,} that one entry may have"
-    return Refused(key, reason, "split it into smaller files") if found > MAX_STRUCTURES else None
+    return above(found, MAX_STRUCTURES, what, key, "split it into smaller files")
 
 
 def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int) -> None:
