@@ -30,6 +30,7 @@ SYMBOLS: tuple[str, ...] = tuple(row["symbol"] for row in _ROWS)
 """Symbols by increasing atomic number; the element Z is `SYMBOLS[Z - 1]`."""
 
 N_ELEMENTS = len(SYMBOLS)
+"""Lawrencium is the heaviest for which tables of properties exist."""
 
 ATOMIC_NUMBERS: Mapping[str, int] = MappingProxyType({symbol: z for z, symbol in enumerate(SYMBOLS, start=1)})
 

@@ -43,8 +43,9 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from crystalmax.crystal import Crystal, Occupant, Species, of_species
+from crystalmax.elements import N_ELEMENTS
 from crystalmax.limits import Refused as Refused
-from crystalmax.symbols import HEAVIEST, from_type
+from crystalmax.symbols import from_type
 
 MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
@@ -162,8 +163,8 @@ def _check_cell_and_atoms(crystal: Crystal) -> None:
         remedy = "give coordinates as fractions of the cell"
         raise Refused(key, f"an atom is {farthest:.3g} cells away, where its place in a cell is lost", remedy)
     for number, occupancy, charge in chain.from_iterable(crystal.kinds):
-        if not 1 <= number <= HEAVIEST:
-            reason = f"atomic number {number} is outside 1 to {HEAVIEST}"
+        if not 1 <= number <= N_ELEMENTS:
+            reason = f"atomic number {number} is outside 1 to {N_ELEMENTS}"
             raise Refused(key, reason, "no table of properties covers it; leave this structure out")
         if not 0.0 <= occupancy < math.inf:
             raise Refused(key, f"an occupancy of {_name(number)} is {occupancy:g}", "correct it")

@@ -16,8 +16,6 @@ import gemmi
 
 from crystalmax.elements import N_ELEMENTS
 
-HEAVIEST = N_ELEMENTS
-"""Lawrencium, the heaviest element for which tables of properties exist."""
 DEUTERIUM = "deuterium was read as hydrogen"
 
 _CHARGE = re.compile(r"[A-Za-z]+(\d+(?:\.\d+)?)?([+-])(\d+(?:\.\d+)?)?$")
@@ -52,7 +50,7 @@ def from_label(label: str, stated: Container[int] = ()) -> Symbol:
     letters = _letters(label)
     if letters.lower() in _GHOSTS:
         return Symbol(0)
-    possible = [number for length in (2, 1) if 1 <= (number := _number(letters[:length])) <= HEAVIEST]
+    possible = [number for length in (2, 1) if 1 <= (number := _number(letters[:length])) <= N_ELEMENTS]
     number = next((number for number in possible if number in stated), next(iter(possible), 0))
     return Symbol(number, None, DEUTERIUM if number == 1 and letters.startswith("D") else "")
 
