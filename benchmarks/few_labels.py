@@ -141,10 +141,11 @@ def main() -> None:
         rows = result["properties"].setdefault(f"{table}, {target}", {})
         commits = result["commits"].setdefault(target, {})
         for part, numbers in measured.items():
-            for (labels, method), found in numbers.round(4).iterrows():
+            for (labels, method), each in numbers.round(4).iterrows():
+                found = each.dropna()
                 row = rows.setdefault(str(labels), {}).setdefault(part, {}).setdefault(method, {})
-                row |= found.dropna().to_dict()
-                commit = dict.fromkeys(found.dropna().index, about()["commit"])
+                row |= found.to_dict()
+                commit = dict.fromkeys(found.index, about()["commit"])
                 commits.setdefault(part, {}).setdefault(method, {}).update(commit)
         store({**result, **about()}, options.out)
         print(target, len(crystals), *rows.items(), sep="\n", flush=True)

@@ -68,6 +68,7 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
                 continue
             key = without_suffix(composed(str(name).strip()))
             if key in labels:
+                # As text, in which what both leave empty is no difference.
                 column = next((column for column in targets if str(targets[column]) != str(labels[key][column])), None)
                 values = f", with {column!r} of {labels[key][column]:g} and {targets[column]:g}" if column else ""
                 raise ValueError(f"the labels in {where} name {key!r} twice{values}; keep one row for each structure")
