@@ -5,9 +5,10 @@
 On crystals with at most 20 sites whose formulas the weights have not seen (see `vectors.py`). A fifth of the formulas
 is tested, at most 500 crystals, or with `--anew` another fifth in each trial; the nth trial has the same labels for
 both starts, and another random start each time. Beside both stands the median of these labels. The file keeps the error
-of each trial and is written after each number of labels; `--go-on` takes the trials that it has from there, and
-`--starts shipped` those from random weights, which is honest where nothing has changed since that they depend on.
-Twenty trials of a property take ten minutes of one core with 50 or 100 labels, forty with 1,000.
+of each trial, and the commits that they are of; it is written after each number of labels. `--go-on` takes the trials
+that it has from there, and `--starts shipped` those from random weights, which is honest where nothing has changed
+since that they depend on. Twenty trials of a property take ten minutes of one core with 50 or 100 labels, forty with
+1,000.
 """
 
 import logging
@@ -46,7 +47,7 @@ def main() -> None:
     for table, target, keep in wanted(options.targets):
         crystals = unseen(options.data / f"{table}.parquet", target, keep, options.crystals)
         crystals = [crystal for crystal in crystals if crystal.n_sites <= MAX_SITES]
-        rows, commits[target] = found.setdefault(f"{table}, {target}", {}), about()["commit"]
+        rows, of_target = found.setdefault(f"{table}, {target}", {}), commits.setdefault(target, {})
         for labels, trials in zip(options.labels, options.trials, strict=True):
             known = rows.get(str(labels), {}).get("errors", {})
             errors = {
@@ -57,11 +58,14 @@ def main() -> None:
                 for trial in range(max(trials, *map(len, errors.values())))
             }
             plan = [(start, trial) for start in STARTS for trial in range(len(errors[start]), len(parts))]
+            kept, trained = {start for start in STARTS if errors[start]}, {start for start, _ in plan}
             found_anew = Parallel(options.jobs)(
                 delayed(error)(*parts[trial], target, trial, start) for start, trial in plan
             )
             for (start, _), one in zip(plan, found_anew, strict=True):
                 errors[start].append(one)
+            before = of_target.setdefault(str(labels), {})
+            before |= {start: [*(before[start] if start in kept else []), about()["commit"]] for start in trained}
             random, shipped = (np.array(errors[start]) for start in STARTS)
             guessed = [error_of_median(*part, target) for part in parts.values()]
             rows[str(labels)] = {
