@@ -146,7 +146,7 @@ def main() -> None:
                 row = rows.setdefault(str(labels), {}).setdefault(part, {}).setdefault(method, {})
                 row |= found.to_dict()
                 commit = dict.fromkeys(found.index, about()["commit"])
-                commits.setdefault(part, {}).setdefault(method, {}).update(commit)
+                commits.setdefault(str(labels), {}).setdefault(part, {}).setdefault(method, {}).update(commit)
         store({**result, **about()}, options.out)
         print(target, len(crystals), *rows.items(), sep="\n", flush=True)
     publish({**result, **about()}, options.out)

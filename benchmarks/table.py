@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import commits
 import entries
 import options
 import paper
@@ -100,15 +101,15 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 def claims() -> str:
     """What was promised beside what was measured, on the three data sets of the reference."""
     measured = [results(f"speed_{name}.json").get(f"speed_{name}", {}) for name in SETS]
-    commits = ", ".join(sorted({f"`{found['commit']}`" for found in measured if found}))
+    of = ", ".join(sorted({f"`{found['commit']}`" for found in measured if found}))
     rows = []
     for claim in CLAIMS:
         found = [rate(one.get(RATES, {}), claim.stages) for one in measured]
         shown = [_shown(value, goal, more=True) for value, goal in zip(found, claim.goals, strict=True)]
         goals = _joined(f"{goal:,.0f}" for goal in claim.goals)
-        rows.append((claim.what, claim.reference, goals, _joined(shown), commits))
+        rows.append((claim.what, claim.reference, goals, _joined(shown), of))
     peaks = [_shown(one.get("peak_GB"), PEAK.goal, more=False) for one in measured]
-    rows.append((PEAK.what, PEAK.reference, str(PEAK.goal), _joined(peaks), commits))
+    rows.append((PEAK.what, PEAK.reference, str(PEAK.goal), _joined(peaks), of))
     return table(
         (f"crystals per CPU second: {' / '.join(SETS)}", "reference", "must reach", "measured", "commit"), rows
     )
@@ -529,6 +530,12 @@ def commands() -> str:
     return "".join(f"\n### `{name}`\n\n{table(header, rows)}" for name, rows in options.commands().items()) + "\n"
 
 
+def measured() -> str:
+    """Which commit each error is of, a row for each property and file."""
+    known = {name: found.get("commits", {}) for name, found in results("*.json").items()}
+    return table((*commits.HEAD, *commits.STARTS), commits.rows(known))
+
+
 def training() -> str:
     """Keys of a recipe's `[training]`, as the code has them."""
     return table(("key", "unless given", "what"), options.training())
@@ -574,6 +581,7 @@ TABLES = {
     "official": official,
     "grid": grid,
     "encoders": encoders,
+    "measured": measured,
 }
 
 

@@ -41,7 +41,7 @@ NAMES = {
     *("blind", "blind_anew", "blind_paired", "blind_vectors", "blind_starts"),
     *("moduli", "moduli_vectors", "moduli_starts"),
     *("commands", "training", "networks"),
-    *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders"),
+    *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders", "measured"),
 }
 
 
