@@ -74,9 +74,8 @@ class SiteSwap:
         alike = batch.species == gather(gather(batch.species, first), batch.crystal_of_site)
         second = _first_of_each((_chances(batch, rng) + alike) / 2, batch)  # those unlike the first come before others
         both = torch.cat([first, second])
-        return replace(
-            batch, species=batch.species.index_copy(0, both, gather(batch.species, torch.cat([second, first])))
-        )
+        swapped = gather(batch.species, torch.cat([second, first]))
+        return replace(batch, species=batch.species.index_copy(0, both, swapped))
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,16 @@ def verify(path: str | Path) -> Verified:
     path = Path(path)
     for mark, look in _KINDS.items():
         if (path / mark).is_file():
-            return look(path)
+            try:
+                return look(path)
+            except ValueError as error:  # of what describes it
+                return Verified(faults=(f"{error}.",))
     what = "a file, not a folder" if path.is_file() else "no data set, run, model or study"
     raise ValueError(f"{path} is {what}; give a folder as ingest, pretrain, fit, finetune or study write it")
 
 
 def _of_dataset(path: Path) -> Verified:
-    try:
-        manifest = read_manifest(path)
-    except ValueError as error:
-        return Verified(faults=(f"{error}.",))
+    manifest = read_manifest(path)
     hashes = manifest.get("sha256", {})
     arrays = {name: {"bytes": manifest["bytes"][name], "sha256": hashes.get(name)} for name in ARRAYS}
     beside = manifest.get("beside")
@@ -125,10 +125,7 @@ def _of_weights(path: Path) -> Verified:
 
 
 def _of_fit(path: Path) -> Verified:
-    try:
-        spec = fitted.read_spec(path)
-    except ValueError as error:
-        return Verified(faults=(f"{error}.",))
+    spec = fitted.read_spec(path)
     models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec.get(name)]
     others = _files(path, {*models, *(path / name for name in (fitted.SPEC, *spec["files"]))})
     return _together([_compared(path, spec["files"]), *map(_of_model, models), _read(others)])

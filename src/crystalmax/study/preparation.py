@@ -138,9 +138,8 @@ def _find(data: str, source: Source, place: Path | None) -> Data | None:
         return read_csv(place) if place.suffix == ".csv" else pd.read_parquet(place)
     if source.optional:
         return None
-    raise FileNotFoundError(
-        f"{data} holds no {source.name}.parquet, no {source.name}.csv and no data set {source.name}"
-    )
+    name = source.name
+    raise FileNotFoundError(f"{data} holds no {name}.parquet, no {name}.csv and no data set {name}")
 
 
 def _store(
@@ -185,9 +184,8 @@ def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
     """Rows that are to be kept and have at least one property."""
     for name in (*source.properties, source.keep, source.folds):
         if name and name not in numbers:
-            raise ValueError(
-                f"{source.name} has no column {name!r} of numbers; there are {', '.join(map(str, numbers))}"
-            )
+            there = ", ".join(map(str, numbers))
+            raise ValueError(f"{source.name} has no column {name!r} of numbers; there are {there}")
     wanted = numbers[list(source.properties)].notna().any(axis=1)
     if source.keep:
         wanted &= numbers[source.keep] == 1

@@ -191,23 +191,18 @@ def _is_whole(folder: Path, name: str) -> bool:
 
 
 def _seconds(folder: Path, name: str) -> float:
-    seconds: float = json.loads(_path(folder, name, "json").read_bytes())["seconds"]
-    return seconds
+    return float(json.loads(_path(folder, name, "json").read_bytes())["seconds"])
 
 
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
     """Cost of what remains, times what a unit of cost took in its part; as long as other cells before that is known."""
     ended = {outcome.name for outcome in outcomes}
-    spent = pd.DataFrame([(_part(one.name), one.cost, one.seconds) for one in outcomes], columns=["part", "cost", "s"])
-    left = [(_part(cell.name), cell.cost) for cell in cells if cell.name not in ended]
+    spent = pd.DataFrame(outcomes, columns=Outcome._fields)
+    left = [(cell.name.partition("/")[0], cell.cost) for cell in cells if cell.name not in ended]
     seconds = None
     if len(spent):
-        of_part = spent.groupby("part")[["s", "cost"]].sum()
-        rates = (of_part.s / of_part.cost).to_dict()
-        usual = spent.s.mean()
+        of_part = spent.groupby(spent["name"].str.partition("/")[0])[["seconds", "cost"]].sum()
+        rates = (of_part.seconds / of_part.cost).to_dict()
+        usual = spent.seconds.mean()
         seconds = sum(cost * rates[part] if part in rates else usual for part, cost in left) / n_jobs
     return Forecast(len(outcomes), len(cells), seconds, sum(bool(each.error) for each in outcomes))
-
-
-def _part(name: str) -> str:
-    return name.partition("/")[0]
