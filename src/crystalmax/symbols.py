@@ -4,7 +4,7 @@ A type symbol must be an element, in any case and with or without a charge: `Fe`
 (`Fe1`, `AlT`, `O-H`) stands in where a file gives no type symbols: it is the longest element that the label begins
 with, the one that is in the stated formula where two are possible (`CO1` is carbon in a carbonate). `Wat`, `H2O`,
 `OH` and the like are an oxygen whose hydrogens have no coordinates. Ghosts such as `Du` or `Vac` are no elements,
-and neither are mixtures in one symbol, `Mg/Fe` or `Mg0.5Fe0.5`.
+and neither are mixtures in one symbol, `Mg/Fe` or `Mg0.5Fe0.5`, nor `LaSr` or `Al+Si` where types are given.
 """
 
 import re
@@ -22,6 +22,8 @@ _CHARGE = re.compile(r"[A-Za-z]+(\d+(?:\.\d+)?)?([+-])(\d+(?:\.\d+)?)?$")
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
 _BARE_OXYGEN = re.compile(r"(?i:wat|h2o|hoh)|O-?\(?H")
 _MIXTURE = re.compile(r"[A-Za-z][\d.]*\s*[/,]\s*[A-Z]|\.\d+\s*[A-Z]")
+_ELEMENT = re.compile(r"[A-Z](?:[a-z]|[A-Z](?![a-z]))?")
+_KIND = re.compile(r"\((?:SDS|[IV]+)\)|II+|IV|VI+")  # of scattering factor or charge: `H(SDS)`, `FeIII`
 _GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "gh", "ghost", "cnt", "cent"}
 
 
@@ -38,6 +40,8 @@ def from_type(symbol: str) -> Symbol:
     """What a type symbol means."""
     if _BARE_OXYGEN.match(symbol):
         return _WATER
+    if any(map(_number, _ELEMENT.findall(_KIND.sub("", symbol))[1:])):
+        return Symbol(0)
     letters, charge = _letters(symbol), _CHARGE.match(symbol)
     state = float(f"{charge[2]}{charge[1] or charge[3] or 1}") if charge else None
     return Symbol(_number(letters), state, DEUTERIUM if letters == "D" else "")
