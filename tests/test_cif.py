@@ -210,6 +210,8 @@ def test_a_refusal_says_where_symmetry_was_guessed():
         lambda text: b"\xef\xbb\xbf" + text.encode(),
         lambda text: "\ufeff" + text,
         lambda text: text.encode("latin-1"),
+        lambda text: text.encode("utf-16"),
+        lambda text: f"\ufeff{text}".encode("utf-16-be"),
         lambda text: text.replace("\n", "\r\n").encode(),
         lambda text: f"# written on an old computer\n{text}".replace("\n", "\r").encode(),
         lambda text: text.replace("'Müller'", "Müller"),

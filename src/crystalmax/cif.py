@@ -39,7 +39,7 @@ def read_cif(text: str | bytes, key: str = "", max_sites: int = MAX_SITES) -> li
     if len(text) > limits.MAX_FILE_BYTES:
         return [Refused(key, *limits.TOO_LARGE)]
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
+        text = text.decode("utf-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "replace")
     # CIF is ASCII; what is beyond stands in names and comments.
     text = text.removeprefix("\ufeff").encode("ascii", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():

@@ -27,7 +27,7 @@ No structure is edited silently: whatever is reinterpreted is listed in `Reading
 | CIF: no element column | element from the label, see `symbols` |
 | CIF: syntax that gemmi does not accept | read by pymatgen, noted; refused where it cannot either |
 | CIF: several data blocks | one crystal for each block with atoms |
-| CIF: UTF-8 with or without byte-order mark, any line ending | read; characters beyond ASCII carry no meaning |
+| CIF: UTF-8, or UTF-16 with a byte-order mark, any line ending | read; characters beyond ASCII carry no meaning |
 """
 
 import math
