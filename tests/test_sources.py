@@ -98,6 +98,8 @@ BROKEN = {
     "huge cell": ("x.cif", cif("Na 0.01 0.02 0.03 1", "Cl .2 .3 .4 1", group="F m -3 m"), "288 sites, more than"),
     "POSCAR without elements": ("POSCAR", POSCAR.replace("Na Cl\n", ""), "does not name its elements"),
     "POSCAR cut short": ("x.vasp", POSCAR[:40], "cannot be read"),
+    "POSCAR with tritium": ("POSCAR", POSCAR.replace("Na Cl\n", "Li T\n"), "'T' is not an element"),
+    "XYZ with a dummy": ("x.xyz", XYZ.replace("Na", "Xx"), "'Xx' is not an element"),
     "empty JSON": ("x.json", "[]", "holds no structure"),
     "XYZ without frames": ("x.xyz", "", "it holds no structure"),
     "angle is missing": ("x.cif", SALT.replace("_cell_angle_beta 90\n", ""), "_cell_angle_beta is missing"),
@@ -684,6 +686,16 @@ def test_that_text_is_no_property_is_told_where_one_is_missing():
         labelled(read(table), "gap")
 
 
+def test_long_names_match_their_labels(tmp_path):
+    names = ["Zn" * 149 + end for end in ("", "aa", "aaaa", "aaaa.cif")]
+    table = pd.DataFrame({"id": names[:3], "cif": SALT})
+    labels = pd.DataFrame({"id": names[1:], "gap": [1.0, 2.0, 3.0]})
+    assert [record.targets for record in read(table, labels=labels[:2])] == [{}, {"gap": 1.0}, {"gap": 2.0}]
+    twins = pd.DataFrame({"id": [f"{names[1]}{end}" for end in "bc"], "gap": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="and another label begin with the same 300 letters; shorten names"):
+        list(read(table, labels=twins))
+
+
 def test_labels_name_tables_and_poscars_with_or_without_their_ending(tmp_path):
     (tmp_path / "POSCAR_a.vasp").write_text(POSCAR)
     labels = pd.DataFrame({"file": ["POSCAR_a.vasp", "b.cif"], "gap": [1.0, 2.0]})
@@ -884,6 +896,24 @@ def test_frames_of_a_trajectory_are_numbered(tmp_path):
     records = list(read(tmp_path))
     assert [record.key for record in records] == ["run:0", "run:1"]
     assert records[1].crystal.composition() == {19: 1.0, 17: 1.0}
+
+
+@pytest.mark.parametrize("symbols", ["Na D", "Na_pv D", "D Cl", "Na D/0a1b2c", "D D"])
+def test_deuterium_of_a_poscar_is_hydrogen_with_a_note(tmp_path, symbols):
+    (tmp_path / "POSCAR").write_text(POSCAR.replace("Na Cl", symbols))
+    (record,) = read(tmp_path)
+    assert 1 in record.crystal.composition()
+    assert record.notes == ("deuterium was read as hydrogen",)
+
+
+def test_deuterium_of_frames_is_hydrogen_and_told_of_where_it_is(tmp_path):
+    (tmp_path / "run.xyz").write_text(XYZ + XYZ.replace("Cl", "D").replace("Na", "K") + XYZ.replace("Na", "T"))
+    (record,) = read(tmp_path)
+    assert "'T' is not an element" in str(record.refusal)
+    (tmp_path / "run.xyz").write_text(XYZ + XYZ.replace("Cl", "D").replace("Na", "K"))
+    records = list(read(tmp_path))
+    assert [record.crystal.composition() for record in records] == [{11: 1.0, 17: 1.0}, {19: 1.0, 1: 1.0}]
+    assert [record.notes for record in records] == [(), ("deuterium was read as hydrogen",)]
 
 
 def test_several_workers_give_the_same_records(monkeypatch):

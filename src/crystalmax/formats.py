@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from crystalmax.limits import MAX_ATOMS, refuse_above, refuse_crowds, refuse_far, too_many
-from crystalmax.structures import Reading, Refused, convert, origin_of
+from crystalmax.structures import Reading, Refused, convert, origin_of, unknown_element
+from crystalmax.symbols import DEUTERIUM
 
 Outcomes = list[Reading | Refused]
 Reader = Callable[[bytes, str, int], Outcomes]
@@ -77,13 +78,27 @@ def read_other(path: Path, key: str, max_sites: int) -> Outcomes:
 
 
 def _read_with_ase(content: bytes | Path, key: str, max_sites: int, form: str) -> Outcomes:
-    def parse() -> object:
+    isotopes: list[str] = []
+
+    def parse(content: bytes | Path) -> object:
         from ase.io import read
 
-        file = content if isinstance(content, Path) else io.StringIO(content.decode("latin-1"))
-        return read(file, index=":", format=form)
+        if isinstance(content, Path):
+            return read(content, index=":", format=form)
+        try:
+            return read(io.StringIO(content.decode("latin-1")), index=":", format=form)
+        except KeyError as error:  # its table of elements has no isotopes
+            if error.args != ("D",) or isotopes:
+                raise unknown_element(key, str(error.args[0])) from None
+            isotopes.append(DEUTERIUM)
+            return parse(_LONE_D.sub(b"H", content))
 
-    return _parsed(parse, key, max_sites, _REMEDY)
+    def told(one: Reading | Refused) -> Reading | Refused:
+        if isinstance(one, Refused) or 1 not in one.crystal.composition():
+            return one
+        return one._replace(notes=(*one.notes, *isotopes))
+
+    return list(map(told, _parsed(partial(parse, content), key, max_sites, _REMEDY)))
 
 
 def read_json(content: bytes, key: str, max_sites: int) -> Outcomes:
@@ -154,4 +169,5 @@ ASE_FORMATS = frozenset(_TEXTS.split())
 _AS_DICT = "give pymatgen structures, as Structure.as_dict writes them"
 _REMEDY = "give CIF, POSCAR, pymatgen JSON or extended XYZ; `ase convert` makes these of much else"
 _GUESSED = {"res": rb"(?im)^\s*(SYMM|LATT\s+(?!-1\s))", "lammps-data": rb"(?s)\A(?!.*\bMasses\b)"}
+_LONE_D = re.compile(rb"(?<!\S)D(?![^\s/_])")
 _WIDE = re.compile(rb"(?i):[a-z]:\d{4}")

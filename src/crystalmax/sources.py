@@ -21,7 +21,7 @@ from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
-from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, TOO_LARGE, printable, shortened
+from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, MAX_WORDS, TOO_LARGE, printable, shortened
 from crystalmax.manifest import MANIFEST, is_dataset
 from crystalmax.records import Record
 from crystalmax.spread import in_order
@@ -280,10 +280,13 @@ def _with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, fl
     """The records with the labels of one of their names; a label that structures of one file share is theirs all.
 
     Raises:
-        ValueError: One label fits structures of several files.
+        ValueError: One label fits structures of several files, or names begin with the same `MAX_WORDS` letters.
     """
     used: dict[str, tuple[str, list[str]]] = {}
-    known = {os.path.abspath(name): name for name in labels} | {name: name for name in labels}
+    short = {shortened(name): name for name in labels}  # as keys are
+    if alike := next((name for name in labels if short[shortened(name)] != name), None):
+        raise ValueError(f"{alike[:80]!r}... and another label begin with the same {MAX_WORDS} letters; shorten names")
+    known = {os.path.abspath(name): name for name in labels} | short
     for record in records:
         name = next((known[name] for name in _names_of(record) if name in known), None)
         if name is not None:
