@@ -317,12 +317,13 @@ def test_advice_says_so_when_an_untrained_network_is_best():
     assert "The lowest error of all is that of a network without training, untrained " in found.advice
 
 
-def test_errors_of_very_small_labels_are_those_in_a_larger_unit():
+@pytest.mark.parametrize("scale", [2.0**-70, 2.0**500, 2.0**1000])
+def test_errors_of_very_small_or_large_labels_are_those_in_another_unit(scale):
     features, y = planted(6, pretrained=0.1)
     y = y / np.abs(y).max()
     few = {"vectors": features["vectors"]}
-    usual, small = (evaluate(few, scale * y, plan=LabelBudgets((25,), n_draws=2)) for scale in (1, 2.0**-70))
-    np.testing.assert_array_equal(small.table.mae, usual.table.mae * 2.0**-70)
+    usual, other = (evaluate(few, unit * y, plan=LabelBudgets((25,), n_draws=2)) for unit in (1, scale))
+    np.testing.assert_array_equal(other.table.mae, usual.table.mae * scale)
 
 
 def test_advice_admits_when_nothing_predicts():
@@ -357,6 +358,15 @@ def test_refusals_say_what_to_do():
         LabelBudgets().draws(np.arange(200) % 5)
     with pytest.raises(ValueError, match="use fewer folds"):
         RepeatedFolds().draws(np.repeat([0, 1], 15))
+    for plan in (LabelBudgets((25,), n_draws=0), RepeatedFolds(n_draws=0)):
+        with pytest.raises(ValueError, match=r"n_draws=0.* has no draws; give a plan with one at least"):
+            evaluate(features, y, models=RIDGE, plan=plan)
+    for budgets in ((), (0, 25), (-3,)):
+        with pytest.raises(ValueError, match=r"the budgets are \(.*\); give numbers of labels, each 1 at least"):
+            LabelBudgets(budgets).draws(np.arange(200))
+    for n_folds in (0, 1):
+        with pytest.raises(ValueError, match=f"cannot be cut into {n_folds} folds; use fewer folds, but 2 at least"):
+            RepeatedFolds(n_folds).draws(np.arange(200))
     lone = evaluate({"vectors": features["vectors"]}, y, models=RIDGE, plan=BUDGETS)
     with pytest.raises(ValueError, match="no feature set of kind 'untrained'"):
         compare(lone, "vectors")

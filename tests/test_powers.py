@@ -76,7 +76,10 @@ def test_the_scale_keeps_order_and_shape():
         ([1e-6, 1e-9], 1.0),
         ([-3.0, 1e-9], 1.0),
         ([0.0, 0.0], 1.0),
+        ([1e100, 1.0], 1.0),
+        ([2.0**600, 1.0], 2.0**600),
+        ([1.0, -(2.0**600)], 2.0**600),
     ],
 )
-def test_only_labels_that_are_all_very_small_have_a_unit_of_their_own(labels, unit):
+def test_only_labels_that_are_very_small_or_very_large_have_a_unit_of_their_own(labels, unit):
     assert unit_of(np.array(labels)) == unit

@@ -89,20 +89,19 @@ class LabelBudgets:
         """Every budget that the rows outside the test split can supply, times `n_draws`.
 
         Raises:
-            ValueError: They cannot supply the smallest, or there are no two groups to test.
+            ValueError: They cannot supply the smallest, or it is none, or there are no two groups to test.
         """
+        if (least := min(self.budgets, default=0)) < 1:
+            raise ValueError(f"the budgets are {self.budgets}; give numbers of labels, each 1 at least")
         if (n_groups := int(groups.max()) + 1) * self.test_fraction <= 1:
-            raise ValueError(
-                f"{n_groups} distinct rows or groups leave no two to test; give more formulas, or split by row"
-            )
+            found = f"{n_groups} distinct rows or groups leave no two to test"
+            raise ValueError(f"{found}; give more formulas, or split by row")
         split = GroupShuffleSplit(1, test_size=self.test_fraction, random_state=self.seed)
         pool, test = next(split.split(groups, groups=groups))
         budgets = [budget for budget in self.budgets if budget < len(pool)]
         if not budgets:
-            raise ValueError(
-                f"{len(pool)} labels remain beside the test split, no more than the smallest budget of "
-                f"{min(self.budgets)}; give more labelled rows, smaller budgets, or use RepeatedFolds"
-            )
+            found = f"{len(pool)} labels remain beside the test split, no more than the smallest budget of {least}"
+            raise ValueError(f"{found}; give more labelled rows, smaller budgets, or use RepeatedFolds")
         shuffled = [np.random.default_rng([self.seed, number]).permutation(pool) for number in range(self.n_draws)]
         return tuple(
             Draw(budget, number, self.seed, len(pool), ((rows[:budget], test),))
@@ -129,14 +128,12 @@ class RepeatedFolds:
         """One draw a repeat; its parts are the folds.
 
         Raises:
-            ValueError: There are fewer groups than folds.
+            ValueError: There are fewer groups than folds, or fewer than two folds.
         """
         n_rows, n_groups = len(groups), int(groups.max()) + 1
-        if n_groups < self.n_folds:
-            raise ValueError(
-                f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds; use fewer folds, give "
-                "more labels, of other formulas, or split by row"
-            )
+        if not 2 <= self.n_folds <= n_groups:
+            found = f"{n_groups} distinct rows or groups cannot be cut into {self.n_folds} folds"
+            raise ValueError(f"{found}; use fewer folds, but 2 at least, give labels of more formulas, or split by row")
         draws = []
         for number in range(self.n_draws):
             fold = np.random.default_rng([self.seed, number]).permutation(n_groups)[groups] % self.n_folds
@@ -215,7 +212,8 @@ def evaluate(
     ]
     plan = plan_for(len(y)) if plan is None else plan
     numbers = numbers_of(groups, len(y))
-    draws = plan.draws(numbers)
+    if not (draws := plan.draws(numbers)):
+        raise ValueError(f"{plan} has no draws; give a plan with one at least")
     unit = unit_of(y)
     predict = partial(_predict, methods=methods, y=y / unit, groups=None if groups is None else numbers)
     # Budgets come in ascending order: with the largest first, no process is left alone with one at the end.

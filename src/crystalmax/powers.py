@@ -11,14 +11,15 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 EXACT = 1e-4
 """Labels that come back this far off, as a part of their range, have lost too many digits on the way."""
 
-FINEST = 1e-6
-"""Labels that are all smaller get a unit of their own: trees take a variance below 1e-16 for none, powers see 1 + x."""
+FINEST, COARSEST = 1e-6, 1e100
+"""Labels that are all smaller, or have one that is larger, get a unit of their own: trees take a variance below 1e-16
+for none, powers see 1 + x, and squares end at 1e308."""
 
 
 def unit_of(labels: Float[np.ndarray, " labels"]) -> float:
-    """One, or a power of two close to the greatest of very small labels, by which division is exact."""
+    """One, or a power of two close to the greatest of very small or large labels, by which division is exact."""
     greatest = np.abs(labels).max()
-    return float(2.0 ** np.floor(np.log2(greatest))) if 0 < greatest < FINEST else 1.0
+    return float(2.0 ** np.floor(np.log2(greatest))) if 0 < greatest < FINEST or greatest > COARSEST else 1.0
 
 
 @dataclass(frozen=True)
