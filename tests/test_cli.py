@@ -428,6 +428,12 @@ def test_a_source_that_is_named_and_missing_is_a_failure(home, tmp_path):
     assert not out.exists()
 
 
+def test_a_source_that_is_given_twice_is_a_failure(home, tmp_path):
+    out = tmp_path / "data"
+    assert f"{home.cifs} is given twice" in refusal("ingest", home.cifs, home.cifs / ".." / "cifs", "--out", out)
+    assert not out.exists()
+
+
 def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmax.ingest.records_of_files", lambda *_, **__: pytest.fail("it was read"))
     (tmp_path / "file").write_text("mine")
@@ -463,9 +469,10 @@ def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypat
 
 @pytest.mark.parametrize(("error", "is_worth"), [(0.4, True), (0.5, False), (0.6, False)])
 def test_an_error_that_is_not_below_that_of_the_median_is_told_as_such(error, is_worth):
-    told = beside_median(error, 0.5)
+    told = beside_median(error, 0.5, 10)
     assert f"labels left out in turn {error}; of always answering the median 0.5" in told
     assert is_worth != told.endswith("no worse: what was learnt tells nothing of other crystals")
+    assert beside_median(error, 0.5, 2) == f"{told}; of 2 labels both come out too low"
 
 
 SLOW = """

@@ -251,7 +251,7 @@ def finetune(
     read = labelled(_read(sources, options, labels=options.labels), target)
     error, trivial = prediction.finetune(read.crystals, target, regressor, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
-    print(prediction.beside_median(error, trivial))
+    print(prediction.beside_median(error, trivial, len(read.crystals)))
 
 
 @app.command
@@ -285,7 +285,7 @@ def fit(
     found = fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed, n_jobs=options.jobs)
     error, trivial = fitted.save(found, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
-    print(prediction.beside_median(error, trivial))
+    print(prediction.beside_median(error, trivial, len(read.crystals)))
 
 
 @app.command

@@ -1,6 +1,7 @@
 """From sources to a data set: read, bring to the canonical cell, store, and list what was not taken."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,10 +50,13 @@ def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: A
 
     Raises:
         FileNotFoundError: There is no such file or folder.
+        ValueError: One is named twice, or as `sources.read`.
     """
     for source in sources:
         if not os.path.exists(source):  # unlike `Path.exists`, false for a name that is too long
             raise FileNotFoundError(f"{str(source)[:200]}: there is no such file or folder; correct the path")
+    if twice := [path for path, count in Counter(map(os.path.realpath, sources)).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is given twice; give each source once")
     return canonical_records(*sources, **how)
 
 
