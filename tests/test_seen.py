@@ -23,7 +23,7 @@ from crystals import perovskite, quartz, rock_salt, some_crystals
 
 def test_structures_are_found_again_whatever_the_cell_and_small_relaxations(tmp_path):
     Seen.of([quartz(), rock_salt(), perovskite()]).save(tmp_path)
-    found = Seen.load(tmp_path)
+    found = Seen.load(str(tmp_path))
     assert len(found) == 3
     salt = rock_salt(5.7)
     doubled = replace(

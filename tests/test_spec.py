@@ -21,7 +21,7 @@ from torch import nn
 from crystalmax import spec
 from crystalmax.critics import ProjectedDot
 from crystalmax.encoding import Widths
-from crystalmax.spec import build, describe, parts_in, read_recipe, rebuilt, seeded_weights
+from crystalmax.spec import build, describe, parts_in, read_recipe, read_toml, rebuilt, seeded_weights
 
 HERE = (__name__,)
 
@@ -322,6 +322,11 @@ def test_threads_make_parts_one_after_another_as_they_share_hooks_and_random_num
 
 def test_the_default_recipe_is_one_of_those_that_ship():
     assert read_recipe("default") == read_recipe("intrinsic") != read_recipe("infomax")
+
+
+def test_the_path_of_a_recipe_may_be_text(tmp_path):
+    (tmp_path / "mine.toml").write_text("epochs = 3\n")
+    assert read_toml(str(tmp_path / "mine.toml")) == {"epochs": 3}
 
 
 def test_recipes_are_read_with_their_names_in_the_errors(tmp_path):

@@ -132,13 +132,13 @@ def stopped(folder: Path, spec: Mapping[str, Any]) -> str:
     return f"the training of {folder} was stopped before its end; {remedy}"
 
 
-def read_spec(folder: Path) -> dict[str, Any]:
+def read_spec(folder: str | Path) -> dict[str, Any]:
     """What a model consists of, as `save` wrote it.
 
     Raises:
         ValueError: The folder holds no model, or one that this version cannot read.
     """
-    path = folder / SPEC
+    path = Path(folder) / SPEC
     try:
         spec = read_json(path, MAX_SPEC_BYTES)
     except ValueError as error:

@@ -265,13 +265,13 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     return found
 
 
-def read_spec(folder: Path) -> dict[str, Any]:
+def read_spec(folder: str | Path) -> dict[str, Any]:
     """What a folder consists of, as `save` wrote it.
 
     Raises:
         ValueError: The folder holds no fitted model, or one that this version cannot read.
     """
-    path = folder / SPEC
+    path = Path(folder) / SPEC
     try:
         spec = read_json(path, checkpoint.MAX_SPEC_BYTES)
     except ValueError as error:

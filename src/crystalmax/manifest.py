@@ -44,13 +44,13 @@ def is_dataset(path: Path) -> bool:
     return isfile(path / MANIFEST) and any(isfile(path / name) for name in ARRAYS)  # false for names too long
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: str | Path) -> dict[str, Any]:
     """The manifest of a data set, if it is one and agrees with itself.
 
     Raises:
         ValueError: It is missing, of another format, incomplete, or its numbers contradict each other.
     """
-    file = path / MANIFEST
+    file = Path(path) / MANIFEST
     try:
         manifest = read_json(file, MAX_MANIFEST_BYTES)
     except ValueError as error:

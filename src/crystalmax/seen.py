@@ -52,13 +52,13 @@ class Seen:
         return cls(np.array(formulas, dtype=np.uint64), ends, np.concatenate([np.empty(0, dtype=np.uint8), *distances]))
 
     @classmethod
-    def load(cls, folder: Path | None) -> "Seen | None":
+    def load(cls, folder: str | Path | None) -> "Seen | None":
         """The list of a run folder; none where it keeps none, or one of an earlier version, of other distances.
 
         Raises:
             ValueError: It is damaged, or too large to be such a list.
         """
-        if folder is None or not (path := folder / FILE).is_file():
+        if folder is None or not (path := Path(folder) / FILE).is_file():
             return None
         try:
             with zipfile.ZipFile(path) as archive:

@@ -133,13 +133,13 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
     return read_toml(path)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: str | Path) -> dict[str, Any]:
     """What is written in a file of TOML, a recipe or settings.
 
     Raises:
         ValueError: It is larger than `MAX_RECIPE_BYTES`, or no TOML.
     """
-    if path.stat().st_size > MAX_RECIPE_BYTES:
+    if (path := Path(path)).stat().st_size > MAX_RECIPE_BYTES:
         raise ValueError(f"{path} is larger than {MAX_RECIPE_BYTES >> 20} MiB, which no recipe is")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as some editors mark it
