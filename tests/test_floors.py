@@ -14,7 +14,7 @@ ROOT = Path(crystalmax.__file__).parent
 MOST_FLOORS = 13  # 11 for what featurises, learns and judges; the study stands on top
 MOST_LINES_A_FILE = 400
 # What there is, and a few: whoever needs more looks for what can go first, and says in the commit what they are for.
-MOST_LINES = 18_440
+MOST_LINES = 18_460
 
 # Which files may import these when they are imported; imports inside functions wait until they are needed.
 OWNERS = {

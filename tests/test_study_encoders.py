@@ -27,7 +27,7 @@ def small(folder):
     """Both data sets, with one property, two draws of eight labels and few crystals to learn from."""
     study = tiny(folder)
     salts, others = study.materials
-    budget = replace(study.budget, labels=(8,), draws=(3,), twins=1, encoders=(24, None))
+    budget = replace(study.budget, labels=(8,), draws=(3,), twins=1, encoder_crystals=24)
     return replace(study, materials=(replace(salts, properties=salts.properties[:1]), others), budget=budget)
 
 
@@ -103,9 +103,9 @@ def test_the_geometry_is_the_one_of_the_encoder():
 def test_networks_learn_from_some_structures_for_some_epochs(study):
     donor = study.material("salts")
     every = study.parts(donor).structures
-    unlimited = replace(study, budget=replace(study.budget, encoders=(None, None)))
+    unlimited = replace(study, budget=replace(study.budget, encoder_crystals=None))
     assert structures(unlimited, donor).tolist() == every.tolist()
-    limited = replace(study, budget=replace(study.budget, epochs=None, encoders=(20, 2)))
+    limited = replace(study, budget=replace(study.budget, epochs=None, encoder_crystals=20, encoder_epochs=2))
     rows = structures(limited, donor)
     assert len(rows) == 20
     assert set(rows) < set(every)

@@ -37,6 +37,7 @@ from crystalmax.symbols import from_label, from_type, sum_formula
         ("Fe2Ni", 0, None),
         ("Si(Al)", 0, None),
         ("H(SDS)", 1, None),
+        ("O1W", 8, None),
         ("Fe(III)", 26, None),
         ("FeIII", 26, None),
         ("SiIV", 14, None),

@@ -23,7 +23,8 @@ _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
 _BARE_OXYGEN = re.compile(r"(?i:wat|h2o|hoh)|O-?\(?H")
 _MIXTURE = re.compile(r"[A-Za-z][\d.]*\s*[/,]\s*[A-Z]|\.\d+\s*[A-Z]")
 _ELEMENT = re.compile(r"[A-Z](?:[a-z]|[A-Z](?![a-z]))?")
-_KIND = re.compile(r"\((?:SDS|[IV]+)\)|II+|IV|VI+")  # of scattering factor or charge: `H(SDS)`, `FeIII`
+# Of scattering factor, charge or site, and no element: `H(SDS)`, `FeIII`, `O1W`.
+_KIND = re.compile(r"\((?:SDS|[IV]+)\)|II+|IV|VI+|(?<=\d)[A-Z]$")
 _GHOSTS = {"du", "dum", "dummy", "va", "vac", "void", "bq", "gh", "ghost", "cnt", "cent"}
 
 

@@ -104,7 +104,7 @@ def objectives(encoder: str) -> dict[str, dict[str, Any]]:
 def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
     """What the networks learn from, or are watched on: so many of the donor's structures as the budget allows."""
     rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
-    return np.sort(rows[: study.budget.encoders[0]])
+    return np.sort(rows[: study.budget.encoder_crystals])
 
 
 def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:
@@ -167,6 +167,6 @@ def _folder(study: Study, donor: Material, way: Way) -> Path:
     """The run folder of a trained network."""
     content = objectives(way.encoder)[way.objective]
     training = content["training"]
-    epochs = min(training["epochs"], study.budget.encoders[1] or training["epochs"])
+    epochs = min(training["epochs"], study.budget.encoder_epochs or training["epochs"])
     recipe = {**content, "training": {**training, "epochs": epochs}}
     return study.network_folder(donor, recipe, structures(study, donor))

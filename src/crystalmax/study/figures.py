@@ -78,7 +78,7 @@ def transfer(rows: pd.DataFrame, units: Mapping[str, str]) -> Drawing:
         _trials(column[0], errors, labels)
         _trials(column[1], against, labels)
         column[0].set_title(_words(name))
-        column[0].set_ylabel(f"error{units[name] and ', '}{units[name]}")
+        column[0].set_ylabel(f"error{_in(units[name])}")
         column[1].axhline(0, color=INK, linewidth=1)
         column[1].set(xlabel="labels", ylabel="change of error, %")
     shown = [start for start in _START_COLORS if start in set(rows.method)]
@@ -250,7 +250,7 @@ def shift(rows: pd.DataFrame, unit: str) -> Drawing:
             of_draws = shown.groupby(["labels", "draw"], as_index=False)[["mae"]].mean()
             draw_errors(panel, of_draws, {**look, "label": name}, shade=0.12)
         panel.set(title=model, xlabel="labels", xscale="log", yscale="log")
-    panels[0].set_ylabel(f"error{unit and ', '}{unit}")
+    panels[0].set_ylabel(f"error{_in(unit)}")
     tick_errors(panels, labels)
     marks = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, fontsize=8)
@@ -276,3 +276,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], pd.DataFra
 
 def _words(name: str) -> str:
     return name.replace("_", " ").removesuffix(" eV per atom").removesuffix(" eV")
+
+
+def _in(unit: str) -> str:
+    return f", {unit}" if unit else ""

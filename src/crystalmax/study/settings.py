@@ -34,7 +34,8 @@ class Budget:
         epochs: Of every pre-training, instead of the recipe's.
         fine_tuning_epochs: Of every fine-tuning.
         trees: Of every forest.
-        encoders: Structures that each network of the part `encoders` learns from, and its epochs, at most.
+        encoder_crystals: Structures that each network of the part `encoders` learns from, at most.
+        encoder_epochs: At most, of these networks.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Budget:
     epochs: int | None = None
     fine_tuning_epochs: int = 40
     trees: int = 100
-    encoders: tuple[int | None, int | None] = (None, None)
+    encoder_crystals: int | None = None
+    encoder_epochs: int | None = None
 
 
 _LABELS = (50, 100, 250, 1000)
@@ -56,9 +58,19 @@ BUDGETS: Mapping[str, Budget] = {
     for budget in (
         Budget("tiny", 20, 60, (8, 16), (3, 2), 1, twins=2, epochs=1, fine_tuning_epochs=2, trees=5),
         Budget(
-            "small", 20, 2000, _LABELS, (5, 5, 5, 3), 2, twins=3, fine_tuning_epochs=10, trees=30, encoders=(1000, 5)
+            "small",
+            20,
+            2000,
+            _LABELS,
+            (5, 5, 5, 3),
+            2,
+            twins=3,
+            fine_tuning_epochs=10,
+            trees=30,
+            encoder_crystals=1000,
+            encoder_epochs=5,
         ),
-        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4, trees=50, encoders=(4000, 5)),
+        Budget("medium", 20, None, _LABELS, (20, 20, 20, 20), 4, trees=50, encoder_crystals=4000, encoder_epochs=5),
         Budget("full", 50, None, _LABELS, (100, 100, 100, 25), 12),
     )
 }
