@@ -1,6 +1,7 @@
 """The weights that come with the package are whole, small, and tell what they were taught."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +77,10 @@ def test_fine_tuning_starts_from_them():
     regressor = CrystalRegressor.from_pretrained(epochs=1, folds=0)
     weights = load(SHIPPED).encoder.state_dict()
     assert all((regressor.encoder.state_dict()[name] == weights[name]).all() for name in weights)
+
+
+@pytest.mark.parametrize("run", ["shipped", Path("shipped")])
+def test_the_weights_that_ship_go_by_their_name_wherever_a_run_is_asked_for(run):
+    assert load(run).folder == SHIPPED
+    assert CrystalFeaturizer.from_pretrained(run).model_.folder == SHIPPED
+    assert CrystalRegressor.from_pretrained(run).encoder is not None

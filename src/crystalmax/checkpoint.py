@@ -36,6 +36,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
+from crystalmax.shipped import SHIPPED
 from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
@@ -102,14 +103,15 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
     """Read a model from a folder.
 
     Args:
-        folder: A run or model folder.
+        folder: A run or model folder, or `shipped` for the weights that come with the package.
         trusted: Packages, besides crystalmax, that parts of the model may come from.
 
     Raises:
         ValueError: The folder holds no model, one of another format, one that was damaged or changed, one made with
             another element table, or weights that do not fit its spec.
     """
-    spec = read_spec(folder := Path(folder))
+    folder = SHIPPED if str(folder) == "shipped" else Path(folder)
+    spec = read_spec(folder)
     with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)

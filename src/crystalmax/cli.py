@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter, Token, validators
 
 from crystalmax import __version__
-from crystalmax.shipped import SHIPPED
 from crystalmax.writing import check_file, check_free
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
 Whole = Annotated[int, Parameter(converter=_whole)]
 Seed = Annotated[Whole, Parameter(validator=validators.Number(gte=0, lt=2**32))]  # as scikit-learn takes them
 Run = Annotated[
-    Path, Parameter(help="A run folder, as `pretrain` writes it.", show_default=lambda _: "the weights that ship")
+    Path, Parameter(help="A run folder of `pretrain`, or `shipped`.", show_default=lambda _: "the weights that ship")
 ]
 TableFile = Annotated[
     Path, Parameter(help="A .parquet or .csv file.", validator=lambda _, out: check_file(out, ".csv", ".parquet"))
@@ -65,7 +64,7 @@ class Labels(Options):
     labels: Annotated[Path | None, Parameter(help="A table of identifiers and properties, joined by file name.")] = None
 
 
-GIVEN, UNLABELLED = Labels(), Options()
+GIVEN, UNLABELLED, SHIPPED = Labels(), Options(), Path("shipped")
 
 
 @app.command

@@ -19,7 +19,6 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.ingest import canonical_records
-from crystalmax.shipped import SHIPPED
 from crystalmax.spec import rebuilt, seeded_weights
 from crystalmax.spread import in_order
 from crystalmax.structures import Refused, origin_of
@@ -74,7 +73,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
     @classmethod
     def from_pretrained(
         cls,
-        run: str | Path = SHIPPED,
+        run: str | Path = "shipped",
         *,
         statistics: bool = False,
         trusted: tuple[str, ...] = (),
@@ -173,7 +172,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
 @cache
 def _shipped() -> tuple[Encoder, Geometry]:
-    model = checkpoint.load(SHIPPED)
+    model = checkpoint.load("shipped")
     return model.encoder, model.geometry
 
 

@@ -22,7 +22,6 @@ from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
-from crystalmax.shipped import SHIPPED
 from crystalmax.small_data import SmallDataRegressor, weighed_shares
 from crystalmax.spec import seeded_weights
 from crystalmax.vectors import encode
@@ -88,7 +87,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     @classmethod
     def from_pretrained(
         cls,
-        run: str | Path = SHIPPED,
+        run: str | Path = "shipped",
         *,
         trusted: tuple[str, ...] = (),
         **options: Any,  # noqa: ANN401  # as __init__
