@@ -23,7 +23,7 @@ class NegativeSampler(Protocol):
     """Draws one family of false constituents for some levels; `encode` encodes another batch without gradient."""
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
-        """False constituents by name of the level, owned by the summaries of `truth`.
+        """False constituents by name of the level, owned by the summaries of `truth` and sorted by `owner`.
 
         Args:
             truth: What the encoder made of the batch.
