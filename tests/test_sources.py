@@ -778,6 +778,13 @@ def test_objects_keep_their_place_and_bad_ones_a_row():
     assert records[0].crystal.composition() == pytest.approx({11: 1.0, 17: 0.5, 35: 0.25})
 
 
+def test_what_else_pymatgen_makes_is_refused_by_its_name():
+    records = list(read([STRUCTURE, STRUCTURE.composition, STRUCTURE.lattice, STRUCTURE[0]]))
+    assert records[0].crystal is not None
+    for record, name in zip(records[1:], ("Composition", "Lattice", "PeriodicSite"), strict=True):
+        assert f"a {name} is not periodic in three directions; give the Structure" in str(record.refusal)
+
+
 def test_dictionaries_of_pymatgen_are_structures():
     plain = STRUCTURE.as_dict()
     expected = next(read(STRUCTURE)).crystal

@@ -23,7 +23,7 @@ Reader = Callable[[bytes, str, int], Outcomes]
 
 def read_object(structure: object, key: str, max_sites: int) -> Outcomes:
     """A structure of ours, pymatgen or ASE, or a dictionary as pymatgen writes it."""
-    if isinstance(structure, Mapping) and {"lattice", "sites"} <= structure.keys():
+    if isinstance(structure, Mapping) and {"lattice", "sites"} <= set(structure):
         return _parsed(partial(_structure_of, structure, key), key, max_sites, _AS_DICT)
     try:
         return [convert(structure, key, max_sites=max_sites)]

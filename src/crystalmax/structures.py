@@ -255,7 +255,8 @@ def _from_pymatgen(structure: object, key: str) -> Reading:
     from pymatgen.core.structure import IStructure
 
     if not isinstance(structure, IStructure) or not all(structure.lattice.pbc):
-        raise Refused(key, "it is not periodic in three directions", "only crystals can be read, no molecules or slabs")
+        found = f"a {type(structure).__name__} is not periodic in three directions"
+        raise Refused(key, found, "give the Structure of a crystal, no molecule or slab")
     # An isotope is told from hydrogen by its name, not by its symbol; dummies have no name, elements no charge.
     rows = [
         [(getattr(one, "name", one.symbol), share, getattr(one, "oxi_state", None)) for one, share in site]
