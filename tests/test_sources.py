@@ -808,7 +808,7 @@ def test_dictionaries_of_pymatgen_are_structures():
         ({"lattice": 3, "sites": []}, "cannot be read .*; give pymatgen structures, as Structure.as_dict writes them"),
         ({"a": STRUCTURE.as_dict()}, r"a dict is no structure; .* as_dict\(\)"),
         ('{"sites": [', "no valid JSON"),
-        ("{folder}/x.cif", "no such file"),
+        ("folder/x.cif", "^x.cif: there is no such file or folder as folder/x.cif; correct the path"),
     ],
 )
 def test_dictionaries_that_are_no_structures_say_so(one, words):

@@ -131,7 +131,8 @@ def _pieces_of_path(path: Path) -> Iterator[_Piece]:
     elif os.path.isfile(path):
         yield from _pieces_of_file(path, Path(path.name))
     else:
-        yield _refusal(path.name[:80], str(path)[:200], "there is no such file or folder", "correct the path")
+        reason = f"there is no such file or folder as {str(path)[:200]}"
+        yield _refusal(path.name[:80], str(path)[:200], reason, "correct the path")
 
 
 def _pieces_of_folder(path: Path) -> Iterator[_Piece]:
