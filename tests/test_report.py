@@ -151,6 +151,21 @@ def test_a_method_that_explodes_is_told_at_the_edge_and_does_not_squeeze_the_res
     assert plots.errors_of_methods(scores.table, labels=40).axes[0].get_xlim()[1] < 2 * trivial
 
 
+def test_long_numbers_along_an_axis_do_not_run_into_each_other(scores):
+    measured = np.linspace(-300_000, 0)
+    methods = plots.errors_of_methods(
+        scores.table.assign(mae=np.linspace(80_000, 260_000, len(scores.table))), labels=40
+    )
+    for figure in (methods, plots.predicted_and_measured(measured, measured)):
+        FigureCanvasAgg(figure).draw()
+        (left, right), panel = figure.axes[0].get_xlim(), figure.axes[0]
+        shown = [
+            tick.label1.get_window_extent() for tick in panel.xaxis.get_major_ticks() if left <= tick.get_loc() <= right
+        ]
+        assert len(shown) > 2
+        assert all(one.x1 < other.x0 for one, other in pairwise(shown))
+
+
 @pytest.mark.parametrize(("least", "scale"), [(1e-3, "log"), (2.0, "linear"), (0.0, "linear"), (-1e-3, "linear")])
 def test_values_over_many_decades_are_shown_on_axes_of_logarithms(least, scale):
     measured = np.array([least, 3.0, 50.0, 900.0])

@@ -161,9 +161,9 @@ def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean ab
         if of_method.mae.max() > end:
             beyond = f"median {median:.3g}" if median > end else f"up to {of_method.mae.max():.3g}"
             panel.annotate(f"→ {beyond}", (end, height), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    panel.set_xlim(0.9 * rows.mae.min(), min(end, 1.05 * rows.mae.max()))
+    panel.set(xlabel=f"{error}, {labels:,} labels", xlim=(0.9 * rows.mae.min(), min(end, 1.05 * rows.mae.max())))
+    panel.locator_params(axis="x", nbins=4)  # more would run into each other, where numbers are long
     panel.set_yticks(range(len(order)), order)
-    panel.set_xlabel(f"{error}, {labels:,} labels")
     panel.grid(axis="y", visible=False)
     return figure
 
@@ -257,6 +257,7 @@ def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantit
     panel.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
     panel.plot(x, y, "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0)
     panel.set(xlabel=f"measured {quantity}".strip(), ylabel=f"predicted {quantity}".strip(), aspect="equal")
+    panel.locator_params(axis="x", nbins=4)
     if 0 < 1000 * ends[0] <= ends[1]:
         panel.set(xscale="log", yscale="log")
     panel.set_title(f"mean absolute error {np.abs(x - y).mean():.3g}", fontweight="normal")
