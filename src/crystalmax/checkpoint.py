@@ -110,8 +110,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
         ValueError: The folder holds no model, one of another format, one that was damaged or changed, one made with
             another element table, or weights that do not fit its spec.
     """
-    folder = SHIPPED if str(folder) == "shipped" else Path(folder)
-    spec = read_spec(folder)
+    spec = read_spec(folder := SHIPPED if str(folder) == "shipped" else Path(folder))
     with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
