@@ -433,6 +433,14 @@ def test_a_label_that_structures_of_one_file_share_is_told_of(tmp_path, caplog):
     assert caplog.messages[-1].endswith("'run:1'; give the file once, and each structure a name of its own")
 
 
+def test_true_and_false_in_labels_are_one_and_zero(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("id,a,b,c,d\nx,True,TRUE,true,yes\ny,False,FALSE,false,no\nz,,,,\n")
+    x, y, z = read_labels(table).values()
+    assert (x, y) == (dict.fromkeys("abc", 1.0), dict.fromkeys("abc", 0.0))
+    assert not np.isfinite([*z.values()]).any()
+
+
 def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):
     (tmp_path / "labels.csv").write_text("file,gap\na,1.5\n,\n,\n")
     assert read_labels(tmp_path / "labels.csv") == {"a": {"gap": 1.5}}
