@@ -153,10 +153,9 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
     def _check(self) -> None:
         if self.on_error not in ("raise", "nan"):
             raise ValueError(f"on_error is {self.on_error!r}; give 'raise' or 'nan'")
-        if self.encoder is not None and self.encoder != "shipped" and not isinstance(self.encoder, Encoder):
-            raise ValueError(
-                f"encoder is {self.encoder!r}; give 'shipped', None or an encoder, or call `from_pretrained`"
-            )
+        if not (self.encoder is None or self.encoder == "shipped" or isinstance(self.encoder, Encoder)):
+            remedy = "give 'shipped', None or an encoder, or call `from_pretrained`"
+            raise ValueError(f"encoder is {self.encoder!r}; {remedy}")
         if self.encoder is None and not self.statistics:
             raise ValueError("without an encoder and without statistics there is nothing to give; ask for one of them")
 
