@@ -141,6 +141,8 @@ class Toy(nn.Module):
         if self.fault == "empty":
             kept = slice(int(pairs.center.eq(0).sum()), None)
             members = Constituents(seen, members.row[kept], members.owner[kept], members.weight[kept])
+        if self.fault == "weightless":  # any loss of these would be 0
+            members = replace(members, weight=0 * members.weight)
         if self.fault == "groups":
             members = replace(members, row=members.row.flip(0), owner=members.owner.flip(0))
         if self.fault == "32 bits":
@@ -185,7 +187,8 @@ def test_a_sound_encoder_passes():
         ("tensor", "^Toy returned Tensor; return Encoding$"),
         ("raises", "^KeyError on small crystals: 'oops'; mend what raised it$"),
         ("nan", "level 'crystal' of Toy has summaries that are not finite; look for divisions by 0"),
-        ("empty", "1 of 23 sets of level 'site' of Toy have no constituents; every set needs at least one"),
+        ("empty", "1 of 23 sets of level 'site' of Toy have no constituents that count; every set needs one"),
+        ("weightless", "23 of 23 sets of level 'site' of Toy have no constituents that count"),
         ("in place", "Toy changed `pairs` of its input in place; work on new tensors"),
         ("scale", "level 'site' of Toy have root-mean-square .* at initialisation; normalise them"),
         ("idle", "no level of Toy learns unused.weight, unused.bias; use these weights in a level, or drop them"),

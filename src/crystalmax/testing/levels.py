@@ -131,8 +131,9 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
         finite = bool(level.summaries.isfinite().all())
         demand(finite, f"{where} has summaries that are not finite; look for divisions by 0 and logarithms of it")
         _check_constituents(level.constituents, n_sets, widths.constituent, f"constituents of {where}")
-        empty = n_sets - len(torch.unique(level.constituents.owner))
-        demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents; every set needs at least one")
+        counted = level.constituents.owner[level.constituents.weight > 0]
+        empty = n_sets - len(torch.unique(counted))
+        demand(empty == 0, f"{empty} of {n_sets} sets of {where} have no constituents that count; every set needs one")
         demand_rows(level.crystal, batch.n_crystals, f"`crystal` of {where}")
         demand(
             level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
