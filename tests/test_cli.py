@@ -653,7 +653,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     assert "--resume" in runs[0].stdout
     endings = [run.stdout.splitlines()[-1].rsplit(maxsplit=1) for run in runs]
     assert {imported for imported, _ in endings} == {"[]"}
-    assert min(float(seconds) for _, seconds in endings) < 0.5
+    assert min(float(seconds) for _, seconds in endings) < 1  # about half, on a busy machine
 
 
 def test_python_runs_the_package_as_the_command():

@@ -28,6 +28,7 @@ from crystalmax.tables import rows_of
 from test_cif import XYZ, cif, named
 from test_sources import CESIUM, POSCAR, SALT, zipped
 
+MOST_SECONDS = 20  # not minutes; a busy machine takes three times as long as an idle one
 GRID = "\n".join(f"Cs {x / 400:.4f} {y / 400:.4f} {z / 400:.4f}" for x, y, z in np.ndindex(1, 400, 400))
 TRIPLETS = "loop_\n_space_group_symop_operation_xyz\n"
 
@@ -94,7 +95,7 @@ def test_a_greedy_cif_is_refused_quickly(name):
     text = make()
     began = time.process_time()
     greedy, good = read(text, CESIUM)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < MOST_SECONDS
     with pytest.raises(ValueError, match=said):
         raise greedy.refusal
     assert len(str(greedy.refusal)) < 1500
@@ -146,7 +147,7 @@ def test_a_greedy_file_of_another_format_is_refused_quickly(name):
     reader, text, said = GREEDY_FILES[name]
     began = time.process_time()
     (refused,) = reader(text.encode(), "it", 1000)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < MOST_SECONDS
     assert isinstance(refused, Refused)
     assert said in refused.reason
 
