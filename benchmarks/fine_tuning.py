@@ -64,8 +64,8 @@ def main() -> None:
             )
             for (start, _), one in zip(plan, found_anew, strict=True):
                 errors[start].append(one)
-            before = of_target.setdefault(str(labels), {})
-            before |= {start: [*(before[start] if start in kept else []), about()["commit"]] for start in trained}
+            commit, before = about()["commit"], of_target.setdefault(str(labels), {})
+            before |= {start: sorted({commit, *(before[start] if start in kept else ())}) for start in trained}
             random, shipped = (np.array(errors[start]) for start in STARTS)
             guessed = [error_of_median(*part, target) for part in parts.values()]
             rows[str(labels)] = {
