@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from entries import joined
+
 
 class Files(NamedTuple):
     """Results on the same properties: of the regressor, of vectors under ridge, and of fine-tuning."""
@@ -37,8 +39,7 @@ def rows(commits: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _each(by_labels: Iterable[Any]) -> str:
     """The commits of each number of labels between slashes, or once where they are the same for all."""
-    named = [", ".join(sorted(_all(commits))) for commits in by_labels]
-    return named[0] if len(set(named)) == 1 else " / ".join(named)
+    return joined(", ".join(sorted(_all(commits))) for commits in by_labels)
 
 
 def _all(commits: Any) -> set[str]:

@@ -117,3 +117,9 @@ def rules(found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:
             columns += [" / ".join(epochs), _signed(costs)]
         rows.append((rule, *columns))
     return ("stop at", *(f"`{recipe}`: {what}" for recipe in runs(found) for what in ("epochs", "more error, %"))), rows
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Parts between slashes, or one for all where they are equal."""
+    parts = list(parts)
+    return parts[0] if len(set(parts)) == 1 else " / ".join(parts)

@@ -18,6 +18,7 @@ import commits
 import entries
 import options
 import paper
+from entries import joined
 from few_labels import DEFAULT, POTENTIALS, THEIRS
 
 from crystalmax.evaluation import TRIVIAL
@@ -106,10 +107,10 @@ def claims() -> str:
     for claim in CLAIMS:
         found = [rate(one.get(RATES, {}), claim.stages) for one in measured]
         shown = [_shown(value, goal, more=True) for value, goal in zip(found, claim.goals, strict=True)]
-        goals = _joined(f"{goal:,.0f}" for goal in claim.goals)
-        rows.append((claim.what, claim.reference, goals, _joined(shown), of))
+        goals = joined(f"{goal:,.0f}" for goal in claim.goals)
+        rows.append((claim.what, claim.reference, goals, joined(shown), of))
     peaks = [_shown(one.get("peak_GB"), PEAK.goal, more=False) for one in measured]
-    rows.append((PEAK.what, PEAK.reference, str(PEAK.goal), _joined(peaks), of))
+    rows.append((PEAK.what, PEAK.reference, str(PEAK.goal), joined(peaks), of))
     return table(
         (f"crystals per CPU second: {' / '.join(SETS)}", "reference", "must reach", "measured", "commit"), rows
     )
@@ -120,12 +121,6 @@ def _shown(value: float | None, goal: float, *, more: bool) -> str:
         return "not measured"
     text = f"{value:,.0f}" if more else f"{value:.2f}"
     return f"**{text}**" if (value >= goal if more else value <= goal) else text
-
-
-def _joined(parts: Iterable[str]) -> str:
-    """Parts between slashes, or one for all where they are equal."""
-    parts = list(parts)
-    return parts[0] if len(set(parts)) == 1 else " / ".join(parts)
 
 
 def stages() -> str:
@@ -239,7 +234,7 @@ def blind(file: str) -> str:
                 _ratios(errors, frozen) if frozen else "",
                 _ratios(errors, [row["mae"] for row in statistics]),
                 _ratios(of_columns(budgets), plain),
-                _joined(format(row["covered"], ".2f") for row in ours),
+                joined(format(row["covered"], ".2f") for row in ours),
             )
         )
     head = ("error at 50 / 100 / 250 / 1,000 labels", "best plain rival", "ours")
@@ -257,7 +252,7 @@ def blind_paired() -> str:
         nearest = [
             max(max(ratios.values()) for rival, ratios in row.items() if rival != TRIVIAL) for row in drawn.values()
         ]
-        found_of = (_joined(f"{ratio:.2f}" for ratio in ratios) for ratios in (nearest, median))
+        found_of = (joined(f"{ratio:.2f}" for ratio in ratios) for ratios in (nearest, median))
         rows.append((name.partition(", ")[2], " / ".join(drawn), *found_of))
     return table(("error over that of", "labels", "the rival that is nearest", "the median of the labels"), rows)
 
@@ -277,11 +272,11 @@ def of_columns(budgets: Mapping[str, Any]) -> list[float]:
 
 
 def _errors(errors: Iterable[float]) -> str:
-    return _joined(f"{error:.3g}" for error in errors)
+    return joined(f"{error:.3g}" for error in errors)
 
 
 def _ratios(ours: Iterable[float], theirs: Iterable[float]) -> str:
-    return _joined(f"{a / b:.2f}" for a, b in zip(ours, theirs, strict=True))
+    return joined(f"{a / b:.2f}" for a, b in zip(ours, theirs, strict=True))
 
 
 def intervals() -> str:
@@ -294,7 +289,7 @@ def intervals() -> str:
             (
                 name.partition(", ")[2],
                 *(
-                    f"{_joined(format(each[method]['covered'], '.2f') for each in others)}: "
+                    f"{joined(format(each[method]['covered'], '.2f') for each in others)}: "
                     f"{_errors(each[method]['width'] for each in others)}"
                     for method in others[0]
                 ),
@@ -317,8 +312,8 @@ def rivals() -> str:
         (
             rival,
             str(max(map(len, by_labels.values()))),
-            _joined(f"{median(each):.2f}" for each in by_labels.values()),
-            _joined(f"{max(each):.2f}" for each in by_labels.values()),
+            joined(f"{median(each):.2f}" for each in by_labels.values()),
+            joined(f"{max(each):.2f}" for each in by_labels.values()),
         )
         for rival, by_labels in sorted(ratios.items())
     ]
@@ -332,7 +327,7 @@ def held() -> str:
     rows = [
         (
             name.partition(", ")[2],
-            *(_joined(f"{100 * row[key]:.1f}" for row in budgets) for key in ("covered", "standard_error")),
+            *(joined(f"{100 * row[key]:.1f}" for row in budgets) for key in ("covered", "standard_error")),
         )
         for name, budgets in found["properties"].items()
     ]
@@ -408,7 +403,7 @@ def vectors(file: str = "vectors") -> str:
     rows = []
     for name, row in found["properties"].items():
         columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
-        shown = [_joined(f"{value:.3g}" for value in column) for column in columns]
+        shown = [joined(f"{value:.3g}" for value in column) for column in columns]
         rows.append((name.partition(", ")[2], f"{row['crystals']:,}", *shown))
     return table(
         ("error at 50 / 100 / 250 / 1,000 labels", "crystals", "median", "untrained", "shipped", "ratio"), rows
@@ -422,7 +417,7 @@ def continued() -> str:
         (
             name.partition(", ")[2],
             f"{row['structures']:,}",
-            *(_joined(map(str, row[way].values())) for way in ("continued", "alone")),
+            *(joined(map(str, row[way].values())) for way in ("continued", "alone")),
         )
         for name, row in found["properties"].items()
     ]
