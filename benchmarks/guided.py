@@ -17,14 +17,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["crystalmax"]):
-    from crystalmax.checkpoint import load
+    from crystalmax.checkpoint import WEIGHTS, load
     from crystalmax.cif import read_cif
     from crystalmax.formats import read_json, read_poscar, read_xyz
     from crystalmax.spec import read_recipe
 
 import fuzz
 
-from crystalmax.writing import hash_of
+from crystalmax.writing import checksum_of, hash_of
 
 STRUCTURES = {"cif": read_cif, "poscar": read_poscar, "xyz": read_xyz, "json": read_json}
 """These answer with a refusal and raise nothing at all; those below may raise ValueError."""
@@ -51,12 +51,11 @@ def spec(folder: Path, content: bytes) -> None:
 
 
 def weights(folder: Path, content: bytes) -> None:
-    """Weights beside a spec without checksums."""
+    """Weights beside a spec that has their checksum."""
     model = fuzz.trained(folder)
-    plain = json.loads((folder / "spec.json").read_bytes())
-    bare = {name: entry for name, entry in plain.items() if name not in ("files", "content_hash")}
-    (model / "spec.json").write_text(json.dumps(bare), encoding="utf-8")
-    (model / "weights.safetensors").write_bytes(content)
+    plain = json.loads((folder / "spec.json").read_bytes()) | {"files": {WEIGHTS: checksum_of(content)}}
+    (model / "spec.json").write_bytes(_signed(json.dumps(plain).encode()))
+    (model / WEIGHTS).write_bytes(content)
     load(model)
 
 

@@ -195,15 +195,6 @@ def test_a_fit_without_its_encoder_is_not_sound(tmp_path, name):
     assert fault == f"{tmp_path / 'fit' / name} is missing; make it again, or get another copy."
 
 
-def test_a_fit_of_before_there_were_hashes_is_read(tmp_path):
-    save(fit(labelled(), "edge"), tmp_path / "fit")
-    path = tmp_path / "fit" / "fit.json"
-    *others, (name, _) = json.loads(path.read_text()).items()
-    assert name == "content_hash"
-    path.write_text(json.dumps(dict(others)))
-    assert load(tmp_path / "fit").target == "edge"
-
-
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="exists already"):
@@ -282,16 +273,6 @@ def test_a_fit_whose_networks_are_missing_or_are_none_is_refused(networked, tmp_
 def test_networks_are_fine_tuned_from_one():
     with pytest.raises(ValueError, match="networks start from the one that makes the vectors: give a model, without"):
         fit(2 * labelled(), "edge", networks=True)
-
-
-def test_a_fit_of_before_there_were_networks_is_read(tmp_path):
-    save(fit(labelled(), "edge"), tmp_path / "fit")
-    path = tmp_path / "fit" / "fit.json"
-    plain = {
-        name: value for name, value in json.loads(path.read_text()).items() if name not in ("networks", "content_hash")
-    }
-    path.write_text(json.dumps({**plain, "content_hash": hash_of(plain)}))
-    assert load(tmp_path / "fit").networks is None
 
 
 def test_a_coverage_in_percent_is_refused_before_anything_is_read():

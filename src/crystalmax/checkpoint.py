@@ -36,7 +36,7 @@ from crystalmax import __version__, elements
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
-from crystalmax.shipped import SHIPPED
+from crystalmax.shipped import folder_of
 from crystalmax.spec import build, describe, seeded_weights
 from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
@@ -110,14 +110,14 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
         ValueError: The folder holds no model, one of another format, one that was damaged or changed, one made with
             another element table, or weights that do not fit its spec.
     """
-    spec = read_spec(folder := SHIPPED if str(folder) == "shipped" else Path(folder))
+    spec = read_spec(folder := folder_of(folder))
     with seeded_weights(0):  # initial weights are drawn and then replaced
         objective = build(spec["objective"], trusted=trusted)
         geometry = build(spec["geometry"], trusted=trusted)
     if not isinstance(objective, Objective) or not isinstance(geometry, Geometry):
         raise ValueError(f"{folder}/{SPEC} names parts that are not an objective and a geometry")
     try:
-        objective.load_state_dict(_read_weights(folder / WEIGHTS, spec.get("files", {}), objective))
+        objective.load_state_dict(_read_weights(folder / WEIGHTS, spec["files"][WEIGHTS], objective))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from None
     if told := stopped(folder, spec):
@@ -152,7 +152,7 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     for name, kind in needed.items():
         if not isinstance(spec.get(name), kind):
             raise ValueError(f"{path} has no sound entry {name!r}; {_AGAIN}")
-    if not is_listing(spec.get("files", {})):
+    if not is_listing(spec.get("files")) or WEIGHTS not in spec["files"]:
         raise ValueError(f"{path} lists files in a way that {WEIGHTS} cannot be compared with; {_AGAIN}")
     if spec["element_table"] != elements.features_hash():
         raise ValueError(
@@ -164,14 +164,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     return spec
 
 
-def _read_weights(path: Path, listed: Mapping[str, Any], objective: nn.Module) -> dict[str, torch.Tensor]:
+def _read_weights(path: Path, written: Mapping[str, Any], objective: nn.Module) -> dict[str, torch.Tensor]:
     most = sum(tensor.nbytes for tensor in objective.state_dict().values()) + MAX_HEADER_BYTES
     if not 0 < (found := path.stat().st_size) <= most:  # 0 are also what a link to a device has
         raise ValueError(f"{path} has {found:,} bytes, but the parts in {SPEC} can need 1 to {most:,}; {_AGAIN}")
     content = path.read_bytes()
-    if WEIGHTS in listed and checksum_of(content)["sha256"] != listed[WEIGHTS]["sha256"]:
-        raise ValueError(
-            f"{path} is not as it was saved: it has {len(content):,} bytes and had {listed[WEIGHTS]['bytes']:,}, "
-            f"or others; {_AGAIN}"
-        )
+    if checksum_of(content)["sha256"] != written["sha256"]:
+        had = f"it has {len(content):,} bytes and had {written['bytes']:,}, or others"
+        raise ValueError(f"{path} is not as it was saved: {had}; {_AGAIN}")
     return safetensors.torch.load(content)

@@ -251,8 +251,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     if {name: array.ndim for name, array in arrays.items()} != SHAPES:
         raise ValueError(f"{folder / NUMBERS} does not hold {', '.join(SHAPES)}; {_AGAIN}")
     model = checkpoint.load(folder / ENCODER, trusted=trusted) if spec["encoder"] else None
-    # Folders of before there were networks do not say so.
-    networks = checkpoint.load(folder / NETWORKS, trusted=trusted) if spec.get("networks") else None
+    networks = checkpoint.load(folder / NETWORKS, trusted=trusted) if spec["networks"] else None
     if networks is not None and not isinstance(networks.objective, Ensemble):
         raise ValueError(f"{folder / NETWORKS} holds no fine-tuned networks; {_AGAIN}")
     found = Fitted(spec["target"], arrays["numbers"], arrays["values"], arrays["groups"], model, spec["seed"], networks)
@@ -276,7 +275,8 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
         spec = read_json(path, checkpoint.MAX_SPEC_BYTES)
     except ValueError as error:
         raise ValueError(f"{folder} holds no fitted model ({error}); make one with `crystalmax fit`") from None
-    kinds = {"format": int, "crystalmax": str, "target": str, "columns": list, "encoder": bool, "seed": int}
+    kinds = {"format": int, "crystalmax": str, "target": str, "columns": list, "seed": int}
+    kinds |= {"encoder": bool, "networks": bool}
     if (
         not isinstance(spec, dict)
         or any(not isinstance(spec.get(name), kind) for name, kind in kinds.items())

@@ -65,20 +65,13 @@ def verify(path: str | Path) -> Verified:
 
 def _of_dataset(path: Path) -> Verified:
     manifest = read_manifest(path)
-    hashes = manifest.get("sha256", {})
-    arrays = {name: {"bytes": manifest["bytes"][name], "sha256": hashes.get(name)} for name in ARRAYS}
-    beside = manifest.get("beside")
-    found = _compared(path, listed := {**arrays, **(beside or {})})
-    notes = [] if hashes else [f"{path} carries no checksums: only the sizes of its arrays could be compared."]
+    arrays = {name: {"bytes": manifest["bytes"][name], "sha256": manifest["sha256"][name]} for name in ARRAYS}
+    found = _compared(path, listed := {**arrays, **manifest["beside"]})
     unlisted = _files(path, {path / name for name in (MANIFEST, *listed)})
-    if beside is None:
-        others = ", ".join(file.name for file in unlisted)
-        notes += [f"{path} carries no checksums of the files beside its arrays ({others})."] if others else []
-        unlisted = []
     faults = [f"{file} is not in the manifest of the data set; remove it." for file in unlisted]
     if not found.faults:
         faults += _misfits(path)
-    return Verified(found.n_compared, 0, (*found.faults, *faults), tuple(notes))
+    return Verified(found.n_compared, 0, (*found.faults, *faults))
 
 
 def _misfits(path: Path) -> Iterator[str]:
@@ -118,15 +111,13 @@ def _of_weights(path: Path) -> Verified:
         spec = read_spec(path)
     except ValueError as error:
         return Verified(faults=(f"{error}.",))
-    if "files" not in spec:
-        return Verified(notes=(f"{path} carries no checksums: nothing can be said of its weights.",))
     notes = (f"{told}.",) if (told := stopped(path, spec)) else ()
     return _compared(path, spec["files"])._replace(notes=notes)
 
 
 def _of_fit(path: Path) -> Verified:
     spec = fitted.read_spec(path)
-    models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec.get(name)]
+    models = [path / name for name in (fitted.ENCODER, fitted.NETWORKS) if spec[name]]
     others = _files(path, {*models, *(path / name for name in (fitted.SPEC, *spec["files"]))})
     return _together([_compared(path, spec["files"]), *map(_of_model, models), _read(others)])
 
@@ -159,7 +150,7 @@ def _compared(path: Path, listed: Mapping[str, Mapping[str, Any]]) -> Verified:
         found = checksum(file)
         if found["bytes"] != written["bytes"]:
             faults.append(f"{file} has {found['bytes']:,} bytes and had {written['bytes']:,}; {_AGAIN}.")
-        elif written["sha256"] is not None and found["sha256"] != written["sha256"]:
+        elif found["sha256"] != written["sha256"]:
             faults.append(f"{file} is damaged: its bytes are not those that were written; {_AGAIN}.")
     return Verified(len(listed) - len(faults), 0, tuple(faults))
 
@@ -185,7 +176,8 @@ def _together(parts: Iterable[Verified]) -> Verified:
 
 
 def _read_json(file: Path) -> Any:  # noqa: ANN401  # whatever it says
-    if isinstance(content := json.loads(file.read_bytes()), dict) and is_changed(content):
+    content = json.loads(file.read_bytes())
+    if isinstance(content, dict) and "content_hash" in content and is_changed(content):
         raise ValueError("it is not as it was written")
     return content
 

@@ -20,7 +20,7 @@ AGAIN = "ingest the source again"
 MAX_MANIFEST_BYTES = 2**28
 """A larger manifest is refused unread."""
 _TYPES = {"n_crystals": int, "n_sites": int, "target_names": list, "kinds": list, "bytes": dict, "provenance": dict}
-_TYPES |= {"content_hash": str}
+_TYPES |= {"sha256": dict, "content_hash": str}
 
 
 def content_of(
@@ -95,12 +95,10 @@ def _contradiction(manifest: Mapping[str, Any]) -> str:
             return f"a species has atomic number {number} and occupancy {occupancy}"
         if charge is not None and not math.isfinite(charge):
             return f"a species has the charge {charge}"
-    if not is_listing(manifest.get("beside", {})):
+    if not is_listing(manifest["beside"]):
         return "the list of files beside the arrays is none"
-    hashes = manifest.get("sha256", {})
-    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+    if set(manifest["sha256"]) != set(ARRAYS) or not all(isinstance(one, str) for one in manifest["sha256"].values()):
         return "its checksums are no texts by name"
-    # Without checksums there is nothing to compare: `integrity.verify` says so.
-    if "sha256" in manifest and hash_of({name: manifest[name] for name in CONTENT}) != manifest["content_hash"]:
+    if hash_of({name: manifest[name] for name in CONTENT}) != manifest["content_hash"]:
         return "its content_hash is not that of its content"
     return ""

@@ -30,7 +30,7 @@ from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
 from crystalmax.processes import Processes
 from crystalmax.saving import Interrupted, stopped_by_signals
-from crystalmax.shipped import SHIPPED
+from crystalmax.shipped import folder_of
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
 from crystalmax.training import Split, Training, train
 from crystalmax.vectors import encode
@@ -103,7 +103,7 @@ def pretrain(
             the run began with, or there are too few crystals.
     """
     data, run = CrystalDataset.open(data) if isinstance(data, str | Path) else data, Path(run)
-    start = SHIPPED if str(start) == "shipped" else None if start is None else Path(start)
+    start = None if start is None else folder_of(start)
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
     plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
@@ -116,16 +116,15 @@ def pretrain(
     assert isinstance(how, Training)  # the spec says so
     objective, geometry = untrained(plan, how.seed, trusted=trusted)
     begun = deepcopy(objective.encoder)
-    # Runs may be from before starts.
-    parent = load(run / START if resume or start is None else start, trusted=trusted) if plan.get("start") else None
+    parent = load(run / START if resume or start is None else start, trusted=trusted) if plan["start"] else None
     if parent is not None:
         _take_weights(objective, parent)
     split = _split(data, geometry, split, how.seed)
     cut = hashlib.sha256(split.train.tobytes() + b"|" + split.valid.tobytes()).hexdigest()
-    if plan.setdefault("split", cut) != cut:  # runs of before this was kept have none
+    if plan.setdefault("split", cut) != cut:
         raise ValueError(f"the run in {run} began with another split of the crystals; give it the same one")
     learnt = np.sort(np.concatenate([split.train, split.valid]))
-    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan.get("start")}
+    extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan["start"]}
     extra["labels_of"] = () if parent is None else parent.labels_of
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
@@ -341,7 +340,7 @@ def _epochs_in(run: Path) -> int:
 
 
 def _hash_of(start: Path | None) -> str | None:
-    return None if start is None else str(read_spec(start).get("content_hash", "unknown"))
+    return None if start is None else str(read_spec(start)["content_hash"])
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
@@ -355,18 +354,16 @@ def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{run} holds no run to resume ({error})") from None
-    parts = {"recipe", "data", "objective", "geometry", "training"}
-    sound = isinstance(plan, dict) and plan.keys() >= parts and isinstance(plan["training"], dict)
-    if not sound or is_changed(plan):
+    if not isinstance(plan, dict) or is_changed(plan):
         raise ValueError(f"{run} holds no run to resume: its run.json is not as it was written")
-    plan.pop("content_hash", None)  # runs of before this was kept have none
+    del plan["content_hash"]  # it is made anew when the plan is written
     if plan["data"] != data.content_hash:
         remedy = "give it the same data sets in the same order, or begin a new run"
         raise ValueError(f"the run in {run} began with other crystals; {remedy}")
-    if plan.get("element_table", elements.features_hash()) != elements.features_hash():
+    if plan["element_table"] != elements.features_hash():
         raise ValueError(f"the run in {run} began with another element table; go on with the crystalmax that began it")
     if recipe is not None and _of_recipe(plan) != _of_recipe(parts_of(recipe)):
         raise ValueError(f"the run in {run} began with another recipe than {recipe}; leave the recipe out to go on")
-    if start is not None and plan.get("start") != _hash_of(start):
+    if start is not None and plan["start"] != _hash_of(start):
         raise ValueError(f"the run in {run} did not start from {start}; leave that out to go on")
     return plan

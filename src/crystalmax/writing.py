@@ -189,9 +189,9 @@ def hash_of(content: Mapping[str, Any] | Sequence[Any]) -> str:
 
 
 def is_changed(content: Mapping[str, Any]) -> bool:
-    """Whether plain data differ from what their `content_hash` was made of; old ones have none."""
+    """Whether plain data differ from what their `content_hash` was made of, or have none."""
     plain = {name: content[name] for name in content if name != "content_hash"}
-    return "content_hash" in content and hash_of(plain) != content["content_hash"]
+    return hash_of(plain) != content.get("content_hash")
 
 
 def is_listing(listed: object) -> bool:
