@@ -123,28 +123,25 @@ INLINE void mish_norm_row_back(const float *x, const float *gain, const float *d
         mish_norm_columns_back(x, gain, dy, dx, dgain, dshift, width, group);
 }
 
-/* Sixteen neighboring columns. */
-typedef float Lane __attribute__((vector_size(64), aligned(4)));
-
-/* y = x w + bias for a few rows and 16 `lanes` columns, all sums held in registers. */
+/* y = x w + bias for a few rows and columns, so few that all sums stay in registers. */
 INLINE void tile(const float *x, const float *w, const float *bias, float *y, int64_t in, int64_t out, int rows,
-                 int lanes)
+                 int columns)
 {
-    Lane sums[4][4];
+    float sums[4][64];
     for (int r = 0; r < rows; r++)
-        for (int c = 0; c < lanes; c++) sums[r][c] = bias ? *(const Lane *)(bias + 16 * c) : (Lane){ 0 };
+        SIMD for (int c = 0; c < columns; c++) sums[r][c] = bias ? bias[c] : 0.0f;
     for (int64_t k = 0; k < in; k++)
         for (int r = 0; r < rows; r++)
-            for (int c = 0; c < lanes; c++) sums[r][c] += x[r * in + k] * *(const Lane *)(w + k * out + 16 * c);
+            SIMD for (int c = 0; c < columns; c++) sums[r][c] += x[r * in + k] * w[k * out + c];
     for (int r = 0; r < rows; r++)
-        for (int c = 0; c < lanes; c++) *(Lane *)(y + r * out + 16 * c) = sums[r][c];
+        SIMD for (int c = 0; c < columns; c++) y[r * out + c] = sums[r][c];
 }
 
 INLINE void linear_rows(const float *x, const float *w, const float *bias, float *y, int64_t in, int64_t out, int rows)
 {
     int64_t c = 0;
-    for (; c + 64 <= out; c += 64) tile(x, w + c, bias ? bias + c : NULL, y + c, in, out, rows, 4);
-    for (; c < out; c += 16) tile(x, w + c, bias ? bias + c : NULL, y + c, in, out, rows, 1);
+    for (; HAS_WIDEST && c + 64 <= out; c += 64) tile(x, w + c, bias ? bias + c : NULL, y + c, in, out, rows, 64);
+    for (; c < out; c += 16) tile(x, w + c, bias ? bias + c : NULL, y + c, in, out, rows, 16);
 }
 
 /* linear: x w + bias into `linear`; then Mish of it and, if there is a gain, LayerNorm into `y`, if there is one.
