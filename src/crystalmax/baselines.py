@@ -76,20 +76,17 @@ def valence_statistics(crystals: Sequence[Crystal]) -> Features:
     return _over_elements(crystals, electrons.table(), electrons.FEATURES)
 
 
-def charge_statistics(crystals: Sequence[Crystal]) -> Features:
-    """Whether common oxidation states balance, and what they are then (see `electrons.charges`)."""
-    return _of_fractions(crystals, electrons.charges)
-
-
-def level_statistics(crystals: Sequence[Crystal]) -> Features:
-    """Where the electrons end that fill the levels of free atoms (see `electrons.frontier_levels`)."""
-    return _of_fractions(crystals, electrons.frontier_levels)
-
-
 def _of_fractions(
     crystals: Sequence[Crystal], numbers: Callable[[Float[np.ndarray, " elements"]], Mapping[str, float]]
 ) -> Features:
     return _first([numbers(fractions) for fractions in element_fractions(crystals or [REFERENCE])[0]], len(crystals))
+
+
+charge_statistics: Maker = partial(_of_fractions, numbers=electrons.charges)
+"""Whether common oxidation states balance, and what they are then (see `electrons.charges`)."""
+
+level_statistics: Maker = partial(_of_fractions, numbers=electrons.frontier_levels)
+"""Where the electrons end that fill the levels of free atoms (see `electrons.frontier_levels`)."""
 
 
 def _first(rows: Sequence[Mapping[str, float]], n_rows: int) -> Features:
@@ -121,16 +118,6 @@ def structure_statistics(crystals: Sequence[Crystal]) -> Features:
     return _of_structures(crystals, [_arrangement])
 
 
-def spring_statistics(crystals: Sequence[Crystal]) -> Features:
-    """How stiffly sites are held, and how fast they would swing, if springs held them (see `Surroundings.swings`)."""
-    return _of_structures(crystals, [_springs])
-
-
-def modulus_statistics(crystals: Sequence[Crystal]) -> Features:
-    """Elastic moduli of the crystal if springs held it, its sites relaxed (see `moduli`)."""
-    return _of_structures(crystals, [_moduli])
-
-
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
@@ -140,6 +127,21 @@ def _of_structures(
         rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
     values, names = _first(rows, len(crystals))
     return values.round(DECIMALS), names
+
+
+def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    return _over_sites(around.swings(), around.atoms)
+
+
+def _moduli(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    return of_springs(around, crystal.volume)
+
+
+spring_statistics: Maker = partial(_of_structures, parts=[_springs])
+"""How stiffly sites are held, and how fast they would swing, if springs held them (see `Surroundings.swings`)."""
+
+modulus_statistics: Maker = partial(_of_structures, parts=[_moduli])
+"""Elastic moduli of the crystal if springs held it, its sites relaxed (see `moduli`)."""
 
 
 def density_statistics(crystals: Sequence[Crystal]) -> Features:
@@ -239,14 +241,6 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
 def _arrangement(crystal: Crystal, around: Surroundings) -> dict[str, float]:
     shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
     return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
-
-
-def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
-    return _over_sites(around.swings(), around.atoms)
-
-
-def _moduli(crystal: Crystal, around: Surroundings) -> dict[str, float]:
-    return of_springs(around, crystal.volume)
 
 
 def density(crystal: Crystal) -> float:
