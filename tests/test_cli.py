@@ -408,7 +408,7 @@ def test_labels_that_fit_no_structure_are_shown_beside_names_of_structures(home,
     options = ("--labels", tmp_path / "labels.csv", "--target", "gap", "--out", tmp_path / "fit")
     line = refusal("fit", home.cifs, *options)
     assert "crystals have names such as 'CaCl-cesium'" in line
-    assert "1 refused, first salt-1: it has labels but no structure" in line
+    assert "1 refused, first salt-1.cif: it has labels but no structure" in line
 
 
 def test_networks_alone_give_no_intervals_and_say_so(home, tmp_path):

@@ -411,9 +411,9 @@ def test_labels_join_by_key_or_file_name(column, tmp_path):
     for table in (tmp_path / "labels.csv", labels):
         records = {record.key: record for record in read(folder, labels=table)}
         gaps = {key: record.targets.get("gap") for key, record in records.items()}
-        assert gaps == {"a": 1.0, "sub/b": 2.0, "two:p": 3.0, "two:q": 3.0, "unlabelled": None, "ghost": 4.0}
+        assert gaps == {"a": 1.0, "sub/b": 2.0, "two:p": 3.0, "two:q": 3.0, "unlabelled": None, "ghost.cif": 4.0}
         assert records["a"].crystal.targets == {"gap": 1.0}
-        assert "labels but no structure" in records["ghost"].refusal.reason
+        assert "labels but no structure" in records["ghost.cif"].refusal.reason
 
 
 def test_a_label_that_structures_of_one_file_share_is_told_of(tmp_path, caplog):
@@ -449,7 +449,7 @@ def test_rows_of_labels_without_a_name_are_passed_over(tmp_path):
 def test_words_for_nothing_are_names_like_others_and_no_values(tmp_path):
     (tmp_path / "labels.csv").write_text("file,gap\nNA,1.5,\nnull.cif,2.5,\nnan,n/a,\n,,\nNone,4,\n")
     labels = read_labels(tmp_path / "labels.csv")
-    assert list(labels) == ["NA", "null", "nan", "None"]
+    assert list(labels) == ["NA", "null.cif", "nan", "None"]
     np.testing.assert_array_equal([each["gap"] for each in labels.values()], [1.5, 2.5, np.nan, 4])
 
 
@@ -566,6 +566,23 @@ def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, c
     assert "the column counts as text" in caplog.text
 
 
+def test_of_a_property_that_is_wanted_alone_is_told_what_is_no_number(tmp_path, caplog):
+    """Whoever fits one property was told of dates, notes and units in all other columns."""
+    rows = ["id,gap,when,mass", "a,<1,2024-01-05,1 kg", "b,2,2024-01-06,2 kg", "c,3,2024-01-07,3 kg"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    (tmp_path / "table.csv").write_text(
+        "\n".join(f'{row},"{cif}"' for row, cif in zip(rows, ["cif", SALT, SALT, SALT], strict=True))
+    )
+    told = "1 of 3 values of 'gap' are no numbers, such as '<1', and count as missing"
+    for how in ({"labels": tmp_path / "labels.csv"}, {}):
+        source = SALT if how else tmp_path / "table.csv"
+        for target, n_told in (("gap", 1), ("volume", 0), ("", 3)):
+            caplog.clear()
+            list(read(source, target=target, **how))
+            assert len(caplog.messages) == n_told
+            assert sum(told in message for message in caplog.messages) == min(n_told, 1)
+
+
 def test_infinity_is_missing_and_told_of(tmp_path, caplog):
     rows = ["file,gap,n,mass", "a,1.5,1,1", "b,-inf,2,2", "c,1e400,3,3", "d,2,4,-inf", "e,3,5,5"]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
@@ -678,7 +695,7 @@ def test_a_first_column_without_a_heading_holds_names_unless_it_is_an_index(tmp_
 def test_objects_beside_labels_are_neither_names_nor_numbers():
     objects = {"structure": [None, Structure(Lattice.cubic(3.0), ["Po"], [[0, 0, 0]])], "sites": [[], [1]]}
     labels = pd.DataFrame({**objects, "file": ["a.cif", "b.cif"], "gap": [1.0, 2.0]})
-    assert read_labels(labels) == {"a": {"gap": 1.0}, "b": {"gap": 2.0}}
+    assert read_labels(labels) == {"a.cif": {"gap": 1.0}, "b.cif": {"gap": 2.0}}
 
 
 def test_a_parquet_table_with_two_columns_of_one_name_is_refused(tmp_path):
@@ -737,7 +754,9 @@ def test_a_label_that_fits_two_files_is_an_error(tmp_path):
     for folder, content in (("A", SALT), ("B", CESIUM)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.cif").write_text(content)
-    with pytest.raises(ValueError, match=r"label of 'x' fits .*A/x\.cif and .*B/x\.cif"):
+    with pytest.raises(
+        ValueError, match=r"label of 'x.cif' fits .*A/x\.cif and .*B/x\.cif; label files .* as '.*B/x\.cif'"
+    ):
         list(read(tmp_path, labels=pd.DataFrame({"file": ["x.cif"], "gap": [1.0]})))
     named = pd.DataFrame({"file": ["A/x.cif", "B/x.cif"], "gap": [1.0, 2.0]})
     assert [record.targets["gap"] for record in read(tmp_path, labels=named)] == [1.0, 2.0]
@@ -768,8 +787,51 @@ def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
         (tmp_path / folder / "x.cif").write_text(SALT)
     monkeypatch.chdir(tmp_path)
     labels = pd.DataFrame({"path": ["cifs/x.cif"], "gap": [1.0]})
-    with pytest.raises(ValueError, match=r"label of 'cifs/x' fits cifs/x\.cif and all/cifs/x\.cif"):
+    with pytest.raises(ValueError, match=r"label of 'cifs/x.cif' fits cifs/x\.cif and all/cifs/x\.cif"):
         list(read("cifs", "all", labels=labels))
+
+
+@pytest.mark.parametrize("way", ["folder", "archive", "files"])
+def test_files_that_only_their_endings_tell_apart_keep_these(way, tmp_path, monkeypatch):
+    """Predictions did not say which was `x` and which `x#2`, and a label of one was refused as one of both."""
+    monkeypatch.chdir(tmp_path)
+    files = {"x.cif": SALT, "x.vasp": POSCAR, "y.cif": CESIUM, "run.cif": CESIUM, "run.xyz": XYZ * 2}
+    Path("all").mkdir()
+    for name, content in files.items():
+        Path("all", name).write_text(content)
+    with zipfile.ZipFile("all.zip", "w") as archive:
+        for name in files:
+            archive.write(f"all/{name}", name)
+    given = {"folder": ["all"], "archive": ["all.zip"], "files": [Path("all", name) for name in sorted(files)]}[way]
+    keys = ["run.cif", "run.xyz:0", "run.xyz:1", "x.cif", "x.vasp", "y"]
+    assert [record.key for record in read(*map(Path, given))] == keys
+
+    def gaps(**labels):
+        table = pd.DataFrame({"file": labels.keys(), "gap": labels.values()})
+        records = {record.key: record for record in read(*map(Path, given), labels=table)}
+        return {key: record.targets.get("gap") for key, record in records.items() if record.targets or key not in keys}
+
+    alone = {"x.vasp": 2.0}
+    assert gaps(**alone) == alone
+    both = {"x.vasp": 2.0, "x.cif": 1.0, "run.xyz": 3.0, "y.vasp": 4.0}
+    assert gaps(**both) == {"x.vasp": 2.0, "x.cif": 1.0, "run.xyz:0": 3.0, "run.xyz:1": 3.0, "y": 4.0}
+    assert gaps(**{"y.cif": 1.0, "y.vasp": 2.0}) == {"y": 1.0, "y.vasp": 2.0}  # of which the latter has no structure
+    with pytest.raises(ValueError, match=r"label of 'x' fits .*x\.cif and .*x\.vasp; .* as 'all.*x\.vasp'"):
+        gaps(x=1.0)
+
+
+def test_a_label_with_an_ending_and_one_without_are_of_one_structure():
+    for names in (["x", "x.cif"], ["x.cif", "x.vasp", "x"], ["x.cif", "x.vasp", "x.cif"]):
+        with pytest.raises(ValueError, match="name 'x' twice"):
+            read_labels(pd.DataFrame({"file": names, "gap": 1.0}))
+
+
+def test_a_label_of_a_deeper_file_goes_before_one_of_its_bare_name(tmp_path):
+    with DatasetWriter(tmp_path / "data", provenance={}) as writer:
+        for key in ("sub/x", "x"):
+            writer.add(replace(next(read(SALT)).crystal, key=key))
+    labels = pd.DataFrame({"file": ["sub/x.cif", "x"], "gap": [1.0, 2.0]})
+    assert [record.targets["gap"] for record in read(tmp_path / "data", labels=labels)] == [1.0, 2.0]
 
 
 def test_no_name_at_all_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):

@@ -207,7 +207,7 @@ def evaluate(
 
     check_file(out / "report.html")
     featurizer = CrystalFeaturizer.from_pretrained(model, trusted=options.trust, n_jobs=options.jobs)
-    read = labelled(_read(sources, options, labels=options.labels), target)
+    read = labelled(_read(sources, options, labels=options.labels, target=target), target)
     crystals = read.crystals
     name = "the weights that ship" if model == SHIPPED else model.name
     facts = {"crystals": len(crystals), "model": name, "split by": split, "seed": seed}
@@ -247,7 +247,7 @@ def finetune(
 
     check_free(out)
     regressor = CrystalRegressor.from_pretrained(model, trusted=options.trust, epochs=epochs, seed=seed)
-    read = labelled(_read(sources, options, labels=options.labels), target)
+    read = labelled(_read(sources, options, labels=options.labels, target=target), target)
     error, trivial = prediction.finetune(read.crystals, target, regressor, out)
     print(f"{list_left_out(read, out)}\nmodel for {target} from {len(read.crystals):,} labels in {out}")
     print(prediction.beside_median(error, trivial, len(read.crystals)))
@@ -279,7 +279,7 @@ def fit(
     from crystalmax.records import labelled
 
     check_free(out)
-    read = labelled(_read(sources, options, labels=options.labels), target)
+    read = labelled(_read(sources, options, labels=options.labels, target=target), target)
     loaded = checkpoint.load(model, trusted=options.trust) if vectors else None
     found = fitted.fit(read.crystals, target, model=loaded, networks=networks, seed=seed, n_jobs=options.jobs)
     error, trivial = fitted.save(found, out)

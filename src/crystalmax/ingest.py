@@ -11,8 +11,7 @@ from crystalmax.cells import canonical
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.listing import notes, skipped
 from crystalmax.records import Record
-from crystalmax.sources import Mark, read
-from crystalmax.structures import MAX_SITES
+from crystalmax.sources import read
 
 
 class Ingested(NamedTuple):
@@ -23,29 +22,16 @@ class Ingested(NamedTuple):
     n_noted: int
 
 
-def canonical_records(
-    *sources: object,
-    labels: str | Path | None = None,
-    max_sites: int = MAX_SITES,
-    mark: Mark = None,
-    n_jobs: int | None = None,
-) -> Iterator[Record]:
-    """What `sources.read` yields, with every crystal in its canonical cell.
-
-    Args:
-        sources: What to read: paths, structures, tables, in any mix.
-        labels: A table of identifiers and properties.
-        max_sites: Cells with more sites are refused.
-        mark: Applied to each crystal in its canonical cell, such as `fingerprint.fingerprint_of`.
-        n_jobs: Processes, as `sources.read` counts them.
+def canonical_records(*sources: object, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it
+    """What `sources.read` yields of these sources and options, with every crystal in its canonical cell.
 
     Raises:
-        ValueError: As `sources.read`.
+        FileNotFoundError, ValueError: As `sources.read`.
     """
-    return read(*sources, labels=labels, max_sites=max_sites, cell=canonical, mark=mark, n_jobs=n_jobs)
+    return read(*sources, cell=canonical, **how)
 
 
-def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `canonical_records` takes it
+def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it
     """As `canonical_records`, for paths that somebody typed: one that is missing is an error, not a structure to skip.
 
     Raises:

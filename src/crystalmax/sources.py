@@ -10,6 +10,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -56,6 +57,7 @@ class _Piece:
 def read(
     *sources: object,
     labels: str | PathLike[str] | Table | None = None,
+    target: str = "",
     max_sites: int = MAX_SITES,
     cell: Cell = None,
     mark: Mark = None,
@@ -66,12 +68,13 @@ def read(
     Sources are paths (CIF, POSCAR, pymatgen JSON, XYZ, a folder, data set, zip archive, CSV or Parquet with a column
     `cif`, whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), tables
     of pandas, and iterables of these. Folders and archives are searched at any depth for files whose format their name
-    tells. Keys come from the identifier column of a table, from file names without suffix, or from positions; a key
-    that occurs again gets `#2`, `#3` and so on.
+    tells. Keys come from the identifier column of a table, from file names, or from positions; a key that occurs again
+    gets `#2`, `#3` and so on. Names of files lose their suffix unless it alone tells two of them apart.
 
     Args:
         sources: What to read.
         labels: A table of properties, which become targets, and such keys, names of files or paths to identify them.
+        target: The property that is wanted, if it is one: cells of others that are no numbers are not told of.
         max_sites: Cells with more sites are refused.
         cell: Applied to each crystal where it is read, such as `cells.canonical`.
         mark: Applied to the result; what it gives is kept in `Record.mark`.
@@ -82,10 +85,12 @@ def read(
         ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
-    pieces = chain.from_iterable(map(_pieces, sources, positions))
+    files = [Path(source) for source in sources if isinstance(source, PathLike) and os.path.isfile(source)]
+    keys = dict(zip(files, _keys_of([PurePath(file.name) for file in files]), strict=True))
+    pieces = chain.from_iterable(map(partial(_pieces, keys=keys, target=target), sources, positions))
     opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
     records = chain.from_iterable(in_order(opened, _chunks(pieces), n_jobs))
-    return _unique(records if labels is None else _with_labels(records, read_labels(labels)))
+    return _unique(records if labels is None else _with_labels(records, read_labels(labels, target)))
 
 
 def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -100,7 +105,7 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         yield chunk
 
 
-def _pieces(source: object, position: str) -> Iterator[_Piece]:
+def _pieces(source: object, position: str, keys: Mapping[Path, str], target: str) -> Iterator[_Piece]:
     if isinstance(source, str) and _JSON.match(source) and not os.path.exists(source):
         opened = partial(read_json, source.encode("utf-8", "replace"))
         yield _Piece(position or "0", f"JSON text {position or 0}", opened)
@@ -108,7 +113,7 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
     if isinstance(source, str) and source and "\n" not in source:  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):
-        yield from _pieces_of_path(Path(source))
+        yield from _pieces_of_path(Path(source), keys, target)
     elif isinstance(source, Table):
         yield from _pieces_of_rows(rows_of(source, "row"), position or "table")
     elif isinstance(source, str | bytes):
@@ -116,20 +121,20 @@ def _pieces(source: object, position: str) -> Iterator[_Piece]:
     elif isinstance(source, Iterable) and not isinstance(source, Mapping) and not origin_of(source):
         # Structures of pymatgen and ASE are iterables too, of their sites.
         for row, entry in enumerate(source):
-            yield from _pieces(entry, f"{position}.{row}" if position else str(row))
+            yield from _pieces(entry, f"{position}.{row}" if position else str(row), keys, target)
     else:
         key = source.key if isinstance(source, Crystal) else ""
         yield _Piece(key or position or "0", f"{type(source).__name__} {position or 0}", partial(read_object, source))
 
 
-def _pieces_of_path(path: Path) -> Iterator[_Piece]:
+def _pieces_of_path(path: Path, keys: Mapping[Path, str], target: str) -> Iterator[_Piece]:
     if is_dataset(path):
         for row, crystal in enumerate(CrystalDataset.open(path)):
             yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
     elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
         yield from _pieces_of_folder(path)
     elif os.path.isfile(path):
-        yield from _pieces_of_file(path, Path(path.name))
+        yield from _pieces_of_file(path, keys.get(path) or _key_of(PurePath(path.name)), target)
     else:
         reason = f"there is no such file or folder as {str(path)[:200]}"
         yield _refusal(path.name[:80], str(path)[:200], reason, "correct the path")
@@ -140,8 +145,8 @@ def _pieces_of_folder(path: Path) -> Iterator[_Piece]:
     wanted = (file for file in _files_below(path, closed) if _is_wanted(file.relative_to(path)))
     # A link that leads nowhere is a structure that is missing; what else is no file, such as a pipe, is none.
     files = sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
-    for file in files:
-        yield from _pieces_of_file(file, file.relative_to(path))
+    for file, key in zip(files, _keys_of([file.relative_to(path) for file in files]), strict=True):
+        yield from _pieces_of_file(file, key)
     for error in closed:
         reason = f"this folder cannot be read ({error.strerror})"
         yield _refusal(Path(error.filename).name, error.filename, reason, "check its permissions")
@@ -166,31 +171,31 @@ def _files_below(folder: Path, closed: list[OSError]) -> Iterator[Path]:
             waiting += [path for name in folders if (path := Path(root, name)).is_symlink()]
 
 
-def _pieces_of_file(path: Path, name: Path) -> Iterator[_Piece]:
+def _pieces_of_file(path: Path, key: str, target: str = "") -> Iterator[_Piece]:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        yield from _pieces_of_rows(rows_of(path, _key_of(name)), str(path))
+        yield from _pieces_of_rows(rows_of(path, key, target), str(path))
     elif suffix == ".zip":
-        yield from _pieces_of_archive(path, _key_of(name))
+        yield from _pieces_of_archive(path, key)
     elif suffix in _PACKED:
-        yield _refusal(_key_of(name), str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
+        yield _refusal(key, str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
     elif path.name == MANIFEST and is_dataset(path.parent):
-        yield _refusal(_key_of(name), str(path), "it is of a data set", "give the folder of the data set, by its name")
+        yield _refusal(key, str(path), "it is of a data set", "give the folder of the data set, by its name")
     else:
         # Workers may have begun in another folder.
-        yield _Piece(_key_of(name), str(path), partial(_read_file, path.absolute()))
+        yield _Piece(key, str(path), partial(_read_file, path.absolute()))
 
 
 def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
     """Entries are read in memory, one at a time: no path of an archive ever reaches the disk."""
     try:
         with zipfile.ZipFile(path) as archive:
-            files = (entry for entry in archive.infolist() if not entry.is_dir())
-            wanted = [entry for entry in files if _is_wanted(PurePath(entry.filename))]
-            for entry in sorted(wanted, key=lambda entry: entry.filename):
+            files = sorted(archive.infolist(), key=lambda entry: entry.filename)
+            wanted = [entry for entry in files if not entry.is_dir() and _is_wanted(PurePath(entry.filename))]
+            names = _keys_of([PurePath(entry.filename) for entry in wanted])
+            for entry, name in zip(wanted, names, strict=True):
                 opened = _unpacked(archive, entry)
-                name, source = _key_of(PurePath(entry.filename)), f"{path}!{entry.filename}"
-                yield _Piece(name, source, opened, n_bytes=entry.file_size)
+                yield _Piece(name, f"{path}!{entry.filename}", opened, n_bytes=entry.file_size)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         yield _refusal(key, str(path), f"it is no readable zip archive ({error})", "pack it anew")
     else:
@@ -237,6 +242,12 @@ def _is_wanted(name: PurePath) -> bool:
 
 def _key_of(name: PurePath) -> str:
     return (name if _is_poscar(name) else name.with_suffix("")).as_posix()
+
+
+def _keys_of(names: list[PurePath]) -> list[str]:
+    """Names of files without their endings, but with them where only these tell files apart."""
+    count = Counter(map(_key_of, {*names}))
+    return [name.as_posix() if count[_key_of(name)] > 1 else _key_of(name) for name in names]
 
 
 def _refusal(key: str, source: str, reason: str, remedy: str) -> _Piece:
@@ -287,14 +298,18 @@ def _with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, fl
     short = {shortened(name): name for name in labels}  # as keys are
     if alike := next((name for name in labels if short[shortened(name)] != name), None):
         raise ValueError(f"{alike[:80]!r}... and another label begin with the same {MAX_WORDS} letters; shorten names")
-    known = {os.path.abspath(name): name for name in labels} | short
+    written = {os.path.abspath(name): name for name in labels} | short
+    count = Counter(map(without_suffix, written))
+    either = {stem: name for known, name in written.items() if count[stem := without_suffix(known)] == 1} | written
     for record in records:
+        # Where a key keeps its ending, a label with another one is of another file.
+        known = written if without_suffix(file := record.key.partition(":")[0]) != file else either
         name = next((known[name] for name in _names_of(record) if name in known), None)
         if name is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))
             if first != source:
-                remedy = f"label files of one name with their folders, as 'folder/{name}'"
+                remedy = f"label files of one name with folder and ending, as {source!r}"
                 raise ValueError(f"the label of {name!r} fits {first} and {source}; {remedy}")
             keys.append(record.key)
             targets = {**record.targets, **labels[name]}
@@ -310,14 +325,13 @@ def _with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, fl
 
 def _names_of(record: Record) -> list[str]:
     """What labels may call a record: its key, its file, its path from here or from the root, or its bare name."""
-    key = composed(record.key)
+    key, path = composed(record.key), os.path.abspath(composed(record.source))
     file = key.partition(":")[0]
-    path = os.path.abspath(without_suffix(composed(record.source)))
-    bare, stem = file.rpartition("/")[2], os.path.splitext(path)[0]
-    names = [key, file, path + key.removeprefix(file), path, bare]
-    if os.path.basename(stem) == bare:  # endings that only ASE knows are still there
-        names += [os.path.basename(path), stem]
-    return [*names, *map(without_suffix, names)]
+    part, bare, (stem, ending) = key.removeprefix(file), file.rpartition("/")[2], os.path.splitext(path)
+    names = [key, file, path + part, without_suffix(path) + part, path]
+    if os.path.basename(stem).rpartition("!")[2] == bare:  # what the key leaves out
+        names += [file + ending, stem, bare + ending]
+    return [way for name in [*names, bare] for way in (name, without_suffix(name))]
 
 
 def _tell_of_shared(used: Mapping[str, tuple[str, list[str]]]) -> None:

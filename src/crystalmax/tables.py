@@ -44,20 +44,25 @@ class Row(NamedTuple):
     targets: Mapping[str, float]
 
 
-def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, float]]:
+def read_labels(table: str | PathLike[str] | Table, target: str = "") -> dict[str, Mapping[str, float]]:
     """The numeric columns of a table by the structures that its identifier column, or else its first column, names.
+
+    Args:
+        table: A file, or a data frame.
+        target: The property that is wanted, if it is one: cells of others that are no numbers are not told of.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The table cannot be read, or names a structure twice.
     """
     labels: dict[str, Mapping[str, float]] = {}
+    known: dict[str, str] = {}
     where = "a data frame" if isinstance(table, Table) else table
     if not isinstance(table, Table) and not os.path.isfile(table):
         found = "this is a folder" if os.path.isdir(table) else "there is no such file"
         raise FileNotFoundError(f"{where}: {found}; give a table of labels")
     try:
-        batches = list(_batches(table))
+        batches = list(_batches(table, target))
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the labels in {where} cannot be read ({reason}); save them as CSV in UTF-8") from None
@@ -66,24 +71,27 @@ def read_labels(table: str | PathLike[str] | Table) -> dict[str, Mapping[str, fl
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):
             if name is None:  # spreadsheets often end in empty rows
                 continue
-            key = without_suffix(composed(str(name).strip()))
-            if key in labels:
+            key = composed(str(name).strip())
+            first = known.setdefault(stem := without_suffix(key), key)
+            if key in labels or (first != key and stem in (first, key)):  # x.cif and x.vasp may be two structures
+                other = labels.get(key, labels[first])
                 # As text, in which what both leave empty is no difference.
-                column = next((column for column in targets if str(targets[column]) != str(labels[key][column])), None)
-                values = f", with {column!r} of {labels[key][column]:g} and {targets[column]:g}" if column else ""
-                raise ValueError(f"the labels in {where} name {key!r} twice{values}; keep one row for each structure")
+                column = next((column for column in targets if str(targets[column]) != str(other[column])), None)
+                values = f", with {column!r} of {other[column]:g} and {targets[column]:g}" if column else ""
+                raise ValueError(f"the labels in {where} name {stem!r} twice{values}; keep one row for each structure")
             labels[key] = targets
     return labels
 
 
-def rows_of(table: Path | Table, name: str) -> Iterator[Row | Refused]:
+def rows_of(table: Path | Table, name: str, target: str = "") -> Iterator[Row | Refused]:
     """The rows of a table with a `cif` column; one refusal where it has none or cannot be read.
 
-    Where no column identifies them, rows are called by the name given and their number.
+    Where no column identifies them, rows are called by the name given and their number. The target is as in
+    `read_labels`.
     """
     number = 0
     try:
-        for batch in _batches(table):
+        for batch in _batches(table, target):
             columns = batch.schema.names
             if STRUCTURE not in columns:
                 reason = f"the table has no column {STRUCTURE!r} among {', '.join(columns)}"
@@ -118,7 +126,7 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
+def _batches(table: str | PathLike[str] | Table, target: str = "") -> Iterator[pa.RecordBatch]:
     if isinstance(table, Table):
         table = table if table.index.name in (None, *table.columns) else table.reset_index()  # as Parquet keeps it
         # Objects, such as structures beside their labels, are neither names nor numbers.
@@ -131,10 +139,10 @@ def _batches(table: str | PathLike[str] | Table) -> Iterator[pa.RecordBatch]:
         names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
         yield from (batch.select(names) for batch in file.iter_batches(batch_size=_ROWS_OF_PARQUET))
     else:
-        yield from _batches(read_csv(Path(table)))
+        yield from _batches(read_csv(Path(table), target))
 
 
-def read_csv(path: Path) -> Table:
+def read_csv(path: Path, target: str = "") -> Table:
     """A table as spreadsheets save it: also with semicolons and decimal commas, or with tabs; an index is left out.
 
     Raises:
@@ -173,7 +181,9 @@ def read_csv(path: Path) -> Table:
         table[points] = pd.read_csv(path, **how, usecols=points, dtype=str)[points]
     for name in others:
         if not pd.api.types.is_numeric_dtype(table[name]) or table[name].isin([math.inf, -math.inf]).any():
-            _read_numbers(table, name, path, decimal="," if commas else ".")
+            table[name], doubt = _numbers(table[name], decimal="," if commas else ".")
+            if doubt and target in ("", name):
+                log.warning("%s: %s", path, doubt)
     return table
 
 
@@ -191,22 +201,20 @@ def _refuse_twins(names: Iterable[str], where: str = "") -> None:
         raise ValueError(f"{where}two columns are called {twice.iloc[0]!r}; rename or remove one of them")
 
 
-def _read_numbers(table: Table, name: str, path: Path, decimal: str) -> None:
-    """Make a column of numbers of one of text, unless most of it is text; what is no number is missing, and told of."""
-    text = table[name].astype("string")
+def _numbers(cells: pd.Series, decimal: str) -> tuple[pd.Series, str]:
+    """Numbers instead of a column of text, unless most of it is text; and a word on what is no number, thus missing."""
+    text = cells.astype("string")
     numbers = pd.to_numeric(text.str.replace(decimal, ".").str.translate(_TYPESET), errors="coerce")
     numbers = numbers.astype(float).replace([math.inf, -math.inf], math.nan)
     if decimal == ",":  # among decimal commas, the point of 1.500 may part thousands
         numbers = numbers.mask(text.str.fullmatch(_THOUSANDS).fillna(False).astype(bool))
     wrong = text[numbers.isna() & text.notna()]
-    found = f"{len(wrong)} of {text.count()} values of {name!r} are no numbers, such as {next(iter(wrong), '')!r}"
+    found = f"{len(wrong)} of {text.count()} values of {cells.name!r} are no numbers, such as {next(iter(wrong), '')!r}"
     if numbers.count() > len(wrong):
-        table[name] = numbers
-        if len(wrong):
-            log.warning("%s: %s, and count as missing", path, found)
-    elif any(map(_NUMBER.match, text.dropna())):
-        remedy = "for a property write numbers with a decimal point and nothing else, and leave other cells empty"
-        log.warning("%s: %s, and the column counts as text; %s", path, found, remedy)
+        return numbers, f"{found}, and count as missing" if len(wrong) else ""
+    remedy = "for a property write numbers with a decimal point and nothing else, and leave other cells empty"
+    told = f"{found}, and the column counts as text; {remedy}"
+    return cells, told if any(map(_NUMBER.match, text.dropna())) else ""
 
 
 def identifier_of(columns: list[str]) -> str | None:
