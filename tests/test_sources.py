@@ -25,7 +25,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalmax import sources
 from crystalmax.dataset import DatasetWriter
-from crystalmax.listing import notes, write_skipped
+from crystalmax.listing import notes, skipped
 from crystalmax.records import labelled
 from crystalmax.sources import read
 from crystalmax.tables import identifier_of, read_csv, read_labels, without_suffix
@@ -1036,9 +1036,9 @@ def test_reading_is_lazy(tmp_path):
 
 def test_refusals_and_notes_are_written_for_the_user(tmp_path):
     records = list(read([cif("Xx 0 0 0 1"), cif("D 0 0 0 1"), SALT]))
-    assert write_skipped(tmp_path / "skipped.csv", records) == 1
-    with notes(tmp_path / "notes.csv") as add:
-        assert sum(map(add, records)) == 1
+    for listing in (skipped, notes):
+        with listing(tmp_path / f"{listing.__name__}.csv") as add:
+            assert sum(map(add, records)) == 1
     with open(tmp_path / "skipped.csv", newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["key"] == "0"

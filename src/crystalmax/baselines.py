@@ -109,15 +109,6 @@ def _over_elements(
     return np.stack(found, axis=1), tuple(f"{statistic} {name}" for name in names for statistic in STATISTICS)
 
 
-def structure_statistics(crystals: Sequence[Crystal]) -> Features:
-    """Crude numbers of the arrangement: density, packing, distances, coordination, angles and a radial histogram.
-
-    Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
-    the atoms on them. Bonds follow the rule of `surroundings`.
-    """
-    return _of_structures(crystals, [_arrangement])
-
-
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
@@ -129,6 +120,11 @@ def _of_structures(
     return values.round(DECIMALS), names
 
 
+def _arrangement(crystal: Crystal, around: Surroundings) -> dict[str, float]:
+    shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
+    return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
+
+
 def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
     return _over_sites(around.swings(), around.atoms)
 
@@ -136,6 +132,13 @@ def _springs(crystal: Crystal, around: Surroundings) -> dict[str, float]:
 def _moduli(crystal: Crystal, around: Surroundings) -> dict[str, float]:
     return of_springs(around, crystal.volume)
 
+
+structure_statistics: Maker = partial(_of_structures, parts=[_arrangement])
+"""Crude numbers of the arrangement: density, packing, distances, coordination, angles and a radial histogram.
+
+Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
+the atoms on them. Bonds follow the rule of `surroundings`.
+"""
 
 spring_statistics: Maker = partial(_of_structures, parts=[_springs])
 """How stiffly sites are held, and how fast they would swing, if springs held them (see `Surroundings.swings`)."""
@@ -236,11 +239,6 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
             del makers[name]
     found = [make(crystals) for make in makers.values()]
     return np.concatenate([values for values, _ in found], axis=1), tuple(name for _, names in found for name in names)
-
-
-def _arrangement(crystal: Crystal, around: Surroundings) -> dict[str, float]:
-    shells = {f"pairs at {radius:.1f} A": value for radius, value in zip(SHELLS, _pair_density(around), strict=True)}
-    return _bulk(crystal) | _over_sites(_of_sites(around), around.atoms) | shells
 
 
 def density(crystal: Crystal) -> float:

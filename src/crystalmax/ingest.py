@@ -23,11 +23,7 @@ class Ingested(NamedTuple):
 
 
 def canonical_records(*sources: object, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it
-    """What `sources.read` yields of these sources and options, with every crystal in its canonical cell.
-
-    Raises:
-        FileNotFoundError, ValueError: As `sources.read`.
-    """
+    """What `sources.read` yields or raises, given the same, with every crystal in its canonical cell."""
     return read(*sources, cell=canonical, **how)
 
 

@@ -134,7 +134,7 @@ def _pieces_of_path(path: Path, keys: Mapping[Path, str], target: str) -> Iterat
     elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
         yield from _pieces_of_folder(path)
     elif os.path.isfile(path):
-        yield from _pieces_of_file(path, keys.get(path) or _key_of(PurePath(path.name)), target)
+        yield from _pieces_of_file(path, keys.get(path) or _keys_of([PurePath(path.name)])[0], target)
     else:
         reason = f"there is no such file or folder as {str(path)[:200]}"
         yield _refusal(path.name[:80], str(path)[:200], reason, "correct the path")
@@ -240,14 +240,11 @@ def _is_wanted(name: PurePath) -> bool:
     return is_known and not is_hidden and suffix not in SUFFIXES  # such as POSCAR_labels.csv
 
 
-def _key_of(name: PurePath) -> str:
-    return (name if _is_poscar(name) else name.with_suffix("")).as_posix()
-
-
 def _keys_of(names: list[PurePath]) -> list[str]:
     """Names of files without their endings, but with them where only these tell files apart."""
-    count = Counter(map(_key_of, {*names}))
-    return [name.as_posix() if count[_key_of(name)] > 1 else _key_of(name) for name in names]
+    bare = {name: (name if _is_poscar(name) else name.with_suffix("")).as_posix() for name in names}
+    count = Counter(bare.values())
+    return [bare[name] if count[bare[name]] == 1 else name.as_posix() for name in names]
 
 
 def _refusal(key: str, source: str, reason: str, remedy: str) -> _Piece:

@@ -17,7 +17,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.fingerprint import Fingerprint
 from crystalmax.ingest import canonical_records
-from crystalmax.listing import write_skipped
+from crystalmax.listing import skipped
 from crystalmax.manifest import MANIFEST, is_dataset
 from crystalmax.records import Record
 from crystalmax.spec import build, read_toml
@@ -167,7 +167,9 @@ def _store(
         for crystal in crystals:
             writer.add(crystal)
         pd.DataFrame([vars(each) for each in fingerprints]).to_parquet(writer.folder / FINGERPRINTS)
-        write_skipped(writer.folder / "skipped.csv", refused)
+        with skipped(writer.folder / "skipped.csv") as add:
+            for record in refused:
+                add(record)
     log.info("%s: %d crystals with at most %d sites", source.name, len(crystals), limit)
 
 
