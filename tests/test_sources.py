@@ -543,6 +543,17 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     found = [each["cold"] for each in read_labels(tmp_path / "labels.csv").values()]
     np.testing.assert_array_equal(found, [np.nan, 950, 870])
     assert "1 of 3 values of 'cold' are no numbers, such as '1.016', and count as missing" in caplog.text
+    (tmp_path / "labels.csv").write_text("file;hot;group;n\na;1.074;225;1\nb;850;;2\nc;950;194;3\n")  # whole numbers do
+    labels = read_labels(tmp_path / "labels.csv")
+    np.testing.assert_array_equal([each["hot"] for each in labels.values()], [np.nan, 850, 950])
+    np.testing.assert_array_equal([each["group"] for each in labels.values()], [225, np.nan, 194])
+    assert "1 of 3 values of 'hot' are no numbers, such as '1.074', and count as missing" in caplog.text
+    for rows in ("a;1.074;1.5\nb;850;", "a;1.074;1\nb;85;2", "a;0.074;1\nb;850;2", "a;1.074;225\nb;2.5;"):
+        (tmp_path / "labels.csv").write_text(f"file;hot;n\n{rows}\n")  # points elsewhere, or small numbers, do not
+        assert not np.isnan(read_labels(tmp_path / "labels.csv")["a"]["hot"])
+    for mark in ",\t":
+        (tmp_path / "labels.csv").write_text(f"file{mark}hot\na{mark}1.074\nb{mark}850\n")
+        assert read_labels(tmp_path / "labels.csv")["a"] == {"hot": 1.074}  # nor do other separators
     (tmp_path / "labels.csv").write_text("file;n;doi;is;none\na;1.230;10.1/1,2;True;\nb;2.5;1,2-1,4;False;\n")
     assert read_labels(tmp_path / "labels.csv")["a"].keys() == {"n", "is", "none"}  # other commas do not
     (tmp_path / "labels.csv").write_text("file;n;m;is;none\na;1.230;1,2(3);True;\nb;2.5;1,5e-3;False;\n")
@@ -597,8 +608,9 @@ def test_infinity_is_missing_and_told_of(tmp_path, caplog):
 
 
 def test_a_typeset_minus_and_spaces_that_do_not_break_are_read(tmp_path):
-    (tmp_path / "labels.csv").write_text("file,energy\na,\u22121.5\nb,\u00a02\n", encoding="utf-8")
-    assert read_labels(tmp_path / "labels.csv") == {"a": {"energy": -1.5}, "b": {"energy": 2.0}}
+    for minus in "\u2212\u2013":  # a dash stands for one, too
+        (tmp_path / "labels.csv").write_text(f"file,energy\na,{minus}1.5\nb,\u00a02\n", encoding="utf-8")
+        assert read_labels(tmp_path / "labels.csv") == {"a": {"energy": -1.5}, "b": {"energy": 2.0}}
 
 
 @pytest.mark.parametrize("content", [b"", b"file,gap\na,1,5\n", b"\xff\xfef\x00i\x00", b"file,gap\na,1\nb,2,3,4\n"])

@@ -30,10 +30,10 @@ _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 _SUFFIX = re.compile(r"(?i)\.(m?cif|vasp|poscar|json|(ext)?xyz)$")
 _QUOTED = re.compile(r'"[^"]*"')
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas writes an index without a name
-_NUMBER = re.compile(r"\s*[-+\u2212]?[.,]?\d")
+_NUMBER = re.compile(r"\s*[-+\u2212\u2013]?[.,]?\d")
 _COMMA = re.compile(r"(?i)\W*(\d[\d.]*)?,\d+(e[-+]?\d+)?(\(\d+\)|\s*\u00b1.*)?\s*")
-_THOUSANDS = re.compile(r"\s*[-+\u2212]?[1-9]\d{0,2}\.\d{3}\s*")
-_TYPESET = str.maketrans("\u2212\u00a0", "- ")  # a minus and spaces as word processors write them
+_THOUSANDS = re.compile(r"\s*[-+\u2212\u2013]?[1-9]\d{0,2}\.\d{3}\s*")
+_TYPESET = str.maketrans("\u2212\u2013\u00a0", "-- ")  # a minus, a dash for one, and spaces of word processors
 
 
 class Row(NamedTuple):
@@ -47,9 +47,7 @@ class Row(NamedTuple):
 def read_labels(table: str | PathLike[str] | Table, target: str = "") -> dict[str, Mapping[str, float]]:
     """The numeric columns of a table by the structures that its identifier column, or else its first column, names.
 
-    Args:
-        table: A file, or a data frame.
-        target: The property that is wanted, if it is one: cells of others that are no numbers are not told of.
+    If one is the target, of this one alone is told which cells of a file are no numbers.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -86,8 +84,7 @@ def read_labels(table: str | PathLike[str] | Table, target: str = "") -> dict[st
 def rows_of(table: Path | Table, name: str, target: str = "") -> Iterator[Row | Refused]:
     """The rows of a table with a `cif` column; one refusal where it has none or cannot be read.
 
-    Where no column identifies them, rows are called by the name given and their number. The target is as in
-    `read_labels`.
+    Rows that no column identifies are called by the name given and their number. For the target see `read_labels`.
     """
     number = 0
     try:
@@ -177,8 +174,10 @@ def read_csv(path: Path, target: str = "") -> Table:
     others = [name for name in names if name not in (identifier, STRUCTURE)]
     commas = separator == ";" and any(table[name].astype("string").str.fullmatch(_COMMA).any() for name in others)
     points = [name for name in others if pd.api.types.is_float_dtype(table[name]) and table[name].notna().any()]
-    if commas and points:  # 1.016 and 950 are numbers alone, but points of thousands need no comma in their column
-        table[points] = pd.read_csv(path, **how, usecols=points, dtype=str)[points]
+    if separator == ";" and points:  # 1.016 and 950 are numbers, but points of thousands need no comma anywhere
+        text = pd.read_csv(path, **how, usecols=points, dtype=str)[points]
+        if commas := commas or _are_thousands(text):
+            table[points] = text
     for name in others:
         if not pd.api.types.is_numeric_dtype(table[name]) or table[name].isin([math.inf, -math.inf]).any():
             table[name], doubt = _numbers(table[name], decimal="," if commas else ".")
@@ -192,6 +191,14 @@ def _is_index(first: Table, others: list[str]) -> bool:
     counter = first.iloc[:, 0].dropna().tolist()
     is_named = STRUCTURE in others or identifier_of(others) or not pd.api.types.is_float_dtype(first.iloc[:, 1])
     return bool(is_named) and counter == [*range(len(counter))]
+
+
+def _are_thousands(text: Table) -> bool:
+    """Whether three digits follow every point, and a column has whole numbers of three digits beside such."""
+    parted = text.apply(lambda cells: cells.str.fullmatch(_THOUSANDS, na=False))
+    pointed = text.apply(lambda cells: cells.str.contains(".", regex=False, na=False))
+    whole = text.apply(lambda cells: cells.str.fullmatch(r"\s*\W?[1-9]\d\d\s*", na=False))
+    return bool(parted.equals(pointed) and (parted.any() & whole.any()).any())
 
 
 def _refuse_twins(names: Iterable[str], where: str = "") -> None:
