@@ -1060,3 +1060,14 @@ def test_refusals_and_notes_are_written_for_the_user(tmp_path):
     with open(tmp_path / "notes.csv", newline="") as file:
         (line,) = csv.DictReader(file)
     assert line == {"key": "1", "source": "CIF text 1", "note": "deuterium was read as hydrogen"}
+
+
+@pytest.mark.parametrize(("n_others", "slip", "told"), [(15, 1e6, 1), (15, -50.0, 1), (15, 9.0, 0), (5, 1e6, 0)])
+def test_a_label_that_outweighs_all_others_is_told_of(n_others, slip, told, caplog):
+    """One slip of 1e6 among labels of about 1 made mean errors tens of thousands, without a word."""
+    gaps = [*np.resize([1.0, 1.5, 2.0, 2.5, 3.0], n_others), slip]
+    table = pd.DataFrame({"id": [f"salt-{row}" for row in range(n_others + 1)], "cif": SALT, "gap": gaps})
+    assert len(labelled(read(table), "gap").crystals) == n_others + 1
+    assert len(caplog.messages) == told
+    sentence = f"'gap' of 'salt-15' is {slip:g}, which alone makes most of a mean error, as the median is 2; if it is a"
+    assert all(message.startswith(sentence) for message in caplog.messages)

@@ -1,8 +1,10 @@
 """What reading a structure gives: a crystal, or why it was refused."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import NamedTuple
 
 from crystalmax.crystal import Crystal
@@ -78,4 +80,12 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
         hint += f"; crystals have names such as {found.without[0]!r}" if found.without else ""
         hint += f"; {len(found.refused):,} refused, first {found.refused[0].refusal}" if found.refused else ""
         raise ValueError(f"{who} has a value of {target!r}; {hint}")
+    middle = median(values := [crystal.targets[target] for crystal in found.crystals])
+    away = [abs(value - middle) for value in values]
+    if len(values) >= 10 and 2 * max(away) > sum(away):  # of fewer, one often does, and errors say little anyway
+        worst = found.crystals[away.index(max(away))]
+        told = (
+            "%r of %r is %g, which alone makes most of a mean error, as the median is %g; if it is a slip, correct it"
+        )
+        logging.getLogger(__name__).warning(told, target, worst.key, worst.targets[target], middle)
     return found
