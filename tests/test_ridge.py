@@ -22,6 +22,14 @@ def test_it_is_a_regressor_as_scikit_learn_expects(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e150, 1.7e308])
+def test_labels_may_be_tiny_or_huge(size):
+    X, y = planted(0)
+    y /= np.abs(y).max()
+    said, expected = PowerRidge().fit(X, size * y).predict(X) / size, PowerRidge().fit(X, y).predict(X)
+    assert np.abs(said - expected).max() < 0.02  # powers see 1 + x of labels in another unit
+
+
 def planted(seed, n_rows=60):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n_rows, 6))

@@ -713,3 +713,9 @@ def test_who_interrupts_a_fit_has_the_one_before(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             regressor.fit(X[:20], 1e-9 * y[:20])
     np.testing.assert_array_equal(regressor.predict_with_interval(X), before)
+
+
+def test_the_error_of_the_greatest_labels_is_finite():
+    X, _ = smooth(20)
+    y = np.random.default_rng(0).uniform(-1, 1, 20)  # of which nothing can be learnt
+    assert 0.1 < SmallDataRegressor(5).fit(X, 1.7e308 * y).error_ / 1.7e308 < 1

@@ -103,14 +103,14 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
 
         Raises:
             Refused: A structure cannot be read.
-            ValueError: As `fit_crystals`, or lengths differ, or a value is not finite.
+            ValueError: As `fit_crystals`, or lengths differ, or a value is not finite, or its square is not.
         """
         values = np.asarray(y, dtype=np.float64)
         X = X if isinstance(X, Sized) else list(X)
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
-        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
-            raise ValueError(f"value {wrong[0]} is not a finite number; leave such rows out")
+        if (wrong := np.flatnonzero(~(np.abs(values) < 1e150))).size:  # squares of larger ones have no end
+            raise ValueError(f"value {wrong[0]} is {values[wrong[0]]:g}, no number below 1e150; leave such rows out")
         crystals, _, _ = readable(X, raise_on_error=True)
         pairs = zip(crystals, values.tolist(), strict=True)
         return self.fit_crystals([replace(crystal, targets={_TARGET: value}) for crystal, value in pairs], _TARGET)

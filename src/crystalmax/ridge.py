@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import RidgeCV
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from crystalmax.powers import Powers
+from crystalmax.powers import Powers, unit_of
 
 _PENALTIES = np.logspace(-2, 5, 15)
 
@@ -26,12 +26,14 @@ class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     Attributes:
         ridge_: The regression, with its penalty as `alpha_`.
         powers_: The scale of its labels; None where they stay as they are.
+        unit_: By which labels are divided first, if they are tiny or huge.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "PowerRidge":
         """Fit on both scales, and keep the one that errs less."""
         columns, values = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        labels = values.astype(np.float64)
+        self.unit_ = unit_of(values.astype(np.float64))
+        labels = values / self.unit_
         self.powers_: Powers | None = None
         self.ridge_ = RidgeCV(_PENALTIES, scoring="neg_mean_absolute_error").fit(columns, labels)
         if np.ptp(labels) > 0:
@@ -45,7 +47,7 @@ class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         """In units of the labels."""
         check_is_fitted(self)
         told: Labels = self.ridge_.predict(validate_data(self, X, dtype=np.float64, reset=False))
-        return told if self.powers_ is None else self.powers_.back(told)
+        return self.unit_ * (told if self.powers_ is None else self.powers_.back(told))
 
 
 def _score(powers: Powers, identity: BaseEstimator, told: Labels, labels: Labels) -> float:

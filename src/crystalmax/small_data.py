@@ -149,7 +149,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         # All at once: who interrupts a fit has the one before, not members of one with shares of another.
         self.unit_, self.members_, self.shares_, self.held_out_ = unit, members, shares, held_out
         self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
-        self.error_ = float(np.abs(held_out - unit * y).mean())
+        self.error_ = float(unit * np.abs(held_out / unit - y).mean())
         self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles, *by_voices), y
         return self
 
