@@ -846,6 +846,20 @@ def test_a_label_of_a_deeper_file_goes_before_one_of_its_bare_name(tmp_path):
     assert [record.targets["gap"] for record in read(tmp_path / "data", labels=labels)] == [1.0, 2.0]
 
 
+def test_a_file_called_poscar_with_the_ending_of_another_format_is_read_as_that(tmp_path):
+    """As programs save what they were given as a POSCAR; it was refused for its number of scaling factors."""
+    for name, content in (("POSCAR.cif", SALT), ("CONTCAR_1.xyz", XYZ), ("POSCAR.vasp", POSCAR), ("POSCAR.2", POSCAR)):
+        (tmp_path / name).write_text(content)
+    labels = pd.DataFrame({"file": ["POSCAR.cif", "CONTCAR_1"], "gap": [1.0, 2.0]})
+    found = {record.key: record.targets for record in read(tmp_path, labels=labels) if record.crystal}
+    assert found == {"POSCAR.cif": {"gap": 1.0}, "CONTCAR_1.xyz": {"gap": 2.0}, "POSCAR.vasp": {}, "POSCAR.2": {}}
+
+
+def test_cif_text_with_the_line_ends_of_old_macs_is_no_path():
+    (record,) = read(SALT.replace("\n", "\r"))
+    assert record.crystal.composition() == next(read(SALT)).crystal.composition()
+
+
 def test_no_name_at_all_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):
     (tmp_path / "a.cif").write_text(SALT)
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROW = re.compile(r" row \d+$")
-_JSON = re.compile(r'\s*\{\s*"')
+_JSON, _LINES = re.compile(r'\s*\{\s*"'), re.compile(r"[\r\n]")
 _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR; name tables and data sets themselves"
 
 Cell = Callable[[Crystal], Crystal] | None
@@ -110,7 +110,7 @@ def _pieces(source: object, position: str, keys: Mapping[Path, str], target: str
         opened = partial(read_json, source.encode("utf-8", "replace"))
         yield _Piece(position or "0", f"JSON text {position or 0}", opened)
         return
-    if isinstance(source, str) and source and "\n" not in source:  # as a path, none is the folder that we are in
+    if isinstance(source, str) and source and not _LINES.search(source):  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):
         yield from _pieces_of_path(Path(source), keys, target)
@@ -355,7 +355,7 @@ def _unique(records: Iterable[Record]) -> Iterator[Record]:
 def reader_of(name: str | PurePath) -> Reader | None:
     """The reader for a file of this name, if its format is known."""
     name = PurePath(name)
-    return read_poscar if _is_poscar(name) else FORMATS.get(name.suffix.lower())
+    return FORMATS.get(name.suffix.lower()) or (read_poscar if _is_poscar(name) else None)
 
 
 def _is_poscar(name: PurePath) -> bool:
