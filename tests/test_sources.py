@@ -803,7 +803,7 @@ def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
         list(read("cifs", "all", labels=labels))
 
 
-@pytest.mark.parametrize("way", ["folder", "archive", "files"])
+@pytest.mark.parametrize("way", ["folder", "archive", "paths", "names"])
 def test_files_that_only_their_endings_tell_apart_keep_these(way, tmp_path, monkeypatch):
     """Predictions did not say which was `x` and which `x#2`, and a label of one was refused as one of both."""
     monkeypatch.chdir(tmp_path)
@@ -814,13 +814,14 @@ def test_files_that_only_their_endings_tell_apart_keep_these(way, tmp_path, monk
     with zipfile.ZipFile("all.zip", "w") as archive:
         for name in files:
             archive.write(f"all/{name}", name)
-    given = {"folder": ["all"], "archive": ["all.zip"], "files": [Path("all", name) for name in sorted(files)]}[way]
+    paths = [Path("all", name) for name in sorted(files)]
+    given = {"folder": ["all"], "archive": ["all.zip"], "paths": paths, "names": [*map(str, paths)]}[way]
     keys = ["run.cif", "run.xyz:0", "run.xyz:1", "x.cif", "x.vasp", "y"]
-    assert [record.key for record in read(*map(Path, given))] == keys
+    assert [record.key for record in read(*given)] == keys
 
     def gaps(**labels):
         table = pd.DataFrame({"file": labels.keys(), "gap": labels.values()})
-        records = {record.key: record for record in read(*map(Path, given), labels=table)}
+        records = {record.key: record for record in read(*given, labels=table)}
         return {key: record.targets.get("gap") for key, record in records.items() if record.targets or key not in keys}
 
     alone = {"x.vasp": 2.0}

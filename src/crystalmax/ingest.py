@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,8 @@ class Ingested(NamedTuple):
     n_noted: int
 
 
-def canonical_records(*sources: object, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it
-    """What `sources.read` yields or raises, given the same, with every crystal in its canonical cell."""
-    return read(*sources, cell=canonical, **how)
+canonical_records = partial(read, cell=canonical)
+"""What `sources.read` yields or raises, given the same, with every crystal in its canonical cell."""
 
 
 def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it

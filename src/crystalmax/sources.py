@@ -85,7 +85,7 @@ def read(
         ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
-    files = [Path(source) for source in sources if isinstance(source, PathLike) and os.path.isfile(source)]
+    files = [Path(source) for source in sources if isinstance(source, str | PathLike) and os.path.isfile(source)]
     keys = dict(zip(files, _keys_of([PurePath(file.name) for file in files]), strict=True))
     pieces = chain.from_iterable(map(partial(_pieces, keys=keys, target=target), sources, positions))
     opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
