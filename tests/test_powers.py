@@ -83,3 +83,11 @@ def test_the_scale_keeps_order_and_shape():
 )
 def test_only_labels_that_are_very_small_or_very_large_have_a_unit_of_their_own(labels, unit):
     assert unit_of(np.array(labels)) == unit
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_are_nearly_all_one_value_are_no_matter_for_warnings():
+    for n, few in ((79, [5.8]), (57, [0.7, 3.7]), (54, [0.5])):
+        y = np.append(np.zeros(n), few)
+        powers = Powers.of(y)
+        np.testing.assert_allclose(powers.back(powers.there(y)), y, rtol=0, atol=1e-3)

@@ -1,5 +1,6 @@
 """Labels on the scale where they are closest to normal."""
 
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ class Powers:
             # Arrays, also where `sklearn.set_config` asks all transformers for tables.
             scaled = transformer.set_output(transform="default").fit_transform(column)
             powers = cls(transformer, (float(scaled.min()), float(scaled.max())))
-            with suppress(ValueError):  # where an inverse is not a number
+            with suppress(ValueError), warnings.catch_warnings():  # where an inverse is not a number
+                warnings.simplefilter("ignore")
                 if np.abs(powers.back(scaled) - column).max() <= EXACT * np.ptp(labels):
                     break
         return powers
