@@ -19,6 +19,7 @@ FILES = (
     Files("few_labels_blind", "vectors_blind", "fine_tuning_blind"),
     Files("few_labels_blind_anew"),
     Files("few_labels_tensors", "vectors_tensors", "fine_tuning_tensors"),
+    Files("few_labels_later", "vectors_later"),
 )
 HEAD = ("property", "file", "ours", "our columns, other models", "rivals", "vectors")
 STARTS = ("fine-tuned, from those that ship", "from random weights")

@@ -242,9 +242,9 @@ def blind(file: str) -> str:
     return table((*head, *ratios, "held by intervals of 90 %"), rows)
 
 
-def blind_paired() -> str:
+def paired(file: str) -> str:
     """Our error over that of others in the same draw, where each draw tests other crystals; medians over draws."""
-    (found,) = results("few_labels_blind_anew.json").values()
+    (found,) = results(f"{file}.json").values()
     rows = []
     for name, budgets in found["properties"].items():
         drawn = {labels: row["paired"] for labels, row in budgets.items() if "paired" in row}
@@ -550,9 +550,12 @@ TABLES = {
     "rivals": rivals,
     "blind": partial(blind, "few_labels_blind"),
     "blind_anew": partial(blind, "few_labels_blind_anew"),
-    "blind_paired": blind_paired,
+    "blind_paired": partial(paired, "few_labels_blind_anew"),
     "blind_vectors": partial(vectors, "vectors_blind"),
     "blind_starts": partial(starts, "fine_tuning_blind"),
+    "later": partial(blind, "few_labels_later"),
+    "later_paired": partial(paired, "few_labels_later"),
+    "later_vectors": partial(vectors, "vectors_later"),
     "moduli": partial(blind, "few_labels_tensors"),
     "moduli_vectors": partial(vectors, "vectors_tensors"),
     "moduli_starts": partial(starts, "fine_tuning_tensors"),

@@ -39,6 +39,7 @@ NAMES = {
         "levers_at_length",
     ),
     *("blind", "blind_anew", "blind_paired", "blind_vectors", "blind_starts"),
+    *("later", "later_paired", "later_vectors"),
     *("moduli", "moduli_vectors", "moduli_starts"),
     *("commands", "training", "networks"),
     *("fine_tuning", "put_to_the_test", "rankings", "official", "grid", "encoders", "measured"),
