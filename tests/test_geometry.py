@@ -134,7 +134,7 @@ def test_a_center_sees_every_other_site_of_the_supercell_once(seed, n_sites, max
 
 
 def test_a_crystal_larger_than_allowed_is_its_own_supercell():
-    crystal = drawn(7, 9)
+    crystal = one(6 * np.eye(3), np.random.default_rng(7).random((9, 3)), np.arange(9) % 3)
     assert sum(m for *_, m in listed(AllPairs(8)(CrystalBatch.collate([crystal])))) == 9 * 8
 
 

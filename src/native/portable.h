@@ -10,11 +10,11 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* One binary for all x86 processors: the loader picks the widest vectors that the machine has. Of the widest there are
- * 32, of others 16. */
+/* One binary for all x86 processors: the loader picks the widest vectors that the machine has. Only the widest are 32
+ * registers on x86, so only there a tile of 64 columns stays in them. */
 #if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
 #define HOT EXPORT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define HAS_WIDEST __builtin_cpu_supports("avx512f")
+#define HAS_WIDEST __builtin_cpu_supports("x86-64-v4")
 #else
 #define HOT EXPORT
 #define HAS_WIDEST 0
