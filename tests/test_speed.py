@@ -36,6 +36,17 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
+def least_seconds(ways, repeats):
+    """CPU seconds of each way, interleaved, so that whatever else runs slows all."""
+    took = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            began = time.process_time()
+            way()
+            took[name].append(time.process_time() - began)
+    return {name: min(seconds) for name, seconds in took.items()}
+
+
 def stepper(recipe="paper"):
     with seeded_weights(0):
         objective = build(read_recipe(recipe)["objective"])
@@ -89,26 +100,19 @@ def test_a_product_takes_no_longer_than_that_of_a_tuned_library(one_thread, wide
         "loops": lambda: native.run("dense_forward", x, weight, bias, None, None, y, None, *x.shape, out),
         "torch": lambda: torch.addmm(bias, x, weight),
     }
-    took = {name: [] for name in ways}
-    for _ in range(10):
-        for name, way in ways.items():
-            began = time.process_time()
-            way()
-            took[name].append(time.process_time() - began)
+    took = least_seconds(ways, repeats=10)
     # About as long; where sums do not stay in registers, which depends on the processor, twenty times as long.
-    assert min(took["loops"]) < 4 * min(took["torch"])
+    assert took["loops"] < 4 * took["torch"]
 
 
 @pytest.mark.skipif(not native.usable(), reason="the loops were not compiled")
 def test_native_loops_are_several_times_faster(one_thread, monkeypatch):
     step, batch = stepper(), random_batch(64)
-    took = {True: [], False: []}
-    for _ in range(4):  # interleaved, so that whatever else runs slows both
-        for loops in (True, False):
-            with monkeypatch.context() as context:
-                if not loops:
-                    context.setattr(native, "_library", None)
-                began = time.process_time()
-                step(batch)
-                took[loops].append(time.process_time() - began)
-    assert min(took[True]) < min(took[False]) / 1.5
+
+    def without_loops():
+        with monkeypatch.context() as context:
+            context.setattr(native, "_library", None)
+            step(batch)
+
+    took = least_seconds({"loops": lambda: step(batch), "torch": without_loops}, repeats=4)
+    assert took["loops"] < took["torch"] / 1.5

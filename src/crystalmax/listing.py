@@ -15,8 +15,7 @@ Add = Callable[[Record], int]
 
 def skipped(path: str | PathLike[str]) -> AbstractContextManager[Add]:
     """A list of what was refused, with reason and remedy."""
-    columns = ("key", "source", "reason", "remedy")
-    return _listing(path, columns, lambda one: [(one.key, one.source, *one.refusal.args[1:])] if one.refusal else [])
+    return _listing(path, ("key", "source", "reason", "remedy"), _refusals)
 
 
 def notes(path: str | PathLike[str]) -> AbstractContextManager[Add]:
@@ -42,7 +41,13 @@ def _listing(path: str | PathLike[str], columns: tuple[str, ...], lines_of: Line
 def list_left_out(read: Labelled, folder: Path) -> str:
     """Write `skipped.csv` and `notes.csv` to a folder; returns in words what has no part in it or was reinterpreted."""
     with skipped(folder / "skipped.csv") as add_skipped, notes(folder / "notes.csv") as add_notes:
-        n_skipped, _ = sum(map(add_skipped, read.refused)), sum(map(add_notes, read.noted))
+        n_skipped = sum(map(add_skipped, read.refused))
+        for record in read.noted:
+            add_notes(record)
     noted = f"; {len(read.noted):,} read with a note, see {folder / 'notes.csv'}"
     without = f"; {len(read.without):,} crystals have no value of the property" if read.without else ""
     return f"{n_skipped:,} refused, see {folder / 'skipped.csv'}{noted}{without}"
+
+
+def _refusals(one: Record) -> list[tuple[str, ...]]:
+    return [(one.key, one.source, one.refusal.reason, one.refusal.remedy)] if one.refusal else []

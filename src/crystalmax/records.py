@@ -10,6 +10,8 @@ from typing import NamedTuple
 from crystalmax.crystal import Crystal
 from crystalmax.structures import Refused
 
+log = logging.getLogger(__name__)
+
 GREATEST = 1e100
 """Labels beyond are slips, and their squares cannot be computed with."""
 
@@ -84,8 +86,6 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
     away = [abs(value - middle) for value in values]
     if len(values) >= 10 and 2 * max(away) > sum(away):  # of fewer, one often does, and errors say little anyway
         worst = found.crystals[away.index(max(away))]
-        told = (
-            "%r of %r is %g, which alone makes most of a mean error, as the median is %g; if it is a slip, correct it"
-        )
-        logging.getLogger(__name__).warning(told, target, worst.key, worst.targets[target], middle)
+        outweighs = f"which alone makes most of a mean error, as the median is {middle:g}; if it is a slip, correct it"
+        log.warning("%r of %r is %g, %s", target, worst.key, worst.targets[target], outweighs)
     return found
