@@ -107,7 +107,7 @@ def test_of_many_structures_few_are_compared_in_all_numbers():
             compare()
         return time.thread_time() - began
 
-    these = np.random.default_rng(0).integers(50, 251, (20_000, 72), dtype=np.uint8)
+    these = np.random.default_rng(0).integers(50, 251, (100_000, 72), dtype=np.uint8)
     other = these[7] + np.uint8(3)
     assert np.flatnonzero(are_close(these, other)).tolist() == [7]
 
@@ -115,7 +115,7 @@ def test_of_many_structures_few_are_compared_in_all_numbers():
         return np.abs(these.astype(np.int16) - other.astype(np.int16)).max(axis=1)
 
     few, all_of_them = (min(seconds(way) for _ in range(5)) for way in (partial(are_close, these, other), all_numbers))
-    assert few < 0.9 * all_of_them  # two thirds on a busy machine
+    assert few < all_of_them / 4
 
 
 def test_ingest_leaves_duplicates_out_if_asked_to_and_lists_them(tmp_path):

@@ -561,7 +561,7 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     (tmp_path / "labels.csv").write_text(f"file;n;toc\na;1.5;{'.' * 10**5} 7\n")
     began = time.process_time()
     assert read_labels(tmp_path / "labels.csv") == {"a": {"n": 1.5}}  # dots are gone through once
-    assert time.process_time() - began < 20  # not minutes
+    assert time.process_time() - began < 5
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):

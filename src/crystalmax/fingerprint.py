@@ -69,9 +69,11 @@ def are_close(
     these: UInt[np.ndarray, "structures numbers"], other: UInt[np.ndarray, " numbers"]
 ) -> Bool[np.ndarray, " structures"]:
     """Whether distances in hundredths are of the same structure, where the formula is the same."""
-    some = range(0, len(other), max(len(other) // 6, 1))  # of many structures, nearly all differ there already
-    close: Bool[np.ndarray, " structures"] = np.all([_agree(these[:, at], other[at]) for at in some], axis=0)
-    close[close] = _agree(these[close], other).all(axis=1)
+    candidates = np.arange(len(these))
+    for at in range(0, len(other), max(len(other) // 6, 1)):  # of many structures, the first leave few
+        candidates = candidates[_agree(these[candidates, at], other[at])]
+    close = np.zeros(len(these), dtype=bool)
+    close[candidates] = _agree(these[candidates], other).all(axis=1)
     return close
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import gemmi
 
 from crystalmax.elements import N_ELEMENTS
+from crystalmax.limits import MAX_WORDS
 
 DEUTERIUM = "deuterium was read as hydrogen"
 
@@ -41,7 +42,7 @@ def from_type(symbol: str) -> Symbol:
     """What a type symbol means."""
     if _BARE_OXYGEN.match(symbol):
         return _WATER
-    if any(map(_number, _ELEMENT.findall(_KIND.sub("", symbol))[1:])):
+    if len(symbol) > MAX_WORDS or any(map(_number, _ELEMENT.findall(_KIND.sub("", symbol))[1:])):
         return Symbol(0)
     letters, charge = _letters(symbol), _CHARGE.match(symbol)
     state = float(f"{charge[2]}{charge[1] or charge[3] or 1}") if charge else None
