@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entries import joined
+from entries import FURTHER, SHORT, joined
 
 
 class Files(NamedTuple):
@@ -34,7 +34,8 @@ def rows(commits: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             vectors = commits[files.vectors][target] if files.vectors else ""
             tuned = commits[files.fine_tuning][target].values() if files.fine_tuning else ()
             starts = [_each(row[start] for row in tuned) for start in ("shipped", "random")]
-            found.append((target, files.few_labels, *parts, vectors, *starts))
+            words = (SHORT | FURTHER)[target].partition(", ")[0]  # without the unit
+            found.append((words, files.few_labels, *parts, vectors, *starts))
     return found
 
 

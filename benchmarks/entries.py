@@ -21,8 +21,31 @@ SHORT = {
 }
 """Properties in few words."""
 
+FURTHER = {
+    "e_above_hull_eV_per_atom": "hull energy, eV/atom",
+    "poly_total": "static dielectric constant",
+    "heat_of_formation_all_eV": "heat of formation of perovskites, eV",
+    "energy_eV_per_atom": "energy of carbon, eV/atom",
+    "total_magnetization_muB_per_cell": "magnetic moment, muB/cell",
+    "power_factor_n_uW_per_m_K2": "power factor of electrons, uW/(m K2)",
+    "bulk_modulus_GPa": "bulk modulus, GPa",
+    "shear_modulus_GPa": "shear modulus, GPa",
+    "poisson_ratio": "Poisson's ratio",
+    "piezoelectric_modulus_C_per_m2": "piezoelectric modulus, C/m2",
+    "poly_electronic": "electronic dielectric constant",
+    "band_gap_direct_eV": "direct gap of perovskites, eV",
+    "seebeck_n_uV_per_K": "Seebeck coefficient of electrons, uV/K",
+}
+"""Those that were looked at beside these, in words and with their units."""
+
 Run = Sequence[Mapping[str, Any]]
 Header = tuple[str, ...]
+
+
+def named(target: str) -> str:
+    """The words for a property that is called after its table and column; the column where there are none."""
+    column = target.partition(", ")[2]
+    return FURTHER.get(column, column)
 
 
 def levers(recipe: str, found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:

@@ -227,7 +227,7 @@ def blind(file: str) -> str:
         errors = [row["mae"] for row in ours]
         rows.append(
             (
-                name.partition(", ")[2],
+                entries.named(name),
                 _errors(plain),
                 _errors(errors),
                 _ratios(errors, plain),
@@ -253,8 +253,8 @@ def paired(file: str) -> str:
             max(max(ratios.values()) for rival, ratios in row.items() if rival != TRIVIAL) for row in drawn.values()
         ]
         found_of = (joined(f"{ratio:.2f}" for ratio in ratios) for ratios in (nearest, median))
-        rows.append((name.partition(", ")[2], " / ".join(drawn), *found_of))
-    return table(("error over that of", "labels", "the rival that is nearest", "the median of the labels"), rows)
+        rows.append((entries.named(name), " / ".join(drawn), *found_of))
+    return table(("our error over that of", "labels", "the nearest rival", "the median of the labels"), rows)
 
 
 def best_rivals(budgets: Mapping[str, Any], *, of_potentials: bool) -> list[float]:
@@ -404,7 +404,7 @@ def vectors(file: str = "vectors") -> str:
     for name, row in found["properties"].items():
         columns = [[each[key] for each in row["budgets"]] for key in ("median", "untrained", "shipped", "ratio")]
         shown = [joined(f"{value:.3g}" for value in column) for column in columns]
-        rows.append((name.partition(", ")[2], f"{row['crystals']:,}", *shown))
+        rows.append((entries.named(name), f"{row['crystals']:,}", *shown))
     return table(
         ("error at 50 / 100 / 250 / 1,000 labels", "crystals", "median", "untrained", "shipped", "ratio"), rows
     )
@@ -440,7 +440,7 @@ def starts(file: str = "fine_tuning") -> str:
     """Fine-tuning from the weights that ship and from random ones, a row for each property and number of labels."""
     (found,) = results(f"{file}.json").values()
     rows = [
-        (name.partition(", ")[2], labels, *errors, f"{row['ratio']:.2f}", f"{row['won']} of {row['trials']}")
+        (entries.named(name), labels, *errors, f"{row['ratio']:.2f}", f"{row['won']} of {row['trials']}")
         for name, budgets in found["properties"].items()
         for labels, row in budgets.items()
         for errors in [[f"{row[start]:.3g}" for start in ("median", "random", "shipped")]]

@@ -105,6 +105,13 @@ def test_every_table_stands_on_a_page(table, name):
     assert set(table.TABLES) == NAMES
 
 
+@pytest.mark.parametrize("name", sorted(name for name in NAMES if name.startswith(("blind", "later", "moduli"))))
+def test_properties_beside_the_eight_stand_there_in_words(table, name):
+    rows = lines(table.TABLES[name]())
+    assert rows
+    assert not [property_ for property_ in rows if "_" in property_]
+
+
 def test_another_number_in_the_results_changes_the_page(planted):
     page = "before\n<!-- table: claims -->\nold\n<!-- end of table -->\nafter"
     text = planted.refreshed(page)
