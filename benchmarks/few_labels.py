@@ -10,10 +10,10 @@ property whose crystals a file does not hold goes without it. The columns of the
 models, too, which tells what the columns are worth and what the regressor. What `--measure` and `--models` do not name,
 and rivals that are not given, stay as they are in the file. The regressor was made on other splits of the rows that are
 not tested here, but an earlier version of it was judged on these, so these are development data; `--targets` takes
-properties of `BLIND` too, on which nothing was chosen. With `--anew` each draw tests another fifth, since a few hundred
-crystals with some extreme values decide much. Errors then differ more between draws than between methods, so where
-`ours` and `rivals` are measured together, `paired` has the median over draws of the ratio of both. Half an hour on two
-cores for ours, and two for all others.
+properties of `BLIND` too, on whose tested rows nothing was chosen. With `--anew` each draw tests another fifth, since a
+few hundred crystals with some extreme values decide much. Errors then differ more between draws than between methods,
+so where `ours` and `rivals` are measured together, `paired` has the median over draws of the ratio of both. Half an
+hour on two cores for ours, and two for all others.
 """
 
 import logging

@@ -41,7 +41,7 @@ BLIND = (
 )
 """The same of properties that no recipe, column or member of a regressor was chosen on.
 
-Rows that `TESTED` does not test had a say in fine-tuning with a median beside it, and in likely length scales.
+Rows that `TESTED` does not test had a say in five later changes, which docs/research/blind.md names.
 """
 TENSORS = (
     ("elastic_tensor", "bulk_modulus_GPa", ""),
@@ -49,7 +49,8 @@ TENSORS = (
     ("elastic_tensor", "poisson_ratio", ""),
     ("piezoelectric_tensor", "piezoelectric_modulus_C_per_m2", ""),
 )
-"""Of tables that `tensors.py` makes. Nothing at all was chosen on these."""
+"""Of tables that `tensors.py` makes. Nothing was chosen on these before their springs, of which rows that `TESTED` does
+not test had a say."""
 LATER = (
     ("mp_dielectric", "poly_electronic", ""),
     ("perov_5", "band_gap_direct_eV", ""),
