@@ -415,7 +415,7 @@ def continued() -> str:
     (found,) = results("continued.json").values()
     rows = [
         (
-            name.partition(", ")[2],
+            entries.SHORT[name.partition(", ")[2]],
             f"{row['structures']:,}",
             *(joined(map(str, row[way].values())) for way in ("continued", "alone")),
         )
