@@ -111,7 +111,7 @@ def test_every_table_stands_on_a_page(table, name):
 def test_properties_on_pages_of_research_stand_there_in_words(table, name):
     rows = lines(table.TABLES[name]())
     assert rows
-    assert not [property_ for property_ in rows if "_" in property_]
+    assert not [row for row in rows if "_" in row]
 
 
 def test_another_number_in_the_results_changes_the_page(planted):

@@ -1,9 +1,9 @@
 """Six numbers of the simplest bands of a crystal, those of extended Hueckel theory (Hoffmann, DOI 10.1063/1.1734456).
 
-Nothing is fitted to a property. Each kind of electrons of a free atom is one shell of Gaussian functions: its level is
-that of the atom (`electrons.shells`), its width a multiple of the covalent radius, and functions couple by overlap
-times mean level (Wolfsberg and Helmholz, DOI 10.1063/1.1700580). Wave vectors are those at which all phases are 1 or
--1, so that matrices are real; they are the same for every choice of a primitive cell.
+Each kind of electrons of a free atom is one shell of Gaussian functions: its level is that of the atom
+(`electrons.shells`), its width a multiple of the covalent radius, and functions couple by overlap times mean level
+(Wolfsberg and Helmholz, DOI 10.1063/1.1700580). Only widths and strength were chosen, on gaps of 350 crystals. Wave
+vectors have phases of 1 or -1, so that matrices are real; they are the same for every choice of a primitive cell.
 """
 
 from functools import cache
