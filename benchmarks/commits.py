@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entries import FURTHER, SHORT, joined
+from entries import SHORT, WORDS, joined
 
 
 class Files(NamedTuple):
@@ -34,7 +34,7 @@ def rows(commits: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             vectors = commits[files.vectors][target] if files.vectors else ""
             tuned = commits[files.fine_tuning][target].values() if files.fine_tuning else ()
             starts = [_each(row[start] for row in tuned) for start in ("shipped", "random")]
-            words = (SHORT | FURTHER)[target].partition(", ")[0]  # without the unit
+            words = (WORDS | SHORT)[target].partition(", ")[0]  # without the unit
             found.append((words, files.few_labels, *parts, vectors, *starts))
     return found
 

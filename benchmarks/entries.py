@@ -19,9 +19,17 @@ SHORT = {
     "seebeck_p_uV_per_K": "Seebeck",
     "fermi_energy_eV": "Fermi energy",
 }
-"""Properties in few words."""
+"""The eight properties of the product's tables in few words."""
 
-FURTHER = {
+WORDS = {
+    "last_phdos_peak_cm1": "last phonon peak, cm-1",
+    "refractive_index": "refractive index",
+    "band_gap_expt_eV": "measured band gap, eV",
+    "tc_K": "measured superconducting transition (Tc), K",
+    "formation_energy_eV_per_atom": "formation energy, eV/atom",
+    "band_gap_eV": "computed band gap, eV",
+    "seebeck_p_uV_per_K": "Seebeck coefficient of holes, uV/K",
+    "fermi_energy_eV": "Fermi energy, eV",
     "e_above_hull_eV_per_atom": "hull energy, eV/atom",
     "poly_total": "static dielectric constant",
     "heat_of_formation_all_eV": "heat of formation of perovskites, eV",
@@ -36,7 +44,7 @@ FURTHER = {
     "band_gap_direct_eV": "direct gap of perovskites, eV",
     "seebeck_n_uV_per_K": "Seebeck coefficient of electrons, uV/K",
 }
-"""Those that were looked at beside these, in words and with their units."""
+"""All properties, with their units."""
 
 Run = Sequence[Mapping[str, Any]]
 Header = tuple[str, ...]
@@ -45,7 +53,7 @@ Header = tuple[str, ...]
 def named(target: str) -> str:
     """The words for a property that is called after its table and column; the column where there are none."""
     column = target.partition(", ")[2]
-    return FURTHER.get(column, column)
+    return WORDS.get(column, column)
 
 
 def levers(recipe: str, found: Mapping[str, Any]) -> tuple[Header, list[tuple[str, ...]]]:

@@ -201,7 +201,7 @@ def few_labels() -> str:
         fair = name.partition(", ")[2] not in THEIRS
         rows.append(
             (
-                name.partition(", ")[2],
+                entries.named(name),
                 _errors(plain),
                 _errors(frozen) if fair else "no fair rival",
                 _errors(statistics),
@@ -287,7 +287,7 @@ def intervals() -> str:
         others = [{"ours": row["ours"]["default"], **row["intervals of others"]} for row in budgets.values()]
         rows.append(
             (
-                name.partition(", ")[2],
+                entries.named(name),
                 *(
                     f"{joined(format(each[method]['covered'], '.2f') for each in others)}: "
                     f"{_errors(each[method]['width'] for each in others)}"
@@ -326,7 +326,7 @@ def held() -> str:
     (found,) = results("intervals.json").values()
     rows = [
         (
-            name.partition(", ")[2],
+            entries.named(name),
             *(joined(f"{100 * row[key]:.1f}" for row in budgets) for key in ("covered", "standard_error")),
         )
         for name, budgets in found["properties"].items()
@@ -455,7 +455,7 @@ def networks() -> str:
     (found,) = results("networks.json").values()
     rows = [
         (
-            name.partition(", ")[2],
+            entries.named(name),
             labels,
             *(f"{row[each]:.3g}" for each in ("without", "with")),
             f"{row['ratio']:.2f}",
