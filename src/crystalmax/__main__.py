@@ -4,13 +4,20 @@ import logging
 import os
 import signal
 import sys
+from io import TextIOWrapper
 
-from crystalmax import streams
 from crystalmax.cli import app
 
 
-def _terminated(number: int, frame: object) -> None:
-    sys.exit(128 + number)
+def open_streams() -> None:
+    """Let what is closed, as some schedulers and `>&-` leave it, lead nowhere: workers of joblib need all three."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # takes the lowest number, which is free
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # what is done has not failed as its name cannot be printed
 
 
 def main() -> None:
@@ -18,8 +25,9 @@ def main() -> None:
 
     In training either signal lets the step that runs end, saves, and gives 1.
     """
-    streams.open_all()
-    signal.signal(signal.SIGTERM, _terminated)  # not at once: worker processes would stay, and keep pipes open
+    open_streams()
+    # Not at once: worker processes would stay, and keep pipes open.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

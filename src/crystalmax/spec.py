@@ -261,7 +261,9 @@ def _check_arguments(component: type, arguments: Mapping[str, object], *, later:
             raise ValueError(f"{component.__name__} has no argument {name!r}{_did_you_mean(name, parameters)}")
         if not _fits(value, asked := parameters[name].annotation):
             found = " ".join(f"{value!r:.80}".split())
-            raise ValueError(f"{name} of {component.__name__} is {found}; give {_in_words(asked)}")
+            short = re.sub(r"\w+\.(?!\.)|, \.\.\.", "", inspect.formatannotation(asked))  # without modules
+            wanted = re.sub("tuple|Sequence", "list", short)  # as recipes have them
+            raise ValueError(f"{name} of {component.__name__} is {found}; give {wanted}")
     required = (name for name, parameter in parameters.items() if parameter.default is parameter.empty)
     if not later and (missing := ", ".join(repr(name) for name in required if name not in arguments)):
         help_ = "give it, or write later = true if it is known only later"
@@ -291,12 +293,6 @@ def _fits(value: object, asked: Any) -> bool:  # noqa: ANN401
     if not isinstance(asked, type) or not _inside(asked.__module__, ("crystalmax",)):
         return True
     return isinstance(value, asked) and not isinstance(value, type | functools.partial)  # built later, it is none yet
-
-
-def _in_words(asked: object) -> str:
-    """A type without the modules that it comes from; what is a tuple in Python is a list in a recipe."""
-    short = re.sub(r"\w+\.(?!\.)|, \.\.\.", "", inspect.formatannotation(asked))
-    return re.sub("tuple|Sequence", "list", short)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -185,7 +185,10 @@ def train(
         found = "was cut short or damaged, or is of another network"
         raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
-    loggers = [] if folder is None else [_steps(folder / "csv"), TensorBoardLogger(folder, "tensorboard", "")]
+    loggers: list[Logger] = []
+    if folder is not None:  # steps that are there stay; a run that goes on writes its own into folders 1, 2 and so on
+        times = len([*folder.glob("csv/*/metrics.csv"), *folder.glob("csv/metrics.csv")])
+        loggers = [CSVLogger(folder, "csv", str(times or "")), TensorBoardLogger(folder, "tensorboard", "")]
     with quiet(), signals_as_before():
         trainer = processes.trainer(
             precision=cast(Precision, how.precision),
@@ -209,12 +212,6 @@ def train(
             module.turn.close()
             objective.load_state_dict(module.chosen())
     return module.history
-
-
-def _steps(folder: Path) -> CSVLogger:
-    """Losses step by step; what is there stays, and a run that goes on writes into folders within, 1, 2 and so on."""
-    times = len([*folder.glob("*/metrics.csv"), *folder.glob("metrics.csv")])
-    return CSVLogger(folder.parent, folder.name, str(times) if times else "")
 
 
 class _Module(pl.LightningModule):
@@ -330,7 +327,9 @@ class _Module(pl.LightningModule):
                 self.history[-1]["crystals_per_second"] = round(n_crystals / self._seconds(), 1)
             self.log_dict({f"{split}/{name}": value for name, value in means.items()})
         self.sums, self.seconds = {}, 0.0
-        self._keep_if_lowest()
+        if self.how.patience and (losses := self._watched_losses()) and losses[-1] <= min(losses):
+            # Now: in the middle of the next epoch weights are others already.
+            self.lowest = {name: tensor.detach().clone() for name, tensor in self._watched().state_dict().items()}
         self._tell(sentence(self.history, self.how.epochs, self.objective.chance))
         self._stop_if_in_vain()
 
@@ -354,11 +353,6 @@ class _Module(pl.LightningModule):
     def _watched_losses(self) -> list[float]:
         """The sum of all terms on the crystals where losses are watched, for each epoch so far."""
         return [sum(terms_of(row).values()) for row in self.history if row["split"] == "valid"]
-
-    def _keep_if_lowest(self) -> None:
-        """Keep the weights at the end of an epoch; in the middle of the next they are others already."""
-        if self.how.patience and (losses := self._watched_losses()) and losses[-1] <= min(losses):
-            self.lowest = {name: tensor.detach().clone() for name, tensor in self._watched().state_dict().items()}
 
     def _stop_if_in_vain(self) -> None:
         """End training where the watched loss has not fallen for long."""

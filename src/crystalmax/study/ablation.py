@@ -18,7 +18,6 @@ from crystalmax.segments import segment_mean
 from crystalmax.spec import read_recipe
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
-from crystalmax.study.models import downstream_models
 from crystalmax.study.networks import Features
 from crystalmax.study.representation import (
     FIRST_TWIN,
@@ -111,8 +110,7 @@ def _variants(study: Study, material: Material) -> Iterator[Method]:
 
 def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     draws = all_drawn(study, material, name)
-    models = downstream_models(study.budget.trees, MODELS)
-    return Result(scored(study, material, name, method, draws, "ablation", models=models).rows)
+    return Result(scored(study, material, name, method, draws, "ablation", models=MODELS).rows)
 
 
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:

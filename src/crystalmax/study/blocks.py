@@ -38,4 +38,4 @@ def _without(study: Study, material: Material, left_out: str) -> Features:
 
 
 def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
-    return scored(study, material, name, method, all_drawn(study, material, name, MOST_LABELS), "blocks", models={})
+    return scored(study, material, name, method, all_drawn(study, material, name, MOST_LABELS), "blocks", models=())

@@ -1,7 +1,5 @@
 """Classes of crystals that a chemist would draw by their elements alone."""
 
-from collections.abc import Iterator
-
 from crystalmax.crystal import Crystal
 from crystalmax.elements import SYMBOLS
 
@@ -22,14 +20,10 @@ _BLOCKS = (
 
 def halogen(crystal: Crystal) -> int:
     """Whether there is a halogen: a row of `HALOGENS`."""
-    return int(any(symbol in _HALOGENS for symbol in _symbols(crystal)))
+    return int(any(SYMBOLS[number - 1] in _HALOGENS for number in crystal.composition()))
 
 
 def metal(crystal: Crystal) -> int:
     """The last of `METALS` that one of its elements belongs to."""
-    blocks = (number for symbol in _symbols(crystal) for number, block in enumerate(_BLOCKS, 1) if symbol in block)
-    return max(blocks, default=0)
-
-
-def _symbols(crystal: Crystal) -> Iterator[str]:
-    return (SYMBOLS[number - 1] for number in crystal.composition())
+    symbols = {SYMBOLS[number - 1] for number in crystal.composition()}
+    return max((row for row, block in enumerate(_BLOCKS, 1) if not symbols.isdisjoint(block)), default=0)

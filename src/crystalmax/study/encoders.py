@@ -21,7 +21,6 @@ from crystalmax.study import networks, runner
 from crystalmax.study.ablation import MODELS
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
-from crystalmax.study.models import downstream_models
 from crystalmax.study.networks import Features
 from crystalmax.study.representation import FIRST_TWIN, Method, drawn, scored
 from crystalmax.study.settings import Study
@@ -132,8 +131,7 @@ def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
     # Half of the draws, since there are many networks here.
     budgets = [(labels, (n_draws + 1) // 2) for labels, n_draws in study.budgets(material, name)]
     draws = [draw for budget in budgets for draw in drawn(study, material, name, *budget)]
-    models = downstream_models(study.budget.trees, MODELS)
-    rows = scored(study, material, name, method, draws, "encoders", models=models).rows
+    rows = scored(study, material, name, method, draws, "encoders", models=MODELS).rows
     return Result(rows, _price(study, donor, way))
 
 

@@ -96,9 +96,6 @@ class Material:
 
     def values(self, name: str) -> Float[np.ndarray, " crystals"]:
         """A property of all crystals, NaN where unknown."""
-        if name not in self.data.target_names:
-            known = ", ".join(self.data.target_names)
-            raise ValueError(f"the data set {self.name} has no column {name!r}; its numbers are {known}")
         return self.data.values(name)
 
     def known(self, name: str, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:

@@ -45,7 +45,7 @@ class HiddenLayer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklea
         return found
 
 
-def downstream_models(trees: int = 100, names: Collection[str] = ()) -> Mapping[str, BaseEstimator]:
+def downstream_models(trees: int = 100, names: Collection[str] | None = None) -> Mapping[str, BaseEstimator]:
     """Least squares, ridge, two forests and a hidden layer of 64, as scikit-learn estimators by name; or some."""
     ours = default_models()
     models = {
@@ -55,4 +55,4 @@ def downstream_models(trees: int = 100, names: Collection[str] = ()) -> Mapping[
         "extra trees": ours["extra trees"].set_params(n_estimators=trees),
         "hidden layer": HiddenLayer(),
     }
-    return {name: model for name, model in models.items() if not names or name in names}
+    return {name: model for name, model in models.items() if names is None or name in names}

@@ -100,7 +100,8 @@ def prepare(
             )
         path = folder / source.name
         place = None if data.startswith(MATBENCH) else _place(data, source)
-        found_sum = _sum(place)
+        file = place / MANIFEST if place is not None and place.is_dir() else place
+        found_sum = "" if file is None else str(checksum(file)["sha256"])  # tells whether the data are still the same
         if not path.exists():
             table = _find(data, source, place)
             if table is None:
@@ -122,11 +123,6 @@ def _place(data: str, source: Source) -> Path | None:
         return path
     tables = (path.with_name(f"{source.name}{suffix}") for suffix in (".parquet", ".csv"))
     return next((table for table in tables if table.is_file()), None)
-
-
-def _sum(place: Path | None) -> str:
-    """A checksum that tells whether the data are still the same; empty where there is no file."""
-    return "" if place is None else str(checksum(place / MANIFEST if place.is_dir() else place)["sha256"])
 
 
 def _find(data: str, source: Source, place: Path | None) -> Data | None:
@@ -203,7 +199,8 @@ def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterat
         crystals = table.crystals(rows)
         yield from ((row, Record(each.key, "", each)) for row, each in zip(rows.tolist(), crystals, strict=True))
         return
-    names = _keys(table).iloc[rows].tolist()
+    identifier = identifier_of([str(name) for name in table])
+    names = list(map(str, (table.index if identifier is None else table[identifier].array)[rows]))
     if "structure" in table:
         found = canonical_records([table.structure.iloc[row] for row in rows], n_jobs=n_jobs)
         numbered: Iterable[tuple[int, Record]] = zip(range(len(rows)), found, strict=True)
@@ -214,11 +211,6 @@ def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterat
         numbered = ((int(place), next(records)) for place, records in read)  # of several in a row the first counts
     for place, record in numbered:
         yield int(rows[place]), record.renamed(names[place])
-
-
-def _keys(table: pd.DataFrame) -> pd.Series:
-    identifier = identifier_of([str(name) for name in table])
-    return pd.Series(table.index if identifier is None else table[identifier], table.index).astype(str)
 
 
 def _taken(

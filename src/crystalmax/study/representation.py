@@ -1,6 +1,6 @@
 """Part 2: frozen vectors, their untrained twins and plain rivals under simple models, from few labels (Fig. 8)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -181,11 +181,11 @@ def scored(
     draws: Sequence[Draw],
     part: str,
     *,
-    models: Mapping[str, BaseEstimator] | None = None,
+    models: Collection[str] | None = None,
     **columns: int,
 ) -> Result:
-    """What `score` finds, as rows of a part of the study, with further columns, and how much of it was seen before."""
-    found = score(study, material, name, method, draws, models=models)
+    """What `score` finds, perhaps with these models only, as rows of a part of the study, and what was seen before."""
+    found = score(study, material, name, method, draws, models=downstream_models(study.budget.trees, models))
     overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
     return Result(found.rows.assign(part=part, **columns, **overlap), found.arrays)
 

@@ -10,7 +10,6 @@ from crystalmax.dataset import Rows
 from crystalmax.evaluation import TRIVIAL
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
-from crystalmax.study.models import downstream_models
 from crystalmax.study.overlap import same_formula, same_structure
 from crystalmax.study.representation import (
     ALL_STATISTICS,
@@ -78,6 +77,5 @@ def without(study: Study, material: Material, overlap: str) -> Rows:
 
 def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
     draws = all_drawn(study, material, name)
-    models = downstream_models(study.budget.trees, MODELS)
     seen = 0 if method.pretraining is None else len(method.pretraining[1])
-    return scored(study, material, name, method, draws, "shift", models=models, pretrained_on=seen)
+    return scored(study, material, name, method, draws, "shift", models=MODELS, pretrained_on=seen)
