@@ -803,6 +803,51 @@ def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
         list(read("cifs", "all", labels=labels))
 
 
+@pytest.mark.parametrize("way", ["folders", "absolute", "paths", "archives", "inside"])
+def test_files_of_one_name_in_several_folders_say_which_they_are_of(way, tmp_path, monkeypatch):
+    """Predictions did not say which of `x` and `x#2` was of a/x.cif."""
+    monkeypatch.chdir(tmp_path)
+    files = {"a": ["x.cif", "only.cif", "POSCAR"], "b": ["x.vasp", "x.cif", "sub/x.cif", "POSCAR"], "deep/b": ["x.cif"]}
+    names = [f"{folder}/{name}" for folder, each in files.items() for name in each]
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text({".cif": SALT}.get(Path(name).suffix, POSCAR))
+    for folder, each in files.items():
+        with zipfile.ZipFile(f"{folder}.zip", "w") as archive:
+            for name in each:
+                archive.write(f"{folder}/{name}", name)
+    given = {
+        "folders": files,
+        "absolute": [tmp_path / folder for folder in files],
+        "paths": [name for name in names if "sub" not in name],
+        "archives": [f"{folder}.zip" for folder in files],
+        "inside": ["all"],
+    }[way]
+    if way == "inside":
+        for folder in files:
+            Path("all", folder).parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{folder}.zip").rename(Path("all", f"{folder}.zip"))
+    top = "all" if way == "inside" else tmp_path.name
+    keys = {"a/POSCAR", "b/POSCAR", "a/x", f"{top}/b/x.cif", f"{top}/b/x.vasp", "only", "deep/b/x"}
+    keys |= {"sub/x"} if way != "paths" else set()
+    assert {record.key for record in read(*given)} == keys
+    gaps = {"a/x": 1.0, "deep/b/x.cif": 2.0, "a/only": 3.0, "b\\POSCAR": 4.0, f"{top}\\b\\x.cif": 5.0}
+    records = read(*given, labels=pd.DataFrame({"file": gaps.keys(), "gap": gaps.values()}))
+    found = {record.key: record.targets["gap"] for record in records if record.targets}
+    assert found == {"a/x": 1.0, "deep/b/x": 2.0, "only": 3.0, "b/POSCAR": 4.0, f"{top}/b/x.cif": 5.0}
+    for name in ("x", "x.cif", "POSCAR", "b/x.cif"):
+        with pytest.raises(ValueError, match=f"the label of '{name}' fits .* and .*; label files of one name with"):
+            list(read(*given, labels=pd.DataFrame({"file": [name], "gap": [1.0]})))
+
+
+def test_a_label_that_differs_from_a_file_by_case_says_so(tmp_path):
+    for name in ("NaCl.cif", "CsCl.cif"):
+        (tmp_path / name).write_text(SALT)
+    *_, upper, other = read(tmp_path, labels=pd.DataFrame({"file": ["NACL.CIF", "CSBr"], "gap": 1.0}))
+    assert upper.refusal.remedy == "write 'NaCl', from which it differs by case only"
+    assert other.refusal.remedy == "add the structure, or correct its name"
+
+
 @pytest.mark.parametrize("way", ["folder", "archive", "paths", "names"])
 def test_files_that_only_their_endings_tell_apart_keep_these(way, tmp_path, monkeypatch):
     """Predictions did not say which was `x` and which `x#2`, and a label of one was refused as one of both."""
@@ -982,10 +1027,13 @@ def test_keys_are_unique_and_the_same_every_time(tmp_path):
     folders = [tmp_path / folder for folder in ("one", "two", "three")]
     records = list(read(*folders))
     keys = [record.key for record in records]
-    assert sorted(keys) == sorted(set(keys))
-    assert keys == ["a#2", "a", "a#3", "bad", "a#4", "bad#2"]
+    assert keys == ["a#2", "one/a", "two/a", "two/bad", "three/a", "three/bad"]
     assert [(record.crystal or record.refusal).key for record in records] == keys
     assert [record.key for record in read(*folders)] == keys
+    records = list(read(*(pd.DataFrame({"id": ids, "cif": [SALT, SALT, "bad"]}) for ids in (["a", "a#2", "b"],) * 2)))
+    keys = [record.key for record in records]
+    assert keys == ["a", "a#2", "b", "a#3", "a#2#2", "b#2"]
+    assert [(record.crystal or record.refusal).key for record in records] == keys
 
 
 def test_a_json_file_may_hold_many_structures(tmp_path):

@@ -5,13 +5,13 @@ be taken is a record with the reason. `FORMATS` tells which reader takes a file 
 function there.
 """
 
-import logging
 import os
 import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -22,19 +22,17 @@ from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
 from crystalmax.dataset import CrystalDataset
 from crystalmax.formats import Outcomes, Reader, read_json, read_object, read_other, read_poscar, read_xyz
-from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, MAX_WORDS, TOO_LARGE, printable, shortened
+from crystalmax.limits import MAX_FILE_BYTES, MAX_RATIO, TOO_LARGE, printable, shortened
 from crystalmax.manifest import MANIFEST, is_dataset
 from crystalmax.records import Record
 from crystalmax.spread import in_order
 from crystalmax.structures import MAX_SITES, Reading, Refused, origin_of
-from crystalmax.tables import SUFFIXES, Row, Table, composed, read_labels, rows_of, without_suffix
-
-log = logging.getLogger(__name__)
+from crystalmax.tables import SUFFIXES, Row, Table, read_labels, rows_of, with_labels, without_suffix
 
 CHUNK, CHUNK_BYTES = 128, 2**24
 """Structures, and bytes of what holds them, that one worker is given at once."""
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-_ROW = re.compile(r" row \d+$")
+_NO_ARCHIVE = (zipfile.BadZipFile, OSError, NotImplementedError, ValueError)
 _JSON, _LINES = re.compile(r'\s*\{\s*"'), re.compile(r"[\r\n]")
 _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR; name tables and data sets themselves"
 
@@ -69,7 +67,8 @@ def read(
     `cif`, whatever else ASE reads), CIF or JSON text, structures (`Crystal`, pymatgen or its `as_dict()`, ASE), tables
     of pandas, and iterables of these. Folders and archives are searched at any depth for files whose format their name
     tells. Keys come from the identifier column of a table, from file names, or from positions; a key that occurs again
-    gets `#2`, `#3` and so on. Names of files lose their suffix unless it alone tells two of them apart.
+    gets `#2`, `#3` and so on. Names of files lose their suffix unless it alone tells two apart, and begin above the
+    folder that was given where several have files of one name.
 
     Args:
         sources: What to read.
@@ -85,12 +84,12 @@ def read(
         ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
-    files = [Path(source) for source in sources if isinstance(source, str | PathLike) and os.path.isfile(source)]
-    keys = dict(zip(files, _keys_of([PurePath(file.name) for file in files]), strict=True))
+    paths = [Path(source) for source in sources if isinstance(source, str | PathLike) and os.path.exists(source)]
+    keys = _keys_of(chain.from_iterable(map(_files_of, paths)))
     pieces = chain.from_iterable(map(partial(_pieces, keys=keys, target=target), sources, positions))
     opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
     records = chain.from_iterable(in_order(opened, _chunks(pieces), n_jobs))
-    return _unique(records if labels is None else _with_labels(records, read_labels(labels, target)))
+    return _unique(records if labels is None else with_labels(records, read_labels(labels, target)))
 
 
 def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -105,7 +104,7 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         yield chunk
 
 
-def _pieces(source: object, position: str, keys: Mapping[Path, str], target: str) -> Iterator[_Piece]:
+def _pieces(source: object, position: str, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
     if isinstance(source, str) and _JSON.match(source) and not os.path.exists(source):
         opened = partial(read_json, source.encode("utf-8", "replace"))
         yield _Piece(position or "0", f"JSON text {position or 0}", opened)
@@ -121,37 +120,48 @@ def _pieces(source: object, position: str, keys: Mapping[Path, str], target: str
     elif isinstance(source, Iterable) and not isinstance(source, Mapping) and not origin_of(source):
         # Structures of pymatgen and ASE are iterables too, of their sites.
         for row, entry in enumerate(source):
-            yield from _pieces(entry, f"{position}.{row}" if position else str(row), keys, target)
+            yield from _pieces(entry, f"{position}.{row}" if position else str(row), {}, target)
     else:
         key = source.key if isinstance(source, Crystal) else ""
         yield _Piece(key or position or "0", f"{type(source).__name__} {position or 0}", partial(read_object, source))
 
 
-def _pieces_of_path(path: Path, keys: Mapping[Path, str], target: str) -> Iterator[_Piece]:
+def _pieces_of_path(path: Path, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
+    keys = keys or _keys_of(_files_of(path))  # of an iterable, one path is known at a time
     if is_dataset(path):
         for row, crystal in enumerate(CrystalDataset.open(path)):
             yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
-    elif os.path.isdir(path):  # unlike `Path.is_dir`, false for a name that is too long
-        yield from _pieces_of_folder(path)
-    elif os.path.isfile(path):
-        yield from _pieces_of_file(path, keys.get(path) or _keys_of([PurePath(path.name)])[0], target)
+    elif os.path.isdir(path) or os.path.isfile(path):  # unlike methods of `Path`, false for a name that is too long
+        closed: list[OSError] = []
+        for file in (files := _files_in(path, closed)):
+            yield from _pieces_of_file(file, keys, target)
+        for error in closed:
+            reason = f"this folder cannot be read ({error.strerror})"
+            yield _refusal(Path(error.filename).name, error.filename, reason, "check its permissions")
+        if not files and not closed:
+            yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAME_THEM)
     else:
         reason = f"there is no such file or folder as {str(path)[:200]}"
         yield _refusal(path.name[:80], str(path)[:200], reason, "correct the path")
 
 
-def _pieces_of_folder(path: Path) -> Iterator[_Piece]:
-    closed: list[OSError] = []
+def _files_of(path: Path) -> Iterator[tuple[str, Path, PurePath]]:
+    """Each file that a path leads to, also in archives: source, folder or archive that was looked in, name there."""
+    folder = path if os.path.isdir(path) else path.parent
+    for file in () if is_dataset(path) else _files_in(path, []):  # crystals of data sets have names
+        yield str(file), folder, file.relative_to(folder)
+        if file.suffix.lower() == ".zip":
+            with suppress(*_NO_ARCHIVE), zipfile.ZipFile(file) as archive:
+                for entry in _entries_of(archive):
+                    yield f"{file}!{entry.filename}", file.with_suffix(""), PurePath(entry.filename)
+
+
+def _files_in(path: Path, closed: list[OSError]) -> list[Path]:
+    if os.path.isfile(path):
+        return [path]
     wanted = (file for file in _files_below(path, closed) if _is_wanted(file.relative_to(path)))
     # A link that leads nowhere is a structure that is missing; what else is no file, such as a pipe, is none.
-    files = sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
-    for file, key in zip(files, _keys_of([file.relative_to(path) for file in files]), strict=True):
-        yield from _pieces_of_file(file, key)
-    for error in closed:
-        reason = f"this folder cannot be read ({error.strerror})"
-        yield _refusal(Path(error.filename).name, error.filename, reason, "check its permissions")
-    if not files and not closed:
-        yield _refusal(path.name, str(path), "no file in this folder is a structure by its name", _NAME_THEM)
+    return sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
 
 
 def _files_below(folder: Path, closed: list[OSError]) -> Iterator[Path]:
@@ -171,12 +181,12 @@ def _files_below(folder: Path, closed: list[OSError]) -> Iterator[Path]:
             waiting += [path for name in folders if (path := Path(root, name)).is_symlink()]
 
 
-def _pieces_of_file(path: Path, key: str, target: str = "") -> Iterator[_Piece]:
-    suffix = path.suffix.lower()
+def _pieces_of_file(path: Path, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
+    key, suffix = keys.get(str(path), path.name), path.suffix.lower()  # a file may have come since names were looked at
     if suffix in SUFFIXES:
         yield from _pieces_of_rows(rows_of(path, key, target), str(path))
     elif suffix == ".zip":
-        yield from _pieces_of_archive(path, key)
+        yield from _pieces_of_archive(path, key, keys)
     elif suffix in _PACKED:
         yield _refusal(key, str(path), "it is compressed or an archive", "unpack it, or pack it as .zip")
     elif path.name == MANIFEST and is_dataset(path.parent):
@@ -186,21 +196,23 @@ def _pieces_of_file(path: Path, key: str, target: str = "") -> Iterator[_Piece]:
         yield _Piece(key, str(path), partial(_read_file, path.absolute()))
 
 
-def _pieces_of_archive(path: Path, key: str) -> Iterator[_Piece]:
+def _pieces_of_archive(path: Path, key: str, keys: Mapping[str, str]) -> Iterator[_Piece]:
     """Entries are read in memory, one at a time: no path of an archive ever reaches the disk."""
     try:
         with zipfile.ZipFile(path) as archive:
-            files = sorted(archive.infolist(), key=lambda entry: entry.filename)
-            wanted = [entry for entry in files if not entry.is_dir() and _is_wanted(PurePath(entry.filename))]
-            names = _keys_of([PurePath(entry.filename) for entry in wanted])
-            for entry, name in zip(wanted, names, strict=True):
-                opened = _unpacked(archive, entry)
-                yield _Piece(name, f"{path}!{entry.filename}", opened, n_bytes=entry.file_size)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            for entry in (wanted := _entries_of(archive)):
+                source, opened = f"{path}!{entry.filename}", _unpacked(archive, entry)
+                yield _Piece(keys.get(source, entry.filename), source, opened, n_bytes=entry.file_size)
+    except _NO_ARCHIVE as error:
         yield _refusal(key, str(path), f"it is no readable zip archive ({error})", "pack it anew")
     else:
         if not wanted:
             yield _refusal(key, str(path), "the archive holds no structure", _NAME_THEM)
+
+
+def _entries_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    files = sorted(archive.infolist(), key=lambda entry: entry.filename)
+    return [entry for entry in files if not entry.is_dir() and _is_wanted(PurePath(entry.filename))]
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[str, int], Outcomes]:
@@ -240,11 +252,21 @@ def _is_wanted(name: PurePath) -> bool:
     return is_known and not is_hidden and suffix not in SUFFIXES  # such as POSCAR_labels.csv
 
 
-def _keys_of(names: list[PurePath]) -> list[str]:
-    """Names of files without their endings, but with them where only these tell files apart."""
-    bare = {name: (name if _is_poscar(name) else name.with_suffix("")).as_posix() for name in names}
-    count = Counter(bare.values())
-    return [bare[name] if count[bare[name]] == 1 else name.as_posix() for name in names]
+def _keys_of(files: Iterable[tuple[str, Path, PurePath]]) -> dict[str, str]:
+    """Names of files without endings, but with as many folders above, and then with endings, as tell them apart."""
+    paths, length = {}, {}
+    for source, folder, name in files:
+        bare = name if _is_poscar(name) else name.with_suffix("")
+        paths[source], length[source] = PurePath(os.path.abspath(folder), bare).parts, len(bare.parts)
+    while True:
+        keys = {source: PurePath(*path[-length[source] :]).as_posix() for source, path in paths.items()}
+        one = {key: paths[source] for source, key in keys.items()}
+        shared = {key for source, key in keys.items() if one[key] != paths[source]}
+        if not shared:
+            break
+        length.update((source, length[source] + 1) for source, key in keys.items() if key in shared)
+    n_endings = Counter(path for path, _ in {(path, PurePath(source).suffix) for source, path in paths.items()})
+    return {source: key + PurePath(source).suffix * (n_endings[paths[source]] > 1) for source, key in keys.items()}
 
 
 def _refusal(key: str, source: str, reason: str, remedy: str) -> _Piece:
@@ -283,62 +305,6 @@ def _record(outcome: Reading | Refused, targets: Mapping[str, float], source: st
         return _record(_beyond(outcome.crystal.key, error), targets, source, cell, mark)
     notes = tuple(map(shortened, outcome.notes))
     return Record(crystal.key, source, crystal, crystal.targets, notes, mark=made)
-
-
-def _with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """The records with the labels of one of their names; a label that structures of one file share is theirs all.
-
-    Raises:
-        ValueError: One label fits structures of several files, or names begin with the same `MAX_WORDS` letters.
-    """
-    used: dict[str, tuple[str, list[str]]] = {}
-    short = {shortened(name): name for name in labels}  # as keys are
-    if alike := next((name for name in labels if short[shortened(name)] != name), None):
-        raise ValueError(f"{alike[:80]!r}... and another label begin with the same {MAX_WORDS} letters; shorten names")
-    written = {os.path.abspath(name): name for name in labels} | short
-    count = Counter(map(without_suffix, written))
-    either = {stem: name for known, name in written.items() if count[stem := without_suffix(known)] == 1} | written
-    for record in records:
-        # Where a key keeps its ending, a label with another one is of another file.
-        known = written if without_suffix(file := record.key.partition(":")[0]) != file else either
-        name = next((known[name] for name in _names_of(record) if name in known), None)
-        if name is not None:
-            source = _ROW.sub("", record.source)
-            first, keys = used.setdefault(name, (source, []))
-            if first != source:
-                remedy = f"label files of one name with folder and ending, as {source!r}"
-                raise ValueError(f"the label of {name!r} fits {first} and {source}; {remedy}")
-            keys.append(record.key)
-            targets = {**record.targets, **labels[name]}
-            crystal = None if record.crystal is None else replace(record.crystal, targets=targets)
-            record = replace(record, crystal=crystal, targets=targets)
-        yield record
-    _tell_of_shared(used)
-    for name in labels:
-        if name not in used:
-            refusal = Refused(name, "it has labels but no structure", "add the structure, or correct its name")
-            yield Record(name, "labels", targets=labels[name], refusal=refusal)
-
-
-def _names_of(record: Record) -> list[str]:
-    """What labels may call a record: its key, its file, its path from here or from the root, or its bare name."""
-    key, path = composed(record.key), os.path.abspath(composed(record.source))
-    file = key.partition(":")[0]
-    part, bare, (stem, ending) = key.removeprefix(file), file.rpartition("/")[2], os.path.splitext(path)
-    names = [key, file, path + part, without_suffix(path) + part, path]
-    if os.path.basename(stem).rpartition("!")[2] == bare:  # what the key leaves out
-        names += [file + ending, stem, bare + ending]
-    return [way for name in [*names, bare] for way in (name, without_suffix(name))]
-
-
-def _tell_of_shared(used: Mapping[str, tuple[str, list[str]]]) -> None:
-    """Warn of labels that several structures of a file share."""
-    if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
-        source, keys = used[shared[0]]
-        more = f", and so for {len(shared) - 1:,} more labels" if len(shared) > 1 else ""
-        one = f"to label one of them, name it in the table, such as {keys[0]!r}"
-        remedy = one if len({*keys}) == len(keys) else "give the file once, and each structure a name of its own"
-        log.warning("%s: its %d structures share the label of %r%s; %s", source, len(keys), shared[0], more, remedy)
 
 
 def _unique(records: Iterable[Record]) -> Iterator[Record]:

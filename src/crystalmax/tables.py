@@ -6,7 +6,9 @@ import os
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crystalmax.limits import MAX_WORDS, shortened
+from crystalmax.records import Record
 from crystalmax.structures import Refused
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,8 @@ STRUCTURE = "cif"
 IDENTIFIERS = ("key", "id", "material_id", "mp_id", "cif_id", "structure_id", "identifier", "file", "filename")
 """Names of columns that identify a row; where several are there, the first in this order is taken."""
 Table = pd.DataFrame
+_ARCHIVE = re.compile(r"(?i)\.zip!")
+_ROW = re.compile(r" row \d+$")
 _BATCH = 1024
 _ROWS_OF_PARQUET = 4  # a cell of 64 MiB may be stored once and repeated in every row, and each copy takes its memory
 _UNREADABLE = (pa.ArrowException, ValueError, OSError)
@@ -81,6 +87,69 @@ def read_labels(table: str | PathLike[str] | Table, target: str = "") -> dict[st
     return labels
 
 
+def with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
+    """The records with the labels of one of their names; a label that structures of one file share is theirs all.
+
+    Raises:
+        ValueError: One label fits structures of several files, or names begin with the same `MAX_WORDS` letters.
+    """
+    used: dict[str, tuple[str, list[str]]] = {}
+    folded, otherwise = {without_suffix(name).casefold(): name for name in labels}, dict[str, str]()
+    short = {shortened(name): name for name in labels}  # as keys are
+    if alike := next((name for name in labels if short[shortened(name)] != name), None):
+        raise ValueError(f"{alike[:80]!r}... and another label begin with the same {MAX_WORDS} letters; shorten names")
+    written = {composed(os.path.abspath(name)): name for name in labels} | short
+    count = Counter(map(without_suffix, written))
+    either = {stem: name for known, name in written.items() if count[stem := without_suffix(known)] == 1} | written
+    for record in records:
+        # Where a key keeps its ending, a label with another one is of another file.
+        known = written if without_suffix(file := record.key.partition(":")[0]) != file else either
+        names = _names_of(record)
+        name = next((known[name] for name in names if name in known), None)
+        if name is None:
+            otherwise |= {folded[name]: record.key for name in map(str.casefold, names) if name in folded}
+        else:
+            source = _ROW.sub("", record.source)
+            first, keys = used.setdefault(name, (source, []))
+            if first != source:
+                remedy = f"label files of one name with folder and ending, as {source!r}"
+                raise ValueError(f"the label of {name!r} fits {first} and {source}; {remedy}")
+            keys.append(record.key)
+            targets = {**record.targets, **labels[name]}
+            crystal = None if record.crystal is None else replace(record.crystal, targets=targets)
+            record = replace(record, crystal=crystal, targets=targets)
+        yield record
+    _tell_of_shared(used)
+    for name in labels:
+        if name not in used:
+            same = f"write {otherwise[name]!r}, from which it differs by case only" if name in otherwise else ""
+            refusal = Refused(name, "it has labels but no structure", same or "add the structure, or correct its name")
+            yield Record(name, "labels", targets=labels[name], refusal=refusal)
+
+
+def _names_of(record: Record) -> list[str]:
+    """What labels may call a record: its key, its file, its path from any folder on, or its bare name."""
+    key, path = composed(record.key), composed(os.path.abspath(record.source))
+    file, inner = key.partition(":")[0], _ARCHIVE.sub("/", path)  # keys name an archive like a folder
+    part, bare, whole = key.removeprefix(file), os.path.basename(file), os.path.basename(inner)
+    names, (stem, ending) = [key, file], os.path.splitext(whole)
+    if bare in (whole, stem):  # rows of a table have names of their own
+        for tail in (path, inner, *(inner[slash.end() :] for slash in re.finditer("/", inner))):
+            short = tail.removesuffix(ending) if bare == stem else tail
+            names += [tail + part, short + part, tail, short]
+    return [way for name in [*names, bare] for way in (name, without_suffix(name))]
+
+
+def _tell_of_shared(used: Mapping[str, tuple[str, list[str]]]) -> None:
+    """Warn of labels that several structures of a file share."""
+    if shared := [name for name, (_, keys) in used.items() if len(keys) > 1]:
+        source, keys = used[shared[0]]
+        more = f", and so for {len(shared) - 1:,} more labels" if len(shared) > 1 else ""
+        one = f"to label one of them, name it in the table, such as {keys[0]!r}"
+        remedy = one if len({*keys}) == len(keys) else "give the file once, and each structure a name of its own"
+        log.warning("%s: its %d structures share the label of %r%s; %s", source, len(keys), shared[0], more, remedy)
+
+
 def rows_of(table: Path | Table, name: str, target: str = "") -> Iterator[Row | Refused]:
     """The rows of a table with a `cif` column; one refusal where it has none or cannot be read.
 
@@ -119,8 +188,8 @@ def without_suffix(name: str) -> str:
 
 
 def composed(name: str) -> str:
-    """The name with accents as part of letters, which macOS takes apart in names of files."""
-    return unicodedata.normalize("NFC", name)
+    """The name with accents as part of letters, which macOS takes apart in names of files, and slashes as elsewhere."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def _batches(table: str | PathLike[str] | Table, target: str = "") -> Iterator[pa.RecordBatch]:
