@@ -1134,3 +1134,15 @@ def test_a_label_that_outweighs_all_others_is_told_of(n_others, slip, told, capl
     assert len(caplog.messages) == told
     sentence = f"'gap' of 'salt-15' is {slip:g}, which alone makes most of a mean error, as the median is 2; if it is a"
     assert all(message.startswith(sentence) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("value", "times", "told"), [(-999.0, 3, 1), (9999, 2, 1), (-999.9, 2, 1), (999, 1, 0), (99, 4, 0)]
+)
+def test_a_number_of_nines_that_occurs_again_is_told_of(value, times, told, caplog):
+    """Labels of -999, which some tables write for no value, were learnt without a word."""
+    gaps = [*np.linspace(-2000, 2000, 20), *[value] * times]
+    table = pd.DataFrame({"id": [f"salt-{row}" for row in range(len(gaps))], "cif": SALT, "gap": gaps})
+    assert len(labelled(read(table), "gap").crystals) == len(gaps)
+    said = f"{times} of {20 + times} values of 'gap' are {value:g}, which often stands for no value; if so here, leave"
+    assert [message.startswith(said) for message in caplog.messages] == [True] * told
