@@ -6,6 +6,7 @@ from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from crystalmax.ridge import PowerRidge
+from crystalmax.small_data import SmallDataRegressor
 
 PENALTIES = np.logspace(-2, 5, 15)
 
@@ -107,3 +108,12 @@ def test_nothing_is_predicted_beyond_the_labels_where_these_are_skewed():
     assert model.powers_ is not None
     assert np.isfinite(told).all()
     assert told.max() <= y.max() * (1 + 1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("regressor", [PowerRidge(), SmallDataRegressor(trees=5)])
+def test_the_greatest_labels_are_learnt_without_warnings(regressor):
+    """NumPy warned of a sum that is no number, within a check of scikit-learn."""
+    labels = np.resize([1.7e308, -1.7e308], 32)
+    X = np.column_stack([np.sign(labels), np.random.default_rng(0).normal(size=32)])
+    assert (np.sign(regressor.fit(X, labels).predict(X)) == X[:, 0]).all()

@@ -26,8 +26,7 @@ def main() -> None:
     In training either signal lets the step that runs end, saves, and gives 1.
     """
     open_streams()
-    # Not at once: worker processes would stay, and keep pipes open.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # else its workers would keep pipes open
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Threads that wait by spinning take the core that another process needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -31,7 +31,8 @@ class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklear
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "PowerRidge":
         """Fit on both scales, and keep the one that errs less."""
-        columns, values = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        with np.errstate(invalid="ignore"):  # the sum of the greatest labels of both signs is no number
+            columns, values = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         self.unit_ = unit_of(values.astype(np.float64))
         labels = values / self.unit_
         self.powers_: Powers | None = None

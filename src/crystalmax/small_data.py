@@ -104,7 +104,8 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             ValueError: There are no trees, fewer than two labels or groups, values that are not finite, labels without
                 a group, or blocks that do not cover the columns.
         """
-        columns, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        with np.errstate(invalid="ignore"):  # the sum of the greatest labels of both signs is no number
+            columns, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         if self.trees < 1:
             raise ValueError(f"trees is {self.trees}; a forest needs 1 at least")
         described = columns.shape[1] - self.told
