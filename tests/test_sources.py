@@ -843,9 +843,11 @@ def test_files_of_one_name_in_several_folders_say_which_they_are_of(way, tmp_pat
 def test_a_label_that_differs_from_a_file_by_case_says_so(tmp_path):
     for name in ("NaCl.cif", "CsCl.cif"):
         (tmp_path / name).write_text(SALT)
-    *_, upper, other = read(tmp_path, labels=pd.DataFrame({"file": ["NACL.CIF", "CSBr"], "gap": 1.0}))
-    assert upper.refusal.remedy == "write 'NaCl', from which it differs by case only"
-    assert other.refusal.remedy == "add the structure, or correct its name"
+    names = ["NACL.CIF", "CSBr", "CsCl.cif", "cscl", "CsCl.vasp"]
+    *_, upper, other, lower, poscar = read(tmp_path, labels=pd.DataFrame({"file": names, "gap": 1.0}))
+    assert upper.refusal.remedy == "add the structure, or write 'NaCl', from which it differs by case only"
+    assert lower.refusal.remedy == "add the structure, or write 'CsCl', from which it differs by case only"
+    assert {each.refusal.remedy for each in (other, poscar)} == {"add the structure, or correct its name"}
 
 
 @pytest.mark.parametrize("way", ["folder", "archive", "paths", "names"])

@@ -94,7 +94,7 @@ def with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, flo
         ValueError: One label fits structures of several files, or names begin with the same `MAX_WORDS` letters.
     """
     used: dict[str, tuple[str, list[str]]] = {}
-    folded, otherwise = {without_suffix(name).casefold(): name for name in labels}, dict[str, str]()
+    folded, otherwise = {without_suffix(name).casefold() for name in labels}, dict[str, str]()
     short = {shortened(name): name for name in labels}  # as keys are
     if alike := next((name for name in labels if short[shortened(name)] != name), None):
         raise ValueError(f"{alike[:80]!r}... and another label begin with the same {MAX_WORDS} letters; shorten names")
@@ -105,10 +105,9 @@ def with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, flo
         # Where a key keeps its ending, a label with another one is of another file.
         known = written if without_suffix(file := record.key.partition(":")[0]) != file else either
         names = _names_of(record)
+        otherwise |= {name.casefold(): name for name in names if name.casefold() in folded}
         name = next((known[name] for name in names if name in known), None)
-        if name is None:
-            otherwise |= {folded[name]: record.key for name in map(str.casefold, names) if name in folded}
-        else:
+        if name is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))
             if first != source:
@@ -122,8 +121,9 @@ def with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, flo
     _tell_of_shared(used)
     for name in labels:
         if name not in used:
-            same = f"write {otherwise[name]!r}, from which it differs by case only" if name in otherwise else ""
-            refusal = Refused(name, "it has labels but no structure", same or "add the structure, or correct its name")
+            other = otherwise.get((bare := without_suffix(name)).casefold(), bare)
+            remedy = f"write {other!r}, from which it differs by case only" if other != bare else "correct its name"
+            refusal = Refused(name, "it has labels but no structure", f"add the structure, or {remedy}")
             yield Record(name, "labels", targets=labels[name], refusal=refusal)
 
 
