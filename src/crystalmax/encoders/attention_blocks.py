@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import mish
 
-from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.crystal import Pairs
 from crystalmax.encoders.graph import Part, SumOfParts
 from crystalmax.encoders.layers import DistanceBasis, perceptron
 from crystalmax.encoders.pair_network import Triples
@@ -73,18 +73,18 @@ class AttentionBlocks(nn.Module):
         self.between = nn.ModuleList(perceptron([width, width]) for _ in range(blocks - 1))
 
     def forward(
-        self, species: Float[Tensor, "kinds width"], triples: Triples, batch: CrystalBatch, pairs: Pairs
+        self, species: Float[Tensor, "kinds width"], triples: Triples, pairs: Pairs, n_sites: int
     ) -> Float[Tensor, "sites wide"]:
         """What sites pooled in each block, side by side, given the embedding of each species."""
         far = self.embed_distance(self.distance(triples.end_distance.to(species.dtype)))
         read = self.blocks[0]((species, triples.center), (species, triples.neighbor), (far, triples.end))
         row = triples.of_pair
-        pooled = [self._pooled(read, row, pairs, batch.n_sites)]
+        pooled = [self._pooled(read, row, pairs, n_sites)]
         for between, block in zip(self.between, self.blocks[1:], strict=True):
             sites = between(pooled[-1])
             read = block((sites, pairs.center), (sites, pairs.neighbor), (read.interactions, row))
-            row = torch.arange(len(pairs.center), device=batch.device)
-            pooled.append(self._pooled(read, row, pairs, batch.n_sites))
+            row = torch.arange(len(pairs.center), device=pairs.center.device)
+            pooled.append(self._pooled(read, row, pairs, n_sites))
         return torch.cat(pooled, dim=-1)
 
     def _pooled(self, read: Read, row: Tensor, pairs: Pairs, n_sites: int) -> Float[Tensor, "sites width"]:

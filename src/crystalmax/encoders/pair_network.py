@@ -12,7 +12,7 @@ from crystalmax import native
 from crystalmax.crystal import Pairs
 from crystalmax.encoders.interpolation import Between, between, interpolated
 from crystalmax.encoders.layers import DistanceBasis, perceptron
-from crystalmax.segments import distinct, gather, hash_slots, offsets, ranges
+from crystalmax.segments import attention, distinct, gather, hash_slots, offsets, ranges
 
 _CROWD = 100  # distances between two species from which on knots are considered
 _QUANTUM = 1e-5  # angstrom; distances are read on this grid, so that equal ones are recognised whatever the batch
@@ -125,9 +125,16 @@ class PairNetwork(nn.Module):
         self.value = perceptron([width, width])
 
     def forward(
+        self, species: Float[Tensor, "kinds width"], triples: Triples, pairs: Pairs, n_sites: int
+    ) -> Float[Tensor, "sites width"]:
+        """What each site pools from its pairs by attention, given the embedding of each species."""
+        logits, values, row = self.read(species, triples)
+        return attention(logits, values, row, pairs.center, pairs.count, n_sites)
+
+    def read(
         self, species: Float[Tensor, "kinds width"], triples: Triples
     ) -> tuple[Float[Tensor, " triples"], Float[Tensor, "triples width"], Int[Tensor, " pairs"]]:
-        """Logits and values of the triples, given the embedding of each species, and the row of each pair in them."""
+        """Logit and value of each distinct triple, and the row of these two that belongs to each pair."""
         rows = evaluated(triples, len(species), self.distance.step, species.dtype)
         logits, hidden = self._first_layers(species, rows)
         values = self.value(hidden)
@@ -150,8 +157,8 @@ class PairNetwork(nn.Module):
         at = between(rows.place - low, species.dtype)
         if not native.usable(center, neighbor, knots):
             x = gather(center, rows.center) + gather(neighbor, rows.neighbor) + interpolated(knots, at)
-            attention, value = torch.split(mish(x), self.width, dim=-1)
-            return self.logit(self.norms["attention"](attention))[:, 0], self.norms["value"](value)
+            for_logit, for_value = torch.split(mish(x), self.width, dim=-1)
+            return self.logit(self.norms["attention"](for_logit))[:, 0], self.norms["value"](for_value)
         # The logit is a sum over columns, with its weights inside gain and shift.
         ends = torch.cat([self.logit.weight[0], torch.ones_like(self.logit.weight[0])])
         gain, shift = (

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from crystalmax import elements
@@ -11,9 +10,9 @@ from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.attention_blocks import AttentionBlocks
 from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, deaf_to_charges, species_features, two_levels
 from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
-from crystalmax.encoders.pair_network import PairNetwork, Triples, distinct_triples
+from crystalmax.encoders.pair_network import PairNetwork, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
-from crystalmax.segments import attention, gather, segment_mean
+from crystalmax.segments import gather, segment_mean
 
 
 class SiteNet(nn.Module):
@@ -85,17 +84,8 @@ class SiteNet(nn.Module):
     def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
         triples = distinct_triples(batch.species, len(batch.kinds), pairs)
         features = species_features(batch.kinds, self.site_features)
-        pooled = self._pooled(self.embed_site(features), triples, batch, pairs)
+        pooled = self.pair(self.embed_site(features), triples, pairs, batch.n_sites)
         far = self.distance(triples.end_distance.to(features.dtype))
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)
-
-    def _pooled(
-        self, species: Float[Tensor, "kinds width"], triples: Triples, batch: CrystalBatch, pairs: Pairs
-    ) -> Float[Tensor, "sites wide"]:
-        if isinstance(self.pair, PairNetwork):
-            logits, values, row = self.pair(species, triples)
-            return attention(logits, values, row, pairs.center, pairs.count, batch.n_sites)
-        pooled: Tensor = self.pair(species, triples, batch, pairs)
-        return pooled
