@@ -59,6 +59,11 @@ class Rebuilt:
         return Altered(self.geometry(batch), origin)
 
 
+def same_sites(batch: CrystalBatch) -> Altered:
+    """A batch in which cells or positions were changed, and each site is still the one that it was."""
+    return Altered(replace(batch, pairs=None), torch.arange(batch.n_sites, device=batch.device))
+
+
 def with_sites(batch: CrystalBatch, source: Int[Tensor, " others"]) -> CrystalBatch:
     """The batch with these of its sites, in this order, and without pairs."""
     return replace(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from crystalmax.alterations import Altered, with_sites
+from crystalmax.alterations import Altered, same_sites, with_sites
 from crystalmax.crystal import CrystalBatch
 
 
@@ -36,8 +36,7 @@ class ThermalDisplacement:
         normal = torch.randn(batch.n_sites, 3, generator=rng, device=rng.device, dtype=torch.float64)
         inverse = torch.linalg.inv(batch.lattice)[batch.crystal_of_site]
         moves = (self.amplitude * normal.to(batch.positions))[:, None] @ inverse.to(batch.positions)
-        everywhere = torch.arange(batch.n_sites, device=batch.device)
-        return Altered(replace(batch, positions=batch.positions + moves[:, 0], pairs=None), everywhere)
+        return same_sites(replace(batch, positions=batch.positions + moves[:, 0]))
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class OtherCell:
         for move in moves:
             matrix = _shears().to(batch.lattice)[move] @ matrix
         positions = _in_cell(batch.positions, matrix, batch.crystal_of_site)
-        everywhere = torch.arange(batch.n_sites, device=batch.device)
-        return Altered(replace(batch, lattice=matrix @ batch.lattice, positions=positions, pairs=None), everywhere)
+        return same_sites(replace(batch, lattice=matrix @ batch.lattice, positions=positions))
 
 
 def _in_cell(

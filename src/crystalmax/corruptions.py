@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from crystalmax import elements
-from crystalmax.alterations import Altered, with_sites
+from crystalmax.alterations import Altered, same_sites, with_sites
 from crystalmax.crystal import CrystalBatch
 from crystalmax.geometry import nearest_images, shortest_basis
-from crystalmax.segments import distinct, gather, rank_within
+from crystalmax.segments import distinct, gather, rank_within, uniform
 
 By = Literal["table", "charge"]
 _SAME_CHARGE = 0.5
@@ -155,8 +155,7 @@ class Strain:
         chance = torch.rand(batch.n_crystals, 1, 1, generator=rng, device=rng.device, dtype=torch.float64)
         norm = self.smallest + (self.largest - self.smallest) * chance
         strain = (norm * shape / torch.linalg.matrix_norm(shape, keepdim=True)).to(batch.lattice)
-        everywhere = torch.arange(batch.n_sites, device=batch.device)
-        return Altered(replace(batch, lattice=batch.lattice + batch.lattice @ strain, pairs=None), everywhere)
+        return same_sites(replace(batch, lattice=batch.lattice + batch.lattice @ strain))
 
 
 # ---- which sites
@@ -169,7 +168,7 @@ def _check_rate(rate: float) -> None:
 
 def _chances(batch: CrystalBatch, rng: Generator) -> Float[Tensor, " sites"]:
     """A random number in [0, 1) for each site."""
-    return torch.rand(batch.n_sites, generator=rng, device=rng.device, dtype=torch.float64).to(batch.device)
+    return uniform(batch.n_sites, rng, batch.device)
 
 
 def _some_sites(batch: CrystalBatch, rate: float, rng: Generator, *, spare: int = 0) -> Bool[Tensor, " sites"]:
@@ -229,8 +228,8 @@ def _of_like_charge(kinds: Float[Tensor, "kinds columns"]) -> Bool[Tensor, "kind
 def _drawn(weight: Float[Tensor, "rows columns"], rng: Generator) -> Int[Tensor, " rows"]:
     """A column of each row, drawn by weight."""
     ends = weight.double().cumsum(1)
-    chance = torch.rand(len(weight), 1, generator=rng, device=rng.device, dtype=torch.float64).to(weight.device)
-    return (ends <= chance * ends[:, -1:]).sum(1)
+    chance = uniform(len(weight), rng, weight.device)
+    return (ends <= chance[:, None] * ends[:, -1:]).sum(1)
 
 
 # ---- interstitials

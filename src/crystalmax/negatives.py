@@ -12,7 +12,7 @@ from crystalmax import native
 from crystalmax.alterations import Rebuilt
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoding, Level
-from crystalmax.segments import demand_rows, gather, segment_sum
+from crystalmax.segments import demand_rows, gather, segment_sum, uniform
 from crystalmax.transforms import Transform
 
 Encode = Callable[[CrystalBatch], Encoding]
@@ -153,7 +153,7 @@ def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Const
     parts = level.constituents
     demand_rows(level.crystal, n_crystals, f"`crystal` of level {level.name!r}")
     crystal = gather(level.crystal, parts.owner)
-    chance = torch.rand(len(crystal), generator=rng, device=rng.device, dtype=torch.float64).to(crystal.device)
+    chance = uniform(len(crystal), rng, crystal.device)
     return replace(parts, row=gather(parts.row, drawn_from_others(parts.weight, crystal, chance, n_crystals)))
 
 

@@ -6,7 +6,7 @@ for bit on CPU; the gradient of `values[index]` is not.
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from crystalmax import native
@@ -62,6 +62,11 @@ def ranges(starts: Int[Tensor, " wholes"], sizes: Int[Tensor, " wholes"]) -> Ind
     total = int(sizes.sum())
     shift = starts - (sizes.cumsum(0) - sizes)
     return torch.arange(total, device=sizes.device) + torch.repeat_interleave(shift, sizes, output_size=total)
+
+
+def uniform(n_rows: int, rng: Generator, device: torch.device) -> Float[Tensor, " rows"]:
+    """So many random numbers in [0, 1), in float64; they are drawn where the generator is, and then moved."""
+    return torch.rand(n_rows, generator=rng, device=rng.device, dtype=torch.float64).to(device)
 
 
 def rank_within(keys: Numbers, owner: Index, sizes: Int[Tensor, " wholes"]) -> Index:

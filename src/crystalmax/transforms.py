@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from crystalmax.crystal import CrystalBatch, pairs_of
-from crystalmax.segments import gather, offsets, rank_within
+from crystalmax.segments import gather, offsets, rank_within, uniform
 
 
 @runtime_checkable
@@ -89,5 +89,4 @@ def _random_rank(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " sites"]:
 
 def _integers_below(bounds: Int[Tensor, " rows"], rng: Generator) -> Int[Tensor, " rows"]:
     """A random integer in [0, bound) for each bound; 0 for a bound of 0."""
-    chance = torch.rand(len(bounds), generator=rng, device=rng.device, dtype=torch.float64).to(bounds.device)
-    return (chance * bounds).long().clamp_max((bounds - 1).clamp_min(0))
+    return (uniform(len(bounds), rng, bounds.device) * bounds).long().clamp_max((bounds - 1).clamp_min(0))

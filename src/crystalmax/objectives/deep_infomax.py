@@ -14,7 +14,7 @@ from crystalmax.estimators import Estimator, JensenShannon, Scores
 from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.objectives.base import Objective
 from crystalmax.regularizers import GaussianNoise
-from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum
+from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum, uniform
 from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 
 PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
@@ -159,8 +159,7 @@ def drawn(parts: Constituents, number: int, n_sets: int, rng: Generator) -> Cons
     weight = parts.weight.double()
     ends, own = weight.cumsum(0), segment_sum(weight, parts.owner, n_sets)
     owner = torch.repeat_interleave((own > 0).nonzero()[:, 0], number)
-    chance = torch.rand(len(owner), generator=rng, device=rng.device, dtype=torch.float64).to(owner.device)
-    point = gather(own.cumsum(0) - own, owner) + chance * gather(own, owner)
+    point = gather(own.cumsum(0) - own, owner) + uniform(len(owner), rng, owner.device) * gather(own, owner)
     part = torch.searchsorted(ends, point, right=True).clamp_max(len(ends) - 1)
     values = gather(parts.values, gather(parts.row, part))
     everything = torch.arange(len(owner), device=owner.device)
