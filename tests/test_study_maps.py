@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from crystalmax.study import maps
-from crystalmax.study.chemistry import HALOGENS, METALS, halogen, metal
+from crystalmax.study.chemistry import CLASSES
 from crystalmax.study.maps import cells, mapped, numbers, projections
 from crystals import metal as one_site
 from crystals import perovskite, pure, quartz, rock_salt
 
 
 def test_crystals_are_told_apart_by_their_elements():
-    assert [HALOGENS[halogen(each)] for each in (rock_salt(), quartz())] == ["halogen", "no halogen"]
+    halogens, metals = CLASSES["halogen"], CLASSES["metal"]
+    assert [halogens.names[halogens.of(each)] for each in (rock_salt(), quartz())] == ["halogen", "no halogen"]
     lanthanum = perovskite(kinds=pure("La", "Mn", "O"))
     crystals = [quartz(), rock_salt(), one_site(pure("Sn")[0]), perovskite(), lanthanum]
-    assert [METALS[metal(each)] for each in crystals] == list(METALS)
+    assert [metals.names[metals.of(each)] for each in crystals] == list(metals.names)
 
 
 def clusters(n=60):

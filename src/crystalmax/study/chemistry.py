@@ -1,13 +1,10 @@
-"""Classes of crystals that a chemist would draw by their elements alone."""
+"""Classes of crystals that follow from their elements alone, such as those with a halogen."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from crystalmax.crystal import Crystal
 from crystalmax.elements import SYMBOLS
-
-HALOGENS = ("no halogen", "halogen")
-"""Names of the classes of `halogen`."""
-
-METALS = ("no metal", "alkali or alkaline earth", "post-transition", "transition", "lanthanide or actinide")
-"""Names of the classes of `metal`."""
 
 _HALOGENS = frozenset(["F", "Cl", "Br", "I", "At"])
 _BLOCKS = (
@@ -18,12 +15,27 @@ _BLOCKS = (
 )
 
 
-def halogen(crystal: Crystal) -> int:
-    """Whether there is a halogen: a row of `HALOGENS`."""
+class Classes(NamedTuple):
+    """Names of some classes, and a function that gives the number of the class that a crystal belongs to."""
+
+    names: tuple[str, ...]
+    of: Callable[[Crystal], int]
+
+
+def _halogen(crystal: Crystal) -> int:
     return int(any(SYMBOLS[number - 1] in _HALOGENS for number in crystal.composition()))
 
 
-def metal(crystal: Crystal) -> int:
-    """The last of `METALS` that one of its elements belongs to."""
+def _metal(crystal: Crystal) -> int:
+    """The last class that one of its elements belongs to."""
     symbols = {SYMBOLS[number - 1] for number in crystal.composition()}
     return max((row for row, block in enumerate(_BLOCKS, 1) if not symbols.isdisjoint(block)), default=0)
+
+
+CLASSES: Mapping[str, Classes] = {
+    "halogen": Classes(("no halogen", "halogen"), _halogen),
+    "metal": Classes(
+        ("no metal", "alkali or alkaline earth", "post-transition", "transition", "lanthanide or actinide"), _metal
+    ),
+}
+"""What the crystals of a map are told apart by, beside their properties."""

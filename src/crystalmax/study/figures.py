@@ -12,17 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, STYLE, draw_errors, tick_errors
+from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, PURPLE, STYLE, draw_errors, tick_errors
 from crystalmax.report import Drawing
-from crystalmax.study.chemistry import HALOGENS, METALS
+from crystalmax.study.chemistry import CLASSES
 from crystalmax.study.transfer import STARTS
 
 _styled = style.context(STYLE)
 
-CLASSES = {"halogen": HALOGENS, "metal": METALS}
-"""Arrays of a map that hold classes, and the names of these."""
-
-_CLASS_COLORS = (GREYS[-1], BLUE, ORANGE, GREEN, "#cc79a7")
+_CLASS_COLORS = (GREYS[-1], BLUE, ORANGE, GREEN, PURPLE)
 _START_COLORS = dict(zip((name for name, _ in STARTS.values()), (GREYS[0], BLUE, ORANGE), strict=True))
 _SHIFT_LOOKS: dict[str, dict[str, Any]] = {
     "paper recipe": {"color": "#56b4e9", "linewidth": 1.6},
@@ -197,7 +194,7 @@ def maps(arrays: Mapping[str, Mapping[str, np.ndarray]], properties: Mapping[str
             panel.spines[:].set_visible(False)
             points = found[projection]
             if column in CLASSES:
-                _classes(panel, points, found[column], CLASSES[column] if last else ())
+                _classes(panel, points, found[column], CLASSES[column].names if last else ())
             else:
                 _values(panel, points, found[column], properties[column] if last else None)
     for panel, column in zip(panels[0], columns, strict=True):

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crystalmax.study.cell import Cell, Result
-from crystalmax.study.chemistry import halogen, metal
+from crystalmax.study.chemistry import CLASSES
 from crystalmax.study.material import Material
 from crystalmax.study.representation import RECIPES, method_of, methods
 from crystalmax.study.settings import Study
@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 
 Points = Float[np.ndarray, "crystals axes"]
 Plane = Float[np.ndarray, "crystals 2"]
-
-CLASSES = {"halogen": halogen, "metal": metal}
-"""What the crystals of a map are told apart by, besides their properties."""
 
 MOST = 4000
 """Crystals on a map; of more, a random part is drawn."""
@@ -63,7 +60,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
     method = method_of(study, material, method_name)
     rows = mapped(study, material)
     crystals = [material.data[row] for row in rows]
-    classes = {name: np.array([of(crystal) for crystal in crystals]) for name, of in CLASSES.items()}
+    classes = {name: np.array([each.of(crystal) for crystal in crystals]) for name, each in CLASSES.items()}
     values = {each.name: material.values(each.name)[rows] for each in material.properties}
     vectors = StandardScaler().fit_transform(method.features()[rows].astype(np.float64))
     maps = {name: project(vectors) for name, project in projections(study.seed).items()}
