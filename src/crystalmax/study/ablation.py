@@ -20,7 +20,6 @@ from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.networks import Features
 from crystalmax.study.representation import (
-    FIRST_TWIN,
     RECIPES,
     Method,
     all_drawn,
@@ -103,7 +102,7 @@ def _variants(study: Study, material: Material) -> Iterator[Method]:
         # No gradient passes from the upper level to the lower, so that leaving it out needs no other network.
         make = partial(_of_sites, study, material, recipe, None)
         yield Method(f"{recipe} recipe, {LOCAL}", "pretrained", make, LOCAL, seen)
-    for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
+    for seed in study.twin_seeds:
         make = partial(_of_sites, study, material, RECIPES[0], seed)
         yield Method(f"untrained, seed {seed}, {LOCAL}", "untrained", make, LOCAL)
 

@@ -22,7 +22,7 @@ from crystalmax.study.ablation import MODELS
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.networks import Features
-from crystalmax.study.representation import FIRST_TWIN, Method, drawn, scored
+from crystalmax.study.representation import Method, drawn, scored
 from crystalmax.study.settings import Study
 from crystalmax.vectors import encode
 
@@ -72,10 +72,9 @@ def cells(study: Study) -> list[Cell]:
 
 def ways(study: Study) -> list[Way]:
     """Each encoder untrained, and trained on each objective."""
-    seeds = range(FIRST_TWIN, FIRST_TWIN + min(study.budget.twins, TWINS))
     found = []
     for encoder in ENCODERS:
-        found += [Way(encoder, seed=seed) for seed in seeds]
+        found += [Way(encoder, seed=seed) for seed in study.twin_seeds[:TWINS]]
         found += [Way(encoder, objective) for objective in objectives(encoder)]
     return found
 

@@ -33,9 +33,6 @@ OURS = "intrinsic"
 ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
 """Names of the numbers that we recommend, without and with vectors."""
 
-FIRST_TWIN = 1001
-"""Seed of the first untrained network; far from those that networks are trained with."""
-
 BASELINES: Mapping[str, baselines.Maker] = {
     "element fractions": baselines.element_fractions,
     "composition statistics": baselines.composition_statistics,
@@ -139,9 +136,9 @@ def _best(study: Study, material: Material) -> Iterator[Method]:
     yield Method(JOINED, "joint", together, pretraining=study.pretraining(material), models=models)
 
 
-def method_of(study: Study, material: Material, name: str) -> Method:
-    """A method by its name."""
-    return next(method for method in methods(study, material) if method.name == name)
+def method_of(study: Study, material: Material, name: str, makers: Methods = methods) -> Method:
+    """A method by its name, among those of this part or of another."""
+    return next(method for method in makers(study, material) if method.name == name)
 
 
 def score(
@@ -217,8 +214,7 @@ def method_cells(
 def _worked(study: Study, dataset: str, name: str, methods: Methods, method_name: str, work: Work) -> Result:
     """The work of a cell, to which data set and method go by name: they may hold much."""
     material = study.material(dataset)
-    method = next(method for method in methods(study, material) if method.name == method_name)
-    return work(study, material, name, method)
+    return work(study, material, name, method_of(study, material, method_name, methods))
 
 
 def all_drawn(study: Study, material: Material, name: str, most_labels: int | None = None) -> list[Draw]:
@@ -256,7 +252,7 @@ def _networks(study: Study, material: Material) -> Iterator[Method]:
         family = next(other for other in recipes if _network_of(study, other) == _network_of(study, recipe))
         yield Method(f"{recipe} recipe", "pretrained", partial(network_vectors, study, material, recipe), family, seen)
         if family == recipe:
-            for seed in range(FIRST_TWIN, FIRST_TWIN + study.budget.twins):
+            for seed in study.twin_seeds:
                 name = f"untrained, seed {seed}" if recipe == RECIPES[0] else f"untrained {recipe}, seed {seed}"
                 yield Method(name, "untrained", partial(_twin, study, material, recipe, seed), family)
 

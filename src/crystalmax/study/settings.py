@@ -9,6 +9,7 @@ from filelock import FileLock
 from jaxtyping import Int
 
 from crystalmax import checkpoint
+from crystalmax.assessment import TWIN_SEEDS
 from crystalmax.checkpoint import SPEC, Model, read_spec, stopped
 from crystalmax.dataset import Rows
 from crystalmax.pretraining import parts_of, pretrain
@@ -114,6 +115,11 @@ class Study:
     def own(self) -> list[Material]:
         """Data sets that are pre-trained on themselves; the others borrow the networks of one of these."""
         return [material for material in self.materials if material.donor == material.name]
+
+    @property
+    def twin_seeds(self) -> range:
+        """Seeds of the untrained networks that stand beside each trained one."""
+        return range(TWIN_SEEDS[0], TWIN_SEEDS[0] + self.budget.twins)
 
     def pretraining(self, material: Material) -> tuple[Material, Rows]:
         """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from crystalmax.assessment import TWIN_SEEDS
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset, Rows
 from crystalmax.regressor import CrystalRegressor, predict
@@ -16,7 +17,6 @@ from crystalmax.spec import read_recipe
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.overlap import counts
-from crystalmax.study.representation import FIRST_TWIN
 from crystalmax.study.settings import Study
 
 Start = Literal["random", "pretrained", "supervised"]
@@ -108,7 +108,7 @@ def starting_point(
 ) -> tuple[Model, tuple[Material, Rows] | None]:
     """The network that a trial begins with, the same for all where it was trained; data set and rows it has seen."""
     if start == "random":
-        return study.untrained(RECIPE, FIRST_TWIN + trial), None
+        return study.untrained(RECIPE, TWIN_SEEDS[0] + trial), None
     if start == "pretrained":
         return study.network(study.material(material.donor), RECIPE), study.pretraining(material)
     names = [each.name for each in material.properties]
