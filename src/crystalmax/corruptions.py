@@ -70,9 +70,11 @@ class SiteSwap:
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
         """The same pairs between sites of which two are swapped."""
-        first = _first_of_each(_chances(batch, rng), batch)
+        first = _first_of_each(uniform(batch.n_sites, rng, batch.device), batch)
         alike = batch.species == gather(gather(batch.species, first), batch.crystal_of_site)
-        second = _first_of_each((_chances(batch, rng) + alike) / 2, batch)  # those unlike the first come before others
+        second = _first_of_each(
+            (uniform(batch.n_sites, rng, batch.device) + alike) / 2, batch
+        )  # those unlike the first come before others
         both = torch.cat([first, second])
         swapped = gather(batch.species, torch.cat([second, first]))
         return replace(batch, species=batch.species.index_copy(0, both, swapped))
@@ -117,7 +119,7 @@ class Interstitial:
         places = places.to(batch.positions)
         best = _room(batch, places).argmax(1)
         place = places[torch.arange(batch.n_crystals, device=batch.device), best]
-        twin = _first_of_each(_chances(batch, rng), batch)
+        twin = _first_of_each(uniform(batch.n_sites, rng, batch.device), batch)
         # A new site begins as a copy of another one, behind the sites of its crystal.
         order = torch.argsort(torch.cat([batch.crystal_of_site, gather(batch.crystal_of_site, twin)]), stable=True)
         source = torch.cat([torch.arange(batch.n_sites, device=batch.device), twin])[order]
@@ -166,16 +168,11 @@ def _check_rate(rate: float) -> None:
         raise ValueError(f"rate is {rate}; give the share of sites to be changed, above 0 and at most 1")
 
 
-def _chances(batch: CrystalBatch, rng: Generator) -> Float[Tensor, " sites"]:
-    """A random number in [0, 1) for each site."""
-    return uniform(batch.n_sites, rng, batch.device)
-
-
 def _some_sites(batch: CrystalBatch, rate: float, rng: Generator, *, spare: int = 0) -> Bool[Tensor, " sites"]:
     """A share of the sites of each crystal: at least one, unless that leaves fewer than `spare` untouched."""
     sizes = batch.sites_of_crystal
     wanted = (rate * sizes).round().long().clamp_min(1).minimum(sizes - spare)
-    rank = rank_within(_chances(batch, rng), batch.crystal_of_site, sizes)
+    rank = rank_within(uniform(batch.n_sites, rng, batch.device), batch.crystal_of_site, sizes)
     return rank < gather(wanted, batch.crystal_of_site)
 
 
