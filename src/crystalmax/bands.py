@@ -20,26 +20,27 @@ from crystalmax.crystal import Crystal
 from crystalmax.surroundings import surroundings
 
 STRENGTH = 2.0
-"""Of the coupling; 1.75 is usual with wider functions. How this and the widths were chosen: docs/research/bands.md."""
+"""Strength of the coupling, usually 1.75 with wider functions. docs/research/bands.md says how it was chosen."""
 
 WIDTHS = {0: (0.9,), 1: (0.9,), 2: (0.396, 0.468, 0.54), 3: (0.2304,)}
-"""Root of the mean squared radius of s, p, d (of periods 4, 5 and 6) and f functions, in covalent radii."""
+"""Root-mean-square radius of s, p, d (for periods 4, 5 and 6) and f functions, in covalent radii."""
 
 EMPTY = {1: (0.4, 1.25), 2: (0.75, 0.75)}
-"""Of shells that a free atom leaves empty but a crystal fills, p of metals and d of the f block: level over that of its
-s shell, and width. Empty shells are wide."""
+"""Shells, by degree, that are empty in a free atom but filled in crystals: p of metals, d of the f block. Their level is
+this multiple of that of the s shell; their width is as in `WIDTHS`."""
 
 LEAST_OVERLAP = 0.05
-"""Combinations of functions whose own overlap is smaller are left out."""
+"""Eigenvectors of the overlap matrix with a smaller eigenvalue, almost linearly dependent functions, are left out."""
 
 CAUGHT = 9.0
-"""Pairs of functions whose overlap has a larger negative exponent do not overlap."""
+"""The overlap of two Gaussians falls as exp(-x); where x is larger than this, it is taken as 0."""
 
 MOST_WITH_PHASES = 320
-"""Cells of more functions are looked at without phases only."""
+"""In cells with more functions than this, only the wave vector 0 is used."""
 
 MOST_COUPLED = 2400
-"""In cells of more functions, 300 atoms or more, bands are levels of atoms: time grows with the cube, to 3 s."""
+"""In cells with more functions (300 atoms or more), atomic levels stand in for bands, as the time, 3 s here, grows with
+the cube of their number."""
 
 _CARTESIAN = {
     degree: [(x, y, z) for x, y, z in product(range(degree + 1), repeat=3) if x + y + z == degree]
@@ -75,8 +76,8 @@ class Shells(NamedTuple):
         degree: 0 for s to 3 for f.
         site: Where each shell is.
         level: In electronvolt.
-        electrons: That it holds in free atoms.
-        exponent: Of its Gaussians, per square angstrom.
+        electrons: Number of electrons in the shell of the free atom.
+        exponent: Exponent of its Gaussians, per square angstrom.
     """
 
     degree: Int[np.ndarray, " shells"]
@@ -87,10 +88,10 @@ class Shells(NamedTuple):
 
 
 def of_bands(crystal: Crystal) -> dict[str, float]:
-    """Energies of the gap, states around its middle, and mean and spread of what is filled; in eV.
+    """Gap and its middle, density of states there, and mean and spread of the filled bands, all in eV.
 
-    The gap is negative where bands overlap, and 0 where electrons are odd or, on shared sites, no whole number. States
-    are those of a site, each blurred by 1 eV.
+    The gap is negative where bands overlap. It is 0 where the number of electrons is odd, or not whole, as it may be
+    with shared sites. The density of states is per site, with each state blurred by a Gaussian of 1 eV.
     """
     primitive = canonical(crystal.without_charges())
     shells = shells_of(primitive)
@@ -121,9 +122,9 @@ def of_bands(crystal: Crystal) -> dict[str, float]:
 
 
 def _gaps(bands: list[Float[np.ndarray, " _"]], n_electrons: float) -> tuple[float, float]:
-    """Least energy from a filled band to an empty one, at any wave vectors and at the same one.
+    """The smallest energy from a filled band to an empty one: between any two wave vectors, and at the same one.
 
-    Both are 0 where two electrons a band leave a part of one, or leave no band empty.
+    Both are 0 where two electrons in each band leave one partly filled, or none empty.
     """
     n_filled = round(n_electrons / 2)
     if abs(n_electrons / 2 - n_filled) >= 1e-6 or not 0 < n_filled < min(map(len, bands)):
@@ -133,7 +134,7 @@ def _gaps(bands: list[Float[np.ndarray, " _"]], n_electrons: float) -> tuple[flo
 
 
 def shells_of(crystal: Crystal) -> Shells:
-    """Shells on all sites; on a shared site those of one degree are averaged by occupancy."""
+    """Shells on all sites. On a site that several elements share, shells of one degree are averaged by occupancy."""
     rows = []
     for site, species in enumerate(crystal.species):
         sums: dict[int, Float[np.ndarray, "4"]] = {}
@@ -228,7 +229,7 @@ def _along(
     found = np.zeros((degrees[0] + 1, degrees[1] + 1, len(x)))
     found[0, 0] = np.sqrt(np.pi / total) * np.exp(-a * b / total * x**2)
     for i, j in product(range(degrees[0] + 1), range(degrees[1] + 1)):
-        # Where an index is -1, what it finds counts 0 times.
+        # An index of -1 reads a wrong entry, but its factor is 0.
         if i:
             lower = (i - 1) * found[i - 2, j] + j * found[i - 1, j - 1]
             found[i, j] = b * x / total * found[i - 1, j] + lower / (2 * total)

@@ -1,8 +1,8 @@
-"""Plain numbers of a crystal that no network made: the rivals that any learnt vector has to beat.
+"""Plain statistics of crystals, made without any network: the baselines that a learnt vector has to beat.
 
-Each function returns one row a crystal and the names of the columns. Those of `COMPOSITION` look at the composition,
-the others at the arrangement too; `statistics` has all of them side by side. All count atoms by occupancy, and none
-depends on which cell describes the crystal.
+Each function returns a table with one row for each crystal, and the names of its columns. The functions in
+`COMPOSITION` use only the composition, the others the structure as well; `statistics` puts all of them side by side.
+Atoms count by their occupancy, and no number depends on the choice of the cell.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,13 +20,13 @@ from crystalmax.spread import one_thread
 from crystalmax.surroundings import CUTOFF, Surroundings, surroundings
 
 Features = tuple[Float[np.ndarray, "crystals columns"], tuple[str, ...]]
-"""One row a crystal, and what the columns are called."""
+"""A table with one row for each crystal, and the names of its columns."""
 
 Maker = Callable[[Sequence[Crystal]], Features]
-"""A function that makes them."""
+"""A function that makes such a table."""
 
 STATISTICS = ("mean", "deviation", "min", "max", "range")
-"""What `composition_statistics` takes of each elemental property."""
+"""The statistics that `composition_statistics` computes for each elemental property."""
 
 SHELLS: Float[np.ndarray, " shells"] = np.arange(1.0, CUTOFF - 0.9, 0.5)
 """Radii at which the density of pairs is sampled, in angstrom."""
@@ -35,8 +35,8 @@ SHELL_WIDTH = 0.4
 """Standard deviation of the Gaussian that each pair contributes to the density of pairs, in angstrom."""
 
 DECIMALS = 7
-"""Of numbers of the arrangement. What symmetry makes 0 is 1e-8 or 1e-16 otherwise, and where all crystals learnt from
-have that symmetry, one without it is ten million deviations away."""
+"""Decimals that numbers of the structure are rounded to. What symmetry makes 0 would be 1e-8 or 1e-16 otherwise; if all
+training crystals have that symmetry, one without it would be ten million standard deviations away."""
 
 ORDERS = (1, 2, 4, 6)
 """Degrees of the Legendre polynomials that describe the angles between bonds."""
@@ -47,7 +47,8 @@ REFERENCE = Crystal(
     np.arange(5),
     tuple((Occupant(z, 1.0),) for z in (11, 26, 64, 8, 16)),
 )
-"""Elements of all blocks, no symmetry. It tells what the columns are called, and whether they mean what they did."""
+"""A made-up crystal of s, p, d and f elements without symmetry. Its statistics give the names of the columns, and show
+whether a later version still computes the same numbers."""
 
 GRAMS_PER_CUBIC_CENTIMETRE = 1.66053907
 """One unified atomic mass unit per cubic angstrom."""
@@ -86,11 +87,11 @@ charge_statistics: Maker = partial(_of_fractions, numbers=electrons.charges)
 """Whether common oxidation states balance, and what they are then (see `electrons.charges`)."""
 
 level_statistics: Maker = partial(_of_fractions, numbers=electrons.frontier_levels)
-"""Where the electrons end that fill the levels of free atoms (see `electrons.frontier_levels`)."""
+"""The frontier levels of the free atoms (see `electrons.frontier_levels`)."""
 
 
 def _first(rows: Sequence[Mapping[str, float]], n_rows: int) -> Features:
-    """A table of so many of these rows; one at least tells what the columns are called."""
+    """The first rows as a table, and the names of its columns; at least one row is needed for the names."""
     return np.array([list(row.values()) for row in rows])[:n_rows], tuple(rows[0])
 
 
@@ -112,7 +113,7 @@ def _over_elements(
 def _of_structures(
     crystals: Sequence[Crystal], parts: Sequence[Callable[[Crystal, Surroundings], dict[str, float]]]
 ) -> Features:
-    """The numbers of several parts side by side; one look around each structure serves all of them."""
+    """The numbers of several parts side by side; neighbours are searched only once for each structure."""
     seen = ((crystal, surroundings(crystal)) for crystal in crystals or [REFERENCE])
     with one_thread():  # matrices are small, and threads that wait for each other take ten times as long
         rows = [{name: value for part in parts for name, value in part(*each).items()} for each in seen]
@@ -134,21 +135,21 @@ def _moduli(crystal: Crystal, around: Surroundings) -> dict[str, float]:
 
 
 structure_statistics: Maker = partial(_of_structures, parts=[_arrangement])
-"""Crude numbers of the arrangement: density, packing, distances, coordination, angles and a radial histogram.
+"""Simple numbers of the structure: density, packing, distances, coordination, angles and a radial histogram.
 
-Of the elements, only weights (in the density), covalent radii and steps of electronegativity enter. Sites count by
-the atoms on them. Bonds follow the rule of `surroundings`.
+Of the elements, only atomic weights (in the density), covalent radii and differences in electronegativity enter. Sites
+are weighted by the atoms on them. What a bond is, `surroundings` defines.
 """
 
 spring_statistics: Maker = partial(_of_structures, parts=[_springs])
-"""How stiffly sites are held, and how fast they would swing, if springs held them (see `Surroundings.swings`)."""
+"""Stiffness and frequency of each site if springs held the atoms (see `Surroundings.swings`)."""
 
 modulus_statistics: Maker = partial(_of_structures, parts=[_moduli])
-"""Elastic moduli of the crystal if springs held it, its sites relaxed (see `moduli`)."""
+"""Elastic moduli of the crystal if springs held the atoms, with relaxed sites (see `moduli`)."""
 
 
 def density_statistics(crystals: Sequence[Crystal]) -> Features:
-    """Sums over the atoms by volume: of electrons and holes in open shells, of their second moments, of space filled.
+    """Sums over the atoms by volume: electrons and holes in open shells, their second moments, and the filled space.
 
     Second moments of electrons by volume set the mean potential of a crystal of neutral atoms (O'Keeffe and Spence,
     Acta Cryst. A 50, 33, 1994), from which computed Fermi energies are counted.
@@ -169,11 +170,11 @@ def density_statistics(crystals: Sequence[Crystal]) -> Features:
 
 
 def potential_statistics(crystals: Sequence[Crystal]) -> Features:
-    """What computed Fermi energies are a sum of: second moments of electrons by volume, and how firmly atoms hold them.
+    """The terms of computed Fermi energies: second moments of electrons by volume, and how strongly atoms hold them.
 
-    The former set the mean potential (see `density_statistics`); kinds of shells stand apart, since one radius of an
-    atom stands for all of them. The latter are means over the atoms of the energy of the highest level, in eV, and of
-    the electronegativity.
+    The second moments set the mean potential (see `density_statistics`). They are given for each kind of shell, since
+    the same atomic radius is used for all. The other two are means over the atoms of the energy of the highest level,
+    in eV, and of the electronegativity.
     """
     radius, electronegativity = columns("radius", "electronegativity")
     s, p, d, f, level = electrons.columns(*(f"{kind}_electrons" for kind in electrons.KINDS), "highest_level")
@@ -185,7 +186,7 @@ def potential_statistics(crystals: Sequence[Crystal]) -> Features:
 
 
 def band_statistics(crystals: Sequence[Crystal]) -> Features:
-    """What extended Hueckel bands say of the primitive cell: gaps, states between, and what bonds (see `bands`)."""
+    """Gaps, density of states and bonding energy by extended Hueckel theory, for the primitive cell (see `bands`)."""
     with one_thread():
         values, names = _first([of_bands(crystal) for crystal in crystals or [REFERENCE]], len(crystals))
     return values.round(DECIMALS), names
@@ -204,7 +205,7 @@ COMPOSITION: Mapping[str, Maker] = {
     "charges": charge_statistics,
     "levels": level_statistics,
 }
-"""What is known of a crystal without its structure, by what it means."""
+"""Blocks of statistics that need the composition only, by name."""
 
 BLOCKS: Mapping[str, Maker] = {
     **COMPOSITION,
@@ -215,25 +216,25 @@ BLOCKS: Mapping[str, Maker] = {
     "potential": potential_statistics,
     "bands": band_statistics,
 }
-"""What is known of a crystal without any learning, by what it means."""
+"""All blocks of statistics, by name."""
 
 
-@cache  # they take as long as the numbers of a small crystal
+@cache  # making them takes as long as the statistics of a small crystal
 def names_of_blocks() -> Mapping[str, tuple[str, ...]]:
-    """Names of the columns of `statistics`, by which of `BLOCKS` they come from."""
+    """Names of the columns of `statistics`, for each of `BLOCKS`."""
     return {block: make([])[1] for block, make in BLOCKS.items()}
 
 
 def statistics_widths() -> tuple[int, ...]:
-    """How many columns of `statistics` come from each of `BLOCKS`."""
+    """Number of columns of `statistics` in each of `BLOCKS`."""
     return tuple(map(len, names_of_blocks().values()))
 
 
 def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOCKS)) -> Features:
-    """All of `BLOCKS`, or those of these names, side by side in their order."""
+    """All of `BLOCKS`, or those that are named, side by side in the order of `BLOCKS`."""
     makers = {name: make for name, make in BLOCKS.items() if name in blocks}
     parts = {"structure": _arrangement, "springs": _springs, "moduli": _moduli}
-    if asked := [name for name in parts if name in makers]:  # one look around serves all of them, which are neighbours
+    if asked := [name for name in parts if name in makers]:  # one search for neighbours serves them; they are adjacent
         makers[asked[0]] = partial(_of_structures, parts=[parts[name] for name in asked])
         for name in asked[1:]:
             del makers[name]
@@ -242,7 +243,7 @@ def statistics(crystals: Sequence[Crystal], blocks: Collection[str] = tuple(BLOC
 
 
 def density(crystal: Crystal) -> float:
-    """Density in gram per cubic centimetre that the structure gives."""
+    """Density of the structure, in gram per cubic centimetre."""
     (weight,) = columns("atomic_weight")
     elements, counts = (np.array(column) for column in zip(*crystal.composition().items(), strict=True))
     return float(counts @ weight[elements - 1] / crystal.volume * GRAMS_PER_CUBIC_CENTIMETRE)
@@ -259,7 +260,7 @@ def _bulk(crystal: Crystal) -> dict[str, float]:
 
 
 def _of_sites(around: Surroundings) -> dict[str, Float[np.ndarray, " sites"]]:
-    """What each site sees: one value a site."""
+    """Numbers that describe the surroundings of each site."""
     step = np.abs(around.electronegativity[around.neighbor] - around.electronegativity[around.center])
     shares = around.species_shares
     length = around.bond_mean(around.distance)

@@ -1,4 +1,4 @@
-"""What the electrons of a composition say, if atoms kept their levels: charges that balance, and the frontier levels.
+"""What follows from a composition by counting electrons: balanced charges, and the frontier levels of free atoms.
 
 The numbers of the elements live in `data/electrons.csv`, whose header has units, sources and the few decided values.
 """
@@ -30,13 +30,13 @@ Holes are what the open shells of an atom lack; the highest level is that of its
 """
 
 MOST_ASSIGNMENTS = 4096
-"""Elements beyond those whose oxidation states make so many combinations have their first one only."""
+"""Combinations that are tried at most: an element, rare ones last, that would make more has its first state only."""
 
 TOLERANCE = 0.3
-"""By how much an anion may be less electronegative than a cation, on Pauling's scale, as in tellurides of lead."""
+"""An anion may be less electronegative than a cation by at most this, on Pauling's scale, as in lead telluride."""
 
 UNBALANCED = 4.0
-"""Charge of an atom that stands for a composition without charges."""
+"""Charge per atom that is reported as not balanced where no combination of oxidation states makes sense."""
 
 MOST_ATOMS = 1000
 """Largest formula, in atoms, whose electrons are counted."""
@@ -80,7 +80,7 @@ def columns(*names: str) -> Float[np.ndarray, "features elements"]:
 
 @cache
 def oxidation_states(atomic_number: int) -> tuple[int, ...]:
-    """The common ones of an element, ascending."""
+    """The common oxidation states of an element, ascending."""
     return tuple(int(state) for state in _ROWS[atomic_number - 1]["oxidation_states"].split())
 
 
@@ -97,12 +97,12 @@ def shells(atomic_number: int) -> tuple[Shell, ...]:
 def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     """How well common oxidation states balance, and what they are then.
 
-    Of all combinations of a state for each element where no anion is clearly less electronegative than a cation, the
-    one with the least charge in sum counts, and of these the one with the least charges of either sign. Without such a
-    combination, as in an alloy, atoms have no charges.
+    Every combination of one common state for each element is tried in which no anion is clearly less electronegative
+    than a cation. The one with the smallest total charge is taken; of several, the one with the smallest sum of
+    absolute charges. If there is no such combination, as in an alloy, atoms are taken to have no charges.
 
     Args:
-        fractions: Of the atoms, for Z = 1 to 103; they sum to 1.
+        fractions: Fraction of the atoms that each element makes up, for Z = 1 to 103; they sum to 1.
     """
     # Rounded, so that which of several that are alike comes first does not hang on the last digit.
     present = np.argsort(-fractions.round(9), kind="stable")[: np.count_nonzero(fractions)]
@@ -114,7 +114,7 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
     sensible = (cation <= anion + TOLERANCE) & (states.min(axis=1) <= 0) & (states.max(axis=1) >= 0)
     best = int(np.lexsort((either_sign.round(6), charge.round(6), ~sensible))[0])
     ionic = bool(sensible[best])
-    # The most electronegative element takes electrons, the others give what they have by their states.
+    # The most electronegative element takes electrons; the others give as many as their oxidation states say.
     taker = int(electronegativity.argmax())
     needed = share[taker] * _taken()[present[taker]]
     givers, share_of_givers = np.delete(present, taker), np.delete(share, taker)
@@ -133,10 +133,10 @@ def charges(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
 
 
 def frontier_levels(fractions: Float[np.ndarray, " elements"]) -> dict[str, float]:
-    """Where electrons end that fill the levels of the free atoms from below.
+    """The frontier levels when all electrons fill the levels of the free atoms from below.
 
     Args:
-        fractions: Of the atoms, for Z = 1 to 103; they sum to 1.
+        fractions: Fraction of the atoms that each element makes up, for Z = 1 to 103; they sum to 1.
     """
     levels = sorted(
         (shell.energy, shell.kind, share * shell.capacity, share * shell.electrons)
@@ -161,7 +161,7 @@ def frontier_levels(fractions: Float[np.ndarray, " elements"]) -> dict[str, floa
 
 
 def _odd(fractions: Float[np.ndarray, " elements"]) -> float:
-    """1 if the smallest formula with whole numbers of atoms has an odd number of valence electrons; 0.5 without one."""
+    """1 if the smallest whole-number formula has an odd number of valence electrons, 0 if even, 0.5 without one."""
     present = np.flatnonzero(fractions)
     atoms = np.arange(1, MOST_ATOMS + 1)[:, None] * fractions[present]
     whole = np.flatnonzero(np.abs(atoms - atoms.round()).max(axis=1) < 1e-6)
@@ -172,7 +172,7 @@ def _odd(fractions: Float[np.ndarray, " elements"]) -> float:
 
 
 def _assignments(present: Int[np.ndarray, " elements"]) -> Float[np.ndarray, "assignments elements"]:
-    """Every combination of a common oxidation state for each of these elements, or many of them."""
+    """Combinations of one common oxidation state for each of these elements, at most `MOST_ASSIGNMENTS`."""
     choices = [oxidation_states(int(z) + 1) for z in present]
     for i in range(len(choices)):
         if prod(map(len, choices[: i + 1])) > MOST_ASSIGNMENTS:
@@ -182,7 +182,7 @@ def _assignments(present: Int[np.ndarray, " elements"]) -> Float[np.ndarray, "as
 
 @cache
 def _taken() -> Float[np.ndarray, " elements"]:
-    """Electrons that an atom takes to fill its shell: p electrons, or the one of hydrogen."""
+    """Electrons that an atom takes to fill its outer shell: p electrons, or one for hydrogen."""
     taken: Float[np.ndarray, " elements"] = columns("p_holes")[0]
     taken[0] = 1
     return taken

@@ -10,25 +10,25 @@ from crystalmax.crystal import Crystal, formula
 from crystalmax.surroundings import CUTOFF, surroundings
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 20)
-"""Of the neighbours of each species that are looked at, from the nearest on; packings of spheres differ from the
-thirteenth on, hexagonal and cubic close packing from the nineteenth."""
+"""Which neighbours of each species are compared, by rank from the nearest on. Packings of spheres differ from the 13th
+neighbour on, hexagonal and cubic close packing from the 19th."""
 
 REACH = 2.5
-"""Distances beyond this times the cube root of the volume per atom count as this."""
+"""Longer distances count as this one; in units of the cube root of the volume per atom."""
 
 TOLERANCE = 0.06
-"""Largest difference of mean distances, in the same unit, and of occupancies, between descriptions of one structure."""
+"""Fingerprints that differ by at most this, in mean distances of that unit and in occupancies, are of one structure."""
 
 _STEPS = 100  # in the unit of distances, so that the largest, `REACH`, fits into a byte
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Formula, and mean distances of neighbours of these `RANKS` of each species around each species.
+    """Formula, and for every two species the mean distances of the second's `RANKS` neighbours around the first.
 
-    Distances are in units of the cube root of the volume per atom, so that a slightly other lattice constant changes
-    little; means over sites are the same for every cell; and they are continuous, where a hash of rounded numbers would
-    tear equal crystals apart. Behind them stand occupancies, of sites that are shared or partly empty.
+    Distances are in units of the cube root of the volume per atom, so that a small change of the lattice constant
+    changes little. Means over sites are the same for every cell. They change continuously, whereas a hash of rounded
+    numbers could differ for equal crystals. After the distances come the occupancies of shared or partly empty sites.
     """
 
     formula: str
@@ -41,7 +41,7 @@ class Fingerprint:
         nearest = _nearest(uncharged)
         order = sorted(range(len(uncharged.kinds)), key=uncharged.kinds.__getitem__)
         means = [nearest[uncharged.species == kind][:, order].mean(axis=0) for kind in order]
-        # Of one arrangement and formula there are many, as spinels whose cations have changed places in part.
+        # Structures may differ in nothing else, as spinels with different degrees of inversion.
         shares = [one.occupancy for kind in order for one in uncharged.kinds[kind] if round(one.occupancy, 3) < 1]
         return cls(formula(crystal), np.concatenate([*means, shares], axis=None))
 
@@ -61,16 +61,16 @@ class Fingerprint:
 
 
 def fingerprint_of(crystal: Crystal) -> Fingerprint:
-    """`Fingerprint.of` as a function of a module, which every engine can send to its workers by name."""
+    """`Fingerprint.of` as a plain function, which every engine of joblib can pickle by its name."""
     return Fingerprint.of(crystal)
 
 
 def are_close(
     these: UInt[np.ndarray, "structures numbers"], other: UInt[np.ndarray, " numbers"]
 ) -> Bool[np.ndarray, " structures"]:
-    """Whether distances in hundredths are of the same structure, where the formula is the same."""
+    """Which of these structures are the same as the other; all have one formula, and distances in hundredths."""
     candidates = np.arange(len(these))
-    for at in range(0, len(other), max(len(other) // 6, 1)):  # of many structures, the first leave few
+    for at in range(0, len(other), max(len(other) // 6, 1)):  # a few columns rule out most structures
         candidates = candidates[_agree(these[candidates, at], other[at])]
     close = np.zeros(len(these), dtype=bool)
     close[candidates] = _agree(these[candidates], other).all(axis=1)
@@ -99,7 +99,7 @@ def _nearest(crystal: Crystal) -> Float[np.ndarray, "sites kinds neighbours"]:
     counts = np.bincount(owner, minlength=crystal.n_sites * n_kinds)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     near = place < RANKS[-1]
-    # What is not found is beyond, so that nothing jumps when an atom comes into sight.
+    # A neighbour that is not found counts as at the cutoff, so that distances change continuously as atoms move.
     nearest = np.full((crystal.n_sites * n_kinds, RANKS[-1]), CUTOFF / scale)
     nearest[owner[near], place[near]] = distance[near]
     chosen: Float[np.ndarray, "pairs neighbours"] = np.minimum(nearest[:, np.array(RANKS) - 1], REACH)

@@ -1,9 +1,9 @@
-"""How a crystal of springs yields to strain: its elastic moduli, after all sites have relaxed.
+"""Elastic moduli of a crystal whose atoms are held by springs, after all sites have relaxed.
 
-Springs are those of `surroundings`. A strain e makes a spring of length d along n longer by d n.e.n, if it displaces no
-site relative to the others; what pulls at the sites then moves them until nothing does (Born and Huang, Dynamical
-Theory of Crystal Lattices, 1954, chapter III). Strains and stiffness are in Voigt's notation. What springs of that law
-add to a modulus grows with how far one looks, so moduli of springs are to be compared with each other only.
+The springs are those of `surroundings`. A homogeneous strain e stretches a spring of length d along the unit vector n
+by d n.e.n. The sites then relax until no force is left (Born and Huang, Dynamical Theory of Crystal Lattices, 1954,
+chapter III). Strain and stiffness are in Voigt notation. The moduli grow with the cutoff of the springs, so they can be
+compared with each other only.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.linalg import solve
 from crystalmax.surroundings import CUTOFF, Surroundings, sums
 
 MOST_RELAXED = 1000
-"""Sites of larger cells stay where a strain takes them: time grows with the cube of their number, to seconds."""
+"""In cells with more sites these do not relax: the time, seconds here, grows with the cube of their number."""
 
 _FIRST, _SECOND = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
 
@@ -22,15 +22,15 @@ _ALL_WAYS = np.diag([2, 2, 2, 1, 1, 1]) / 15 + np.pad(np.ones((3, 3)), (0, 3)) /
 
 
 def of_springs(around: Surroundings, volume: float) -> dict[str, float]:
-    """Bulk and shear modulus, Poisson's ratio, what relaxing leaves of the bulk modulus, and how directions differ.
+    """Bulk and shear modulus, Poisson's ratio, the effect of relaxation on the bulk modulus, and the anisotropy.
 
     Moduli are means of those of Voigt and Reuss (Hill, Proc. Phys. Soc. A 65, 349, 1952), in a unit that is the same
     for all crystals, as logarithms; anisotropy is that of Ranganathan and Ostoja-Starzewski (DOI
     10.1103/PhysRevLett.101.055504).
 
     Args:
-        around: All sites of a cell.
-        volume: Of the cell, in cubic angstrom.
+        around: The surroundings of all sites of a cell.
+        volume: Volume of the cell, in cubic angstrom.
     """
     clamped, relaxing = _stiffness(around)
     stiffness = (clamped - relaxing) / volume
@@ -50,11 +50,11 @@ def of_springs(around: Surroundings, volume: float) -> dict[str, float]:
 
 
 def _stiffness(around: Surroundings) -> tuple[Float[np.ndarray, "6 6"], Float[np.ndarray, "6 6"]]:
-    """Stiffness times volume where no site relaxes, and what relaxing takes from it."""
+    """Stiffness times volume without relaxation, and how much relaxation reduces it."""
     n_sites, along = len(around.atoms), around.displacement / around.distance[:, None]
     strength = around.atoms[around.center] * around.atoms[around.neighbor] * around.spring
     longer = along[:, _FIRST] * along[:, _SECOND] * around.distance[:, None]
-    # Each spring is there from both ends. One to what is like itself, as far as one sees, holds a site every way.
+    # Each spring is counted from both of its ends. Those of `itself` hold a site equally in all directions.
     clamped = (longer.T @ (strength[:, None] * longer) + around.itself.sum() * CUTOFF**2 * _ALL_WAYS) / 2
     if n_sites > MOST_RELAXED:
         return clamped, np.zeros((6, 6))
@@ -78,6 +78,6 @@ def _matrix_sums(
 
 
 def _voigt(stiffness: Float[np.ndarray, "6 6"]) -> tuple[float, float]:
-    """Bulk and shear modulus if all grains have one strain."""
+    """Bulk and shear modulus of a polycrystal in which all grains have the same strain (Voigt)."""
     bulk = stiffness[:3, :3].sum() / 9
     return bulk, (np.trace(stiffness[:3, :3]) - 3 * bulk + 2 * np.trace(stiffness[3:, 3:])) / 10

@@ -20,19 +20,19 @@ CUTOFF = 9.0
 """Radius within which neighbours are searched, in angstrom."""
 
 EXCLUSION = 0.6
-"""Partly occupied sites nearer than this times the sum of their radii are alternatives, not neighbours."""
+"""Two partly occupied sites closer than this times the sum of their radii are never occupied at once: no neighbours."""
 
 OVERLAP = 0.1
-"""Sites nearer than this, in angstrom, are taken as one place and no neighbours, whatever their occupancy."""
+"""Sites closer than this, in angstrom, are one place, whatever their occupancy, and no neighbours."""
 
 SOFTENING = 5
-"""Power of the distance with which springs between atoms soften."""
+"""The stiffness of a spring falls with this power of the distance."""
 
 FADING = 6.0
-"""Distance in angstrom from which springs weaken, to nothing at `CUTOFF`, so that none appears at once."""
+"""Distance in angstrom beyond which springs fade out smoothly, to nothing at `CUTOFF`."""
 
 NEGLIGIBLE = 1e-3
-"""A bond that counts less than this counts nothing."""
+"""Bonds with a smaller weight are left out."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Surroundings:
         neighbor: Site at its end.
         displacement: From center to neighbor, in angstrom.
         distance: Its length.
-        bond: How much each pair counts as a bond; the weights of a site sum to its coordination number.
+        bond: Weight of each pair as a bond; the weights at a site sum to its coordination number.
     """
 
     atoms: OfSites
@@ -100,10 +100,11 @@ class Surroundings:
 
     @property
     def spring(self) -> OfPairs:
-        """Stiffness of each pair, which grows with electronegativity and valence electrons and falls with distance.
+        """Stiffness of the spring between each pair, in a unit that is the same for all crystals.
 
-        Gordy's rule (J. Chem. Phys. 14, 305, 1946) with valence electrons for the order of the bond, and another power
-        of the distance, in sums of both radii; it fades out before `CUTOFF`. See docs/research/springs.md.
+        It grows with electronegativity and valence electrons and falls with distance: Gordy's rule (J. Chem. Phys. 14,
+        305, 1946) with valence electrons in place of the bond order, another power of the distance, which is measured
+        in sums of both radii, and a smooth end at `CUTOFF`. See docs/research/springs.md.
         """
         grip = np.sqrt(self.electronegativity * self.valence)
         inside = np.clip((CUTOFF - self.distance) / (CUTOFF - FADING), 0, 1)
@@ -113,14 +114,14 @@ class Surroundings:
 
     @property
     def itself(self) -> OfSites:
-        """Stiffness of a spring from each site to one like itself at `CUTOFF`, lest a site be held by nothing."""
+        """Stiffness of one more spring at each site, to a site like it at `CUTOFF`, so that every site is held."""
         stiffness: OfSites = self.electronegativity * self.valence * (CUTOFF / (2 * self.radius)) ** -SOFTENING
         return stiffness
 
     def swings(self) -> dict[str, OfSites]:
-        """How stiffly springs hold each site, and how fast it swings on all of them and on the stiffest; logarithms.
+        """Logarithms of the stiffness that holds each site, and of its frequency on all springs and on the stiffest.
 
-        A site feels the `spring` of each pair that it is in, and `itself`.
+        A site is held by the `spring` of each of its pairs, and by `itself`.
         """
         spring, itself = self.spring, self.itself
         stiffness = itself + sums(self.atoms[self.neighbor] * spring, self.center, len(self.atoms))
@@ -135,8 +136,8 @@ class Surroundings:
         """Bond-orientational order of each site, between 0 and 1, for each degree.
 
         The square root of the mean Legendre polynomial of the angles between all pairs of bonds, which by the addition
-        theorem equals the invariants of Steinhardt, Nelson and Ronchetti (DOI 10.1103/PhysRevB.28.784). Degree 1 says
-        how far the bonds are from balancing each other.
+        theorem equals the invariants of Steinhardt, Nelson and Ronchetti (DOI 10.1103/PhysRevB.28.784). Degree 1 is the
+        length of the mean of all bond directions, 0 where they balance.
         """
         pairs = np.flatnonzero(self.bond)
         center = self.center[pairs]
@@ -201,9 +202,9 @@ def _pairs(crystal: Crystal) -> tuple[PairIndex, PairIndex, Float[np.ndarray, "p
 
 
 def _bonds(center: PairIndex, distance: OfPairs, occupancy: OfPairs, n_sites: int) -> OfPairs:
-    """How much each pair counts as a bond: the sum over a site is the effective coordination number of Hoppe.
+    """Weight of each pair as a bond; the sum over a site is the effective coordination number of Hoppe.
 
-    A neighbour at distance d of a site with mean bond length m counts exp(1 - (d / m)^6) times its occupancy
+    A neighbour at distance d of a site with mean bond length m has the weight exp(1 - (d / m)^6) times its occupancy
     (Z. Kristallogr. 150, 23, 1979). No cutoff: coordination changes smoothly when atoms move.
     """
     nearest = _lowest(distance, center, np.full(n_sites, CUTOFF))
@@ -214,7 +215,7 @@ def _bonds(center: PairIndex, distance: OfPairs, occupancy: OfPairs, n_sites: in
 
 
 def sums(values: OfPairs, center: PairIndex, n_sites: int) -> OfSites:
-    """Sum of what belongs to each site; 0 where nothing does."""
+    """Sum of the values at each site; 0 where there are none."""
     return np.bincount(center, weights=values, minlength=n_sites).astype(np.float64)
 
 
