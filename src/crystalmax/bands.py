@@ -26,8 +26,8 @@ WIDTHS = {0: (0.9,), 1: (0.9,), 2: (0.396, 0.468, 0.54), 3: (0.2304,)}
 """Root-mean-square radius of s, p, d (for periods 4, 5 and 6) and f functions, in covalent radii."""
 
 EMPTY = {1: (0.4, 1.25), 2: (0.75, 0.75)}
-"""Shells, by degree, that are empty in a free atom but filled in crystals: p of metals, d of the f block. Their level is
-this multiple of that of the s shell; their width is as in `WIDTHS`."""
+"""Shells, by degree, that are empty in a free atom but filled in crystals: p of metals, d of the f block. Their level
+is this multiple of that of the s shell; their width is as in `WIDTHS`."""
 
 LEAST_OVERLAP = 0.05
 """Eigenvectors of the overlap matrix with a smaller eigenvalue, almost linearly dependent functions, are left out."""

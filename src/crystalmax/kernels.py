@@ -1,4 +1,4 @@
-"""A Matern kernel over blocks of columns that mean different things, and what is likely of its length scales."""
+"""A Matern kernel with a length scale for each block of columns, and the search for its hyperparameters."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -10,13 +10,14 @@ from scipy.spatial.distance import cdist
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, StationaryKernelMixin
 
 BOUNDS = (1e-3, 1e3)
-"""Of a length scale, where a distance of 1 is a deviation in every column of a block."""
+"""Bounds of a length scale; rows that differ by a standard deviation in each column of a block are at distance 1."""
 
 VARIANCES = (1e-5, 1e5)
-"""Bounds of the variances of what is learnt and of noise, where labels have a variance of 1."""
+"""Bounds of the variances of the signal and of the noise, for labels with a variance of 1."""
 
 PRIORS = ((1.0, 1.4), (5.0, 1.0))
-"""Priors for fast and for slow change: likeliest length scale over that at the start, deviation of its logarithm."""
+"""Log-normal priors of a length scale, for fast and for slow variation: mode, as a multiple of the starting value, and
+standard deviation of the logarithm."""
 
 Columns = Float[np.ndarray, "rows columns"]
 
@@ -30,10 +31,10 @@ class BlockMatern(StationaryKernelMixin, Kernel):  # type: ignore[misc]  # sklea
     search on handing hyperparameters from kernel to kernel.
 
     Args:
-        widths: Columns of each block, which lie side by side.
-        length_scale: Of each block, for distances divided by the root of its width.
-        constant: Variance of what is to be learnt.
-        noise: Variance of each row beside that, by itself.
+        widths: Number of columns in each block; blocks lie side by side.
+        length_scale: Of each block, for distances divided by the square root of its width.
+        constant: Variance of the signal.
+        noise: Variance of the noise of each row.
     """
 
     hyperparameter_constant = Hyperparameter("constant", "numeric", VARIANCES)
@@ -88,7 +89,7 @@ class BlockMatern(StationaryKernelMixin, Kernel):  # type: ignore[misc]  # sklea
         return (values, gradient) if eval_gradient else values
 
     def _plain(self, X: Columns, Y: Float[np.ndarray, "others columns"], *, keep: bool) -> Iterable[np.ndarray]:
-        """Squares of distances in each block, which a search asks for again and again with other length scales."""
+        """Squared distances in each block without length scales; kept, since a search needs them again and again."""
         kept: tuple[Columns, list[np.ndarray]] | None = getattr(self, "_kept", None)
         if keep and kept is not None and kept[0] is X:
             return kept[1]
@@ -112,11 +113,11 @@ def most_likely(
     """Search for the hyperparameters that labels make most likely, with a prior on length scales.
 
     Args:
-        negative_log_likelihood: Of the logarithms of the hyperparameters, and its gradient.
-        start: Where to begin.
-        bounds: Of each.
-        scales: Which of them are length scales.
-        prior: On each of these, such as `PRIORS`.
+        negative_log_likelihood: Gives it and its gradient for the logarithms of the hyperparameters.
+        start: Logarithms to begin with.
+        bounds: Bounds of each logarithm.
+        scales: Which of the hyperparameters are length scales.
+        prior: The prior of each length scale, one of `PRIORS`.
     """
     times, doubt = prior
 

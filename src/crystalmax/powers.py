@@ -1,4 +1,4 @@
-"""Labels on the scale where they are closest to normal."""
+"""Labels on a scale where their distribution is closest to a normal one."""
 
 import warnings
 from contextlib import suppress
@@ -10,15 +10,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 EXACT = 1e-4
-"""Labels that come back this far off, as a part of their range, have lost too many digits on the way."""
+"""A transform is not used if labels come back from it with a larger error than this part of their range."""
 
 FINEST, COARSEST = 1e-6, 1e100
-"""Labels that are all smaller, or have one that is larger, get a unit of their own: trees take a variance below 1e-16
-for none, powers see 1 + x, and squares end at 1e308."""
+"""Labels that are all smaller, or have one that is larger, are rescaled: trees take a variance below 1e-16 for none,
+power transforms work on 1 + x, and squares overflow above 1e308."""
 
 
 def unit_of(labels: Float[np.ndarray, " labels"]) -> float:
-    """One, or a power of two close to the greatest of very small or large labels, by which division is exact."""
+    """The unit of labels: 1, or of tiny or huge ones a power of two near the greatest, which divides exactly."""
     greatest = np.abs(labels).max()
     return float(2.0 ** np.floor(np.log2(greatest))) if 0 < greatest < FINEST or greatest > COARSEST else 1.0
 
@@ -27,13 +27,13 @@ def unit_of(labels: Float[np.ndarray, " labels"]) -> float:
 class Powers:
     """A power transform of labels to mean 0 and deviation 1, and back (Yeo and Johnson, DOI 10.1093/biomet/87.4.954).
 
-    Powers of 1 + x tell labels apart that are of order 1 to some thousand and spread as widely. Labels that differ by a
-    thousandth of what they are, or that are tiny, would all become one number; those are standardised first. Nothing
-    comes back from beyond the labels, where the inverse grows without bound, or ends.
+    Powers of 1 + x suit labels between 1 and some thousand that vary as much. Labels that are tiny, or that vary by a
+    thousandth of their size, would all become one number; they are standardised first. Values beyond the range of the
+    labels are clipped to it on the way back, since there the inverse grows without bound, or does not exist.
 
     Attributes:
-        transformer: Of a column of labels.
-        bounds: The least and the greatest label on its scale.
+        transformer: Transforms a column of labels.
+        bounds: The least and the greatest label on the transformed scale.
     """
 
     transformer: PowerTransformer | Pipeline | StandardScaler
@@ -41,7 +41,7 @@ class Powers:
 
     @classmethod
     def of(cls, labels: Float[np.ndarray, " labels"]) -> "Powers":
-        """Find the power that makes these labels most likely to be normal."""
+        """Fit the power with which these labels are closest to a normal distribution."""
         column = labels[:, None]
         for transformer in (PowerTransformer(), make_pipeline(StandardScaler(), PowerTransformer()), StandardScaler()):
             # Arrays, also where `sklearn.set_config` asks all transformers for tables.
@@ -54,12 +54,12 @@ class Powers:
         return powers
 
     def there(self, labels: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """From units of the labels."""
+        """Labels on the transformed scale."""
         scaled: Float[np.ndarray, "*shape"] = self.transformer.transform(labels.reshape(-1, 1)).reshape(labels.shape)
         return scaled
 
     def back(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """To units of the labels."""
+        """Values of the transformed scale as labels, clipped to their range."""
         inside = np.clip(values, *self.bounds).reshape(-1, 1)
         labels: Float[np.ndarray, "*shape"] = self.transformer.inverse_transform(inside).reshape(values.shape)
         return labels

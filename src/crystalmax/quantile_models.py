@@ -1,4 +1,4 @@
-"""Models that say a distribution of each value they predict, which is kept as its quantiles at `LEVELS`."""
+"""Models that predict a distribution for each row, given as its quantiles at `LEVELS`."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,19 +22,19 @@ from crystalmax.kernels import PRIORS, BlockMatern, most_likely
 from crystalmax.powers import Powers
 
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
-"""Probabilities at which models say their quantiles; the middle one is the median."""
+"""Probabilities of the quantiles that models predict; the middle one is the median."""
 
 FEW = 300
-"""So many labels at most decide the hyperparameters of a kernel, whose search costs the cube of their number."""
+"""Labels, at most, for the search of hyperparameters of a kernel, whose time grows with the cube of their number."""
 
 FARTHEST = 4.0
-"""Deviations from the mean at which a column is cut off before a Gaussian process sees it."""
+"""Columns are clipped at this many standard deviations from their mean before a Gaussian process sees them."""
 
 MANY = 0.1
-"""Share of the labels that have one value, from which on it is a value of its own kind; as many must have others."""
+"""A value that at least this share of the labels have is treated apart (see `Hurdle`), if as many have other values."""
 
 LEAST = 5
-"""So many labels at least must have it, and so many another."""
+"""The least number of labels that must have that value, and that must have others."""
 
 Columns = Float[np.ndarray, "rows columns"]
 Labels = Float[np.ndarray, " labels"]
@@ -53,15 +53,14 @@ class Member(Protocol):
 
 @dataclass(frozen=True)
 class Forest:
-    """A forest whose leaves say which labels a row resembles, and how much (Meinshausen 2006).
+    """A quantile forest: labels that share leaves with a row are weighted by how often they do (Meinshausen 2006).
 
-    The trees are those of `ExtraTreesRegressor`, which takes twice the time where labels are few, all of it to make
-    each tree and to ask it.
+    The trees are those of `ExtraTreesRegressor`, which with few labels takes twice the time for the same trees.
 
     Attributes:
         trees: Extremely randomised trees.
         ascending: The labels.
-        leaf_of_label: The leaf of each tree that holds the label.
+        leaf_of_label: For each tree, the leaf that each label is in.
     """
 
     trees: Sequence[ExtraTreeRegressor]
@@ -70,7 +69,7 @@ class Forest:
 
     @classmethod
     def fit(cls, X: Columns, y: Labels, trees: int, seed: int, *, powers: bool = False) -> "Forest":
-        """Grow trees until each leaf holds one value, by squares of labels as they are, or of their powers."""
+        """Grow trees until each leaf holds one value; with `powers` they learn the power transform of the labels."""
         order = np.argsort(y, kind="stable")
         rows, wanted = _single(X[order]), (Powers.of(y).there(y) if powers else y)[order]
         seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=trees)
@@ -96,11 +95,11 @@ class Process:
     """A Gaussian process on scaled columns and labels, with a Matern kernel over blocks of columns.
 
     Attributes:
-        scaler: Of the columns.
-        process: On labels of mean 0 and deviation 1.
-        powers: Made the labels normal before that, if it was wanted.
-        middle: Mean of the labels, on that scale.
-        spread: Their deviation.
+        scaler: Standardises the columns.
+        process: The Gaussian process, on labels with mean 0 and standard deviation 1.
+        powers: The power transform of labels before that, if there is one.
+        middle: Mean of the (transformed) labels.
+        spread: Their standard deviation.
     """
 
     scaler: StandardScaler
@@ -113,7 +112,7 @@ class Process:
     def fit(
         cls, X: Columns, y: Labels, blocks: Blocks, *, powers: bool = False, seed: int = 0, known: Kernel | None = None
     ) -> "Process":
-        """Find hyperparameters by the likelihood of `FEW` of the labels unless they are known; condition on all."""
+        """Fit to all labels, with hyperparameters that are known or else found by the likelihood of `FEW` labels."""
         scaler = StandardScaler().set_output(transform="default").fit(X)
         inputs = _scaled(scaler, X)
         scale = Powers.of(y) if powers else None
@@ -129,11 +128,13 @@ class Process:
         few = np.random.default_rng(seed).permutation(len(labels))[:FEW]
         # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
         kernel = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
-        priors = PRIORS if len(labels) <= FEW else PRIORS[:1]  # more labels tell scales whatever was likely
+        priors = PRIORS if len(labels) <= FEW else PRIORS[:1]  # with more labels, the prior hardly matters
         search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
         found = [GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=partial(search, prior=one)) for one in priors]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # labels without noise end at a bound, which is right
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # without noise in the labels its variance ends at a bound
             # A copy leaves behind the distances that the search kept.
             return clone(min((process.fit(inputs[few], labels[few]) for process in found), key=_surprise).kernel_)
 
@@ -153,7 +154,7 @@ class Process:
         return found
 
     def left_out(self, parts: Parts) -> Quantiles:
-        """What the process would say of each label without its part, in closed form.
+        """Quantiles for each label by the process without that label's part, in closed form.
 
         After Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 5.12, for parts, not single labels.
         """
@@ -174,16 +175,17 @@ class Process:
 
 @dataclass(frozen=True)
 class Hurdle:
-    """Whether a label differs from the one value that many have, such as the gap of metals, and what it is then.
+    """A hurdle model for properties where many labels have one value, such as the gap of 0 of metals.
 
-    After Cragg (1971), DOI 10.2307/1909582, with a Gaussian process for each of the two questions. The second is asked
-    of labels as they are, or of their powers, whichever tells each of them better from the others.
+    One Gaussian process predicts whether a row has another value, and a second one which value it is then (Cragg 1971,
+    DOI 10.2307/1909582). The second learns from labels as they are or after a power transform, whichever has the lower
+    leave-one-out error.
 
     Attributes:
-        value: That many labels have.
-        differs: A process on 1 where a label has another, and -1 where it has this one.
-        others: A process on the labels that have others.
-        bounds: Between which labels lie: the value, if it is the least or the greatest of them, else infinite.
+        value: The value that many labels have.
+        differs: A process on labels of 1 for rows with another value, and -1 for rows with this one.
+        others: A process on the labels with other values.
+        bounds: Limits of predictions: the value, where it is the least or the greatest label, else infinite.
     """
 
     value: float
@@ -193,7 +195,7 @@ class Hurdle:
 
     @classmethod
     def fit(cls, X: Columns, y: Labels, value: float, blocks: Blocks, *, seed: int = 0) -> "Hurdle":
-        """Two labels at least have other values."""
+        """Fit both processes; at least two labels must have other values."""
         differs = y != value
         columns, others = X[differs], y[differs]
         found = [Process.fit(columns, others, blocks, powers=powers, seed=seed) for powers in (False, True)]
@@ -210,7 +212,7 @@ class Hurdle:
         return replace(self, differs=self.differs.again(X, 2.0 * differs - 1), others=others)
 
     def quantiles(self, X: Columns) -> Quantiles:
-        """Quantiles at `LEVELS` of the value, weighted by its probability, beside the distribution of others."""
+        """Quantiles at `LEVELS` of the mixture of the one value and the distribution of others, by probability."""
         differs = self.differs.above(X, 0.0)[:, None]
         values = np.insert(np.clip(self.others.quantiles(X), *self.bounds), 0, self.value, axis=1)
         weights = np.concatenate([1 - differs, np.broadcast_to(differs / len(LEVELS), (len(X), len(LEVELS)))], axis=1)
@@ -220,17 +222,17 @@ class Hurdle:
 
 @dataclass(frozen=True)
 class Told:
-    """What another model says, which is as far off as it was for labels that it had not seen.
+    """The prediction of another model, with the distribution of errors that it made on labels it had not seen.
 
     Attributes:
-        errors: Quantiles at `LEVELS` of label less prediction.
+        errors: Quantiles at `LEVELS` of the label minus the prediction.
     """
 
     errors: Float[np.ndarray, " levels"]
 
     @classmethod
     def fit(cls, X: Columns, y: Labels) -> "Told":
-        """X has one column, a prediction of each label by what had not seen it."""
+        """Fit to one column: a prediction of each label by a model that had not seen it."""
         return cls(np.quantile(y - X[:, 0], LEVELS))
 
     def quantiles(self, X: Columns) -> Quantiles:
@@ -240,7 +242,7 @@ class Told:
 
 
 def value_of_many(y: Labels, parts: Parts) -> float | None:
-    """The value that most labels share, if enough of them have it, and enough another, whichever part is left out."""
+    """The most frequent label, if enough labels have it, and enough another, whichever part is left out; else None."""
     values, counts = np.unique(y, return_counts=True)
     has = y == values[counts.argmax()]
     kept = [np.delete(has, held) for held in parts]
@@ -249,7 +251,7 @@ def value_of_many(y: Labels, parts: Parts) -> float | None:
 
 
 def left_out(fit: Callable[[Columns, Labels], Member], X: Columns, y: Labels, parts: Parts) -> Quantiles:
-    """What a member says of each label that it was not fitted to."""
+    """Quantiles for each label by a member that was fitted without its part."""
     found = np.empty((len(y), len(LEVELS)))
     for held in parts:
         kept = np.setdiff1d(np.arange(len(y)), held)
@@ -282,13 +284,13 @@ def _quantiles(
 
 
 def _surprise(process: GaussianProcessRegressor) -> float:
-    """How improbable each label is given all others, but for constants (Rasmussen and Williams, eqs. 5.10 to 5.12)."""
+    """Mean negative log probability of each label given all others, up to constants (ibid., eqs. 5.10 to 5.12)."""
     variance = 1 / np.diag(cho_solve((process.L_, True), np.eye(len(process.L_))))
     return float((variance * process.alpha_**2 + np.log(variance)).mean())
 
 
 def _single(X: Columns) -> Float[np.ndarray, "rows columns"]:
-    """Columns as trees take them; ValueError where one is too large for that."""
+    """Columns in float32, as trees need them; a ValueError where a number is too large for it."""
     rows: Float[np.ndarray, "rows columns"] = check_array(X, dtype=np.float32, order="C")
     return rows
 

@@ -1,4 +1,4 @@
-"""Ridge regression for absolute errors: its penalty, and the scale of the labels, by labels that are left out."""
+"""Ridge regression that chooses its penalty and the scale of the labels by leave-one-out absolute errors."""
 
 from functools import partial
 
@@ -19,14 +19,14 @@ Labels = Float[np.ndarray, " rows"]
 class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Ridge regression of labels as they are, or on the scale where they are closest to normal.
 
-    The penalty and the scale are those with the least absolute errors, in units of the labels, where each label is left
-    out in turn: squares follow a few large values. Of skewed labels the second scale makes far less error; on
-    it nothing is predicted beyond the labels (see `Powers`).
+    The penalty and the scale are those with the lowest leave-one-out absolute error in the units of the labels; squared
+    errors would depend on a few large values. Skewed labels have far lower errors on the second scale, where no
+    prediction lies beyond the range of the labels (see `Powers`).
 
     Attributes:
         ridge_: The regression, with its penalty as `alpha_`.
-        powers_: The scale of its labels; None where they stay as they are.
-        unit_: By which labels are divided first, if they are tiny or huge.
+        powers_: The transform of its labels; None where they stay as they are.
+        unit_: What labels are divided by first, other than 1 if they are tiny or huge.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "PowerRidge":
@@ -45,12 +45,12 @@ class PowerRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         return self
 
     def predict(self, X: ArrayLike) -> Labels:
-        """In units of the labels."""
+        """Predictions in the units of the labels."""
         check_is_fitted(self)
         told: Labels = self.ridge_.predict(validate_data(self, X, dtype=np.float64, reset=False))
         return self.unit_ * (told if self.powers_ is None else self.powers_.back(told))
 
 
 def _score(powers: Powers, identity: BaseEstimator, told: Labels, labels: Labels) -> float:
-    """What `RidgeCV` asks for: the higher, the better."""
+    """The score for `RidgeCV`: minus the mean absolute error in the units of the labels."""
     return -float(np.abs(powers.back(identity.predict(told)) - powers.back(labels)).mean())

@@ -35,56 +35,57 @@ from crystalmax.quantile_models import (
 )
 
 MASSES: Float[np.ndarray, " masses"] = np.linspace(0, 0.98, 99)
-"""How much of a distribution may lie between the ends of an interval; ends between two of them are interpolated."""
+"""Probabilities between the ends of the intervals that are tried; in between, ends are interpolated."""
 
 PLACES: Float[np.ndarray, " places"] = np.linspace(0, len(MASSES) - 1, 10 * (len(MASSES) - 1) + 1)
-"""Places among `MASSES` where intervals may end: forests of few trees have few quantiles, and jump between them."""
+"""Fractional indices into `MASSES` at which intervals may end: forests of few trees have few distinct quantiles."""
 
 FOLDS = 5
-"""Parts of the labels, at most, that are left out in turn, to see how well each member predicts them."""
+"""Folds of the cross-validation that shows how well each member predicts labels that it has not seen."""
 
 STEPS = 4
-"""Mixtures are compared whose shares are multiples of one over this."""
+"""The mixtures that are compared have shares that are multiples of 1 over this."""
 
 SHARPNESS = 20
-"""A mixture weighs with its error to the power of minus this: one that errs a tenth less counts 8 times as much."""
+"""Mixtures are averaged with weights of error to the power of minus this: a tenth less error, 8 times the weight."""
 
 FARTHEST = 3
-"""An error counts as at most so many times the 95th percentile of errors: one label may not decide between members."""
+"""Errors are clipped at this many times their 95th percentile, so that no single label decides between members."""
 
 ANEW = 150
-"""With so many labels at most, intervals rest on hyperparameters that have not seen the labels left out."""
+"""Up to this many labels, hyperparameters are searched anew in each fold, or intervals would become too narrow."""
 
 AT_ONCE = 2000
-"""Rows that are predicted together: each takes 70 bytes a label, which of a large collection would fill the memory."""
+"""Rows that are predicted at once. Each takes 70 bytes of memory for each label."""
 
 
 class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Predicts from 50 to some thousand labels, with intervals.
 
-    Four members say a distribution each: a quantile forest of extremely randomised trees, a Gaussian process, and both
-    on labels made normal by a power transform, which suits what is positive and skewed. A fifth joins them where many
-    labels have one value, such as gaps of 0: whether it is that value, and what it is otherwise. Their mixture has the
-    shares with which its median comes near to labels that were left out. The prediction is the median of the mixture,
-    where the mean absolute error is least. Intervals lie between quantiles of the mixture, as far out as labels left
-    out demand (distributional conformal prediction, DOI 10.1073/pnas.2107794118). Columns need no scaling, and may be
-    more than labels. A fit takes a second with 50 labels, and some 20 with 1,000.
+    A mixture of four models, its members, that each predict a distribution: a quantile forest of extremely randomised
+    trees, a Gaussian process, and both again on labels made normal by a power transform, which suits positive and
+    skewed properties. Where many labels have the same value, such as gaps of 0, a fifth member predicts how likely that
+    value is, and what the property is otherwise. The shares of the members are those with which the median of the
+    mixture is closest to held-out labels. The prediction is that median, which minimises the mean absolute error.
+    Intervals lie between quantiles of the mixture that are calibrated on held-out labels (distributional conformal
+    prediction, DOI 10.1073/pnas.2107794118). Columns need no scaling, and there may be more of them than labels. A fit
+    takes a second with 50 labels, and about 20 s with 1,000.
 
-    What other models say can be told in columns of their own, the last ones; each is one more member.
+    Predictions of other models can join as further members: they are given in the last columns (see `told`).
 
     Args:
-        trees: Of the forest.
-        blocks: Widths of blocks of columns that mean different things, such as vectors beside statistics; the processes
-            give each a length scale of its own. One block unless given.
-        told: How many of the last columns are predictions by other models, in the units of the labels: in `fit`, of
-            each label by what has not seen it, such as `CrystalRegressor.held_out_` or what `cross_val_predict` gives.
-        random_state: Seed of the forest, of the parts that are left out and of the labels that decide hyperparameters.
+        trees: Number of trees in each forest.
+        blocks: Widths of blocks of columns with different meaning, such as vectors beside statistics; the Gaussian
+            processes have a length scale for each. One block unless given.
+        told: How many of the last columns are predictions by other models, in the units of the labels. In `fit` they
+            must be by models that have not seen the label, as `CrystalRegressor.held_out_` or `cross_val_predict`.
+        random_state: Seed of the forests, of the folds, and of the choice of labels for the hyperparameters.
 
     Attributes:
-        shares_: Share of each member: forest, process, both on transformed labels, the fifth if it is there, and what
-            was told.
-        held_out_: A prediction for each label, left out in turn.
-        error_: Their mean absolute error; a little too good, as it chose the shares.
+        shares_: Share of each member: the forests on labels as they are and transformed, the two processes likewise,
+            the fifth member if there is one, and the other models.
+        held_out_: A prediction for each label, by members that were fitted without it.
+        error_: Their mean absolute error, which is slightly optimistic, since the shares were chosen by it.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         Args:
             X: A row for each label.
             y: The labels.
-            groups: A name for each label; labels of one name, such as polymorphs, are left out together.
+            groups: A name for each label; labels with the same name, such as polymorphs, stay in one fold.
 
         Raises:
             ValueError: There are no trees, fewer than two labels or groups, values that are not finite, labels without
@@ -135,7 +136,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         hurdles = [fit(X, y) for fit in fit_hurdles]
         voices = [Told.fit(column, y) for column in told]
         members: tuple[Member, ...] = (*forests, *processes, *hurdles, *voices)
-        # With fewer trees a forest looks worse than it is, and gets a smaller share.
+        # Half of the trees save time. With fewer, forests would look worse than they are, and get smaller shares.
         by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
         by_processes = [process.left_out(parts) for process in processes]
         by_hurdles = [left_out(hurdle.again, X, y, parts) for hurdle in hurdles]
@@ -144,10 +145,10 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles, *by_voices], levels=[0.5])
         shares = weighed_shares(len(members), lambda shares: medians(shares)[:, 0] - y)
         held_out = unit * medians(shares)[:, 0]
-        if len(y) <= ANEW:  # the shares are none the better for it, but intervals would be too narrow
+        if len(y) <= ANEW:  # shares would not improve by this, but intervals would be too narrow without it
             by_processes = [left_out(fit, X, y, parts) for fit in fit_processes]
             by_hurdles = [left_out(fit, X, y, parts) for fit in fit_hurdles]
-        # All at once: who interrupts a fit has the one before, not members of one with shares of another.
+        # Set together, so that an interrupted fit leaves the one before whole.
         self.unit_, self.members_, self.shares_, self.held_out_ = unit, members, shares, held_out
         self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
         self.error_ = float(unit * np.abs(held_out / unit - y).mean())
@@ -155,23 +156,23 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return self
 
     def _parted(self, X: Columns, unit: float) -> list[Float[np.ndarray, "rows _"]]:
-        """What is described, and each column that was told, in the unit of the labels."""
+        """The columns that describe rows, then each prediction of another model, in the unit of the labels."""
         described = X.shape[1] - self.told
         return [X[:, :described], *(X[:, [column]] / unit for column in range(described, X.shape[1]))]
 
     def _said(self, X: Columns) -> list[Quantiles]:
-        """What each member says."""
+        """The quantiles that each member predicts."""
         described, *told = self._parted(X, self.unit_)
         others = len(self.members_) - len(told)
         seen = [*[described] * others, *told]
         return [member.quantiles(columns) for member, columns in zip(self.members_, seen, strict=True)]
 
     def predict(self, X: ArrayLike) -> Float[np.ndarray, " rows"]:
-        """The median of the mixture for each row; NaN where a column is, as in what a featuriser could not read."""
+        """The median of the mixture for each row; NaN for rows with a NaN, as of structures that could not be read."""
         return self.predict_quantiles(X, [0.5])[:, 0]
 
     def predict_quantiles(self, X: ArrayLike, levels: Sequence[float]) -> Float[np.ndarray, "rows asked"]:
-        """Quantiles of the mixture at these probabilities, as they are; NaN where `predict` is.
+        """Quantiles of the mixture at these probabilities, without calibration; NaN where `predict` gives NaN.
 
         Raises:
             ValueError: A probability is not between 0 and 1.
@@ -192,11 +193,11 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return told
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 2"]:
-        """Ends of an interval for each row that holds the measured value with this probability.
+        """Ends of an interval for each row that contains the measured value with this probability.
 
-        n groups of labels cannot promise more than n / (n + 1): with fewer than nine, one of 0.9 is too narrow. Where
-        the fifth member is there, and the value that it knows is the least or the greatest label, such as gaps of 0,
-        intervals end at it; no other bound is known.
+        With n groups of labels the coverage cannot be guaranteed beyond n / (n + 1): with fewer than nine, intervals of
+        0.9 are too narrow. Where many labels have the least or the greatest value, such as gaps of 0, intervals end at
+        that value; no other bound is known.
 
         Raises:
             ValueError: The coverage is not between 0 and 1.
@@ -204,7 +205,7 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return self.predict_with_interval(X, coverage)[:, 1:]
 
     def predict_with_interval(self, X: ArrayLike, coverage: float = 0.9) -> Float[np.ndarray, "rows 3"]:
-        """What `predict` and `predict_interval` say, side by side, in half the time.
+        """Results of `predict` and `predict_interval` side by side, in half the time.
 
         Raises:
             ValueError: The coverage is not between 0 and 1.
@@ -229,13 +230,13 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 
 
 def check_coverage(coverage: float) -> None:
-    """Refuse what is no probability."""
+    """Raise a ValueError unless this is a probability between 0 and 1."""
     if not 0 < coverage < 1:
         raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
 
 
 def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
-    """Shares of so many members: the mean of all in `STEPS`, weighted by how far off labels left out are with each."""
+    """Shares of this many members: a mean over all mixtures of `STEPS`, weighted by their errors (`miss`) if held out."""
     steps = [counts for counts in product(range(STEPS + 1), repeat=members) if sum(counts) == STEPS]
     mixtures = [tuple(count / STEPS for count in counts) for counts in steps]
     missed = np.array([np.abs(miss(shares)) for shares in mixtures])
@@ -247,7 +248,7 @@ def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) ->
 
 
 def numbers_of(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " labels"]:
-    """A number for each group, in the order of their names; every label is a group of its own unless they are given."""
+    """The number of the group of each label, in the order of their names; without groups, each label is its own."""
     if groups is None:
         return np.arange(n_labels)
     numbers: Int[np.ndarray, " labels"] = pd.factorize(np.ravel(groups), sort=True)[0]
@@ -271,7 +272,7 @@ def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
 def _between(
     ends: Float[np.ndarray, "rows masses"], places: Float[np.ndarray, " places"]
 ) -> Float[np.ndarray, "rows places"]:
-    """Ends of intervals at these places, counted from the first of the ends that are given."""
+    """Ends of intervals at fractional indices into these ends, by linear interpolation."""
     first = np.minimum(places.astype(int), ends.shape[1] - 2)
     share = places - first
     # In this form an end between two that are equal is equal to them, as is the value of many labels.
@@ -280,5 +281,5 @@ def _between(
 
 
 def _ends(masses: Float[np.ndarray, " masses"]) -> list[float]:
-    """Levels between which so much of a distribution lies; all lower ones first."""
+    """Levels of the quantiles that enclose these central probabilities; all lower ends first."""
     return [*((1 - masses) / 2).tolist(), *((1 + masses) / 2).tolist()]
