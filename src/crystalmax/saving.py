@@ -108,17 +108,13 @@ class Saver(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if self.path is not None:
-            self._write(trainer, self.path)
+            partial = self.path.with_name(f"{self.path.name}{PARTIAL}")  # Lightning writes by name
+            trainer.save_checkpoint(partial)  # all processes take part, the first writes
+            self.saved = time.perf_counter()
+            if trainer.is_global_zero:
+                settle(partial)
+                partial.replace(self.path)
+                with at_once(self.path.with_name(HISTORY)) as file:
+                    file.write("".join(json.dumps(row) + "\n" for row in self.history()).encode())
         if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
             raise Interrupted
-
-    def _write(self, trainer: pl.Trainer, path: Path) -> None:
-        partial = path.with_name(f"{path.name}{PARTIAL}")  # Lightning writes by name
-        trainer.save_checkpoint(partial)  # all processes take part, the first writes
-        self.saved = time.perf_counter()
-        if not trainer.is_global_zero:
-            return
-        settle(partial)
-        partial.replace(path)
-        with at_once(path.with_name(HISTORY)) as file:
-            file.write("".join(json.dumps(row) + "\n" for row in self.history()).encode())

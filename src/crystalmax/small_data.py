@@ -236,7 +236,7 @@ def check_coverage(coverage: float) -> None:
 
 
 def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
-    """Shares of this many members: a mean over all mixtures of `STEPS`, weighted by their errors (`miss`) if held out."""
+    """Shares of this many members: a mean over all mixtures of `STEPS`, weighted by their held-out errors, `miss`."""
     steps = [counts for counts in product(range(STEPS + 1), repeat=members) if sum(counts) == STEPS]
     mixtures = [tuple(count / STEPS for count in counts) for counts in steps]
     missed = np.array([np.abs(miss(shares)) for shares in mixtures])

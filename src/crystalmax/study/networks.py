@@ -1,19 +1,14 @@
-"""Networks without training, and numbers that cells of a study share: whichever asks first has them made."""
+"""Untrained networks of recipes, and arrays that cells of a study share: the first that needs one makes it."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock
 from jaxtyping import Float
-from torch import nn
 
 from crystalmax import checkpoint, pretraining
-from crystalmax.dataset import CrystalDataset
-from crystalmax.vectors import encode
-from crystalmax.writing import at_once, hash_of
+from crystalmax.writing import at_once
 
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""
@@ -27,18 +22,8 @@ def untrained(recipe: Recipe, seed: int, trusted: tuple[str, ...] = ()) -> check
     return checkpoint.Model(objective.eval(), geometry, {})
 
 
-def encoded(folder: Path, model: checkpoint.Model, data: CrystalDataset, accelerator: str) -> Features:
-    """Crystal vectors of a data set by the encoder of a model, kept on disk."""
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)  # it was built from a recipe
-    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
-    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    path = folder / f"{hash_of([data.content_hash, hashlib.sha256(weights).hexdigest()])[:16]}.npy"
-    return kept(path, lambda: encode(encoder.to(device), model.geometry, data))
-
-
 def kept(path: Path, make: Callable[[], Features]) -> Features:
-    """Numbers that are made once; another process that needs the same waits for them."""
+    """The numbers in this file, made and saved on first use; other processes that need them wait meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():

@@ -1,12 +1,15 @@
 """What a study is told: which data, how much of everything, and where to write."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 from jaxtyping import Int
+from torch import nn
 
 from crystalmax import checkpoint
 from crystalmax.assessment import TWIN_SEEDS
@@ -17,6 +20,7 @@ from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
 from crystalmax.training import Split
+from crystalmax.vectors import encode
 from crystalmax.writing import hash_of
 
 
@@ -204,7 +208,13 @@ class Study:
 
     def encoded(self, model: Model, material: Material) -> networks.Features:
         """Crystal vectors of a whole data set by the encoder of a model, kept on disk."""
-        return networks.encoded(self.folder / "vectors", model, material.data, self.accelerator)
+        data, encoder = material.data, model.encoder
+        assert isinstance(encoder, nn.Module)  # it was built from a recipe
+        weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in encoder.state_dict().values())
+        device = "cuda" if self.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+        name = hash_of([data.content_hash, hashlib.sha256(weights).hexdigest()])[:16]
+        path = self.folder / "vectors" / f"{name}.npy"
+        return networks.kept(path, lambda: encode(encoder.to(device), model.geometry, data))
 
     def kept(self, material: Material, name: str, make: Callable[[], networks.Features]) -> networks.Features:
         """Numbers that describe the crystals of a data set, made once and kept on disk under this name."""
