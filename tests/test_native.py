@@ -245,7 +245,7 @@ def test_rows_and_sets_that_there_are_not_are_refused_by_the_loops_themselves(wr
     }
     for call in calls.values():
         for rows, owners in ((spoilt, owner), (row, spoilt)):
-            with pytest.raises(ValueError, match="part 2 has a row or a set that there is not"):
+            with pytest.raises(ValueError, match="part 2 has a row or a set that does not exist"):
                 call(rows, owners)
 
 

@@ -249,7 +249,7 @@ def test_blocks_of_statistics_count_by_their_weights_and_others_are_not_told(tmp
         ({"spring": 1.0}, "no block 'spring' of statistics; there are fractions"),
         ({"springs": 0.0}, "the weight of springs is 0.0"),
         ({"springs": math.inf}, "the weight of springs is inf"),
-        ({}, "no block of statistics is to be told"),
+        ({}, "the weights name no block of statistics"),
     ],
 )
 def test_blocks_of_statistics_that_make_no_sense_are_refused(weights, message):

@@ -1,7 +1,7 @@
-"""Changes of where sites are, or which there are: parts that need their pairs made again.
+"""Changes of cells, positions or the list of sites, after which pairs have to be made again.
 
-An alteration works on cells, positions and sites alone, and says which site became which; `Rebuilt` runs some of them
-and then a geometry, and is a transform like any other. Species alone can change with the pairs in place.
+An alteration returns a batch without pairs, and the site that each of its sites was before. `Rebuilt` applies some
+alterations and then a geometry, which makes a transform of them. A change of species alone needs no new pairs.
 """
 
 from dataclasses import dataclass, field, replace
@@ -33,13 +33,12 @@ class Alteration(Protocol):
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A transform: alterations one after another, then the pairs anew.
+    """A transform that applies alterations one after another, and then makes the pairs.
 
-    Where it serves as a false sample, the geometry should be the one that the true crystals have, lest the difference
-    between geometries is what a critic learns.
+    For false samples, the geometry should be that of the true crystals, or a critic would learn to tell geometries.
 
     Attributes:
-        alterations: What is changed, in this order.
+        alterations: The alterations, in the order in which they are applied.
         geometry: Makes the pairs.
     """
 

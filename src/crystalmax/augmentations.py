@@ -1,8 +1,8 @@
 """True samples: other views of the same crystals, as alterations for `Rebuilt`.
 
-Atoms move with heat, and a cell is a choice of whoever wrote the file down. A small `Strain` is a view too. Supercells
-and cells change which images of a site are counted, since the sites around each are cut off somewhere; they change
-nothing where a geometry has no such cut.
+Atoms move with heat, and the choice of a cell is arbitrary. A small `Strain` is a view too. Supercells and other cells
+matter for geometries such as `AllPairs`, where the cell decides which images of a site are counted; with others, they
+change nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from crystalmax.crystal import CrystalBatch
 
 @dataclass(frozen=True)
 class ThermalDisplacement:
-    """Each site moved by a normally distributed vector; all its images move alike.
+    """Each site displaced by a normally distributed vector; all its images move alike.
 
     Attributes:
         amplitude: Root mean square along each axis, in angstrom. 0.05 to 0.1 are common at room temperature.
@@ -70,7 +70,7 @@ class OtherCell:
     """Each crystal in another cell of the same size: sheared along its own vectors, its edges renamed or reversed.
 
     Attributes:
-        shears: How often a cell vector, or its opposite, is added to another one.
+        shears: How many times a cell vector, or its opposite, is added to another one.
     """
 
     shears: int = 2

@@ -1,4 +1,4 @@
-"""How alike two views of the same things are to be made, and how unlike views of different ones."""
+"""Losses of contrastive learning, which make two views of one thing alike, and views of different ones unlike."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,15 +14,15 @@ class Contrast(Protocol):
     """The loss of two views; row i of both belongs to the same thing."""
 
     def __call__(self, one: Float[Tensor, "rows width"], other: Float[Tensor, "rows width"]) -> Float[Tensor, ""]:
-        """Low where rows of one thing are alike and the rest of the loss's wishes is met."""
+        """The loss, which is low where both views of each thing are alike, and different things differ."""
 
 
 @dataclass(frozen=True)
 class NTXent:
-    """Each view must find its partner among all other views (SimCLR, arXiv:2002.05709, eq. 1).
+    """Each view has to be closest to its partner among all other views (SimCLR, arXiv:2002.05709, eq. 1).
 
     Attributes:
-        temperature: Divides cosines; smaller makes the nearest rivals count more.
+        temperature: Divides the cosines; the smaller, the more the nearest rivals count.
     """
 
     temperature: float = 0.1
@@ -42,7 +42,7 @@ class NTXent:
 
 @dataclass(frozen=True)
 class BarlowTwins:
-    """Columns agree between views and repeat nothing of each other (arXiv:2103.03230, eq. 1), a mean over columns.
+    """Columns agree between views, and are uncorrelated with each other (arXiv:2103.03230, eq. 1), a mean over columns.
 
     Attributes:
         redundancy: Weight of the correlation between different columns.
@@ -58,12 +58,12 @@ class BarlowTwins:
 
 @dataclass(frozen=True)
 class VICReg:
-    """Views are equal, columns keep a deviation of one and are not correlated (arXiv:2105.04906, eq. 6).
+    """Views are equal; columns have a standard deviation of 1 and are uncorrelated (arXiv:2105.04906, eq. 6).
 
     Attributes:
         invariance: Weight of the squared distance between views, a mean over columns, as in the authors' code.
-        variance: Weight of columns that vary too little.
-        covariance: Weight of columns that vary together.
+        variance: Weight of the term that keeps columns from varying too little.
+        covariance: Weight of the covariance between columns.
     """
 
     invariance: float = 25.0

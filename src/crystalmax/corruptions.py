@@ -1,8 +1,8 @@
-"""False samples that look like defects: near the truth, so that they are harder to tell than the paper's.
+"""False samples that look like defects: closer to the true crystals than those of the paper, so harder to tell apart.
 
 Dopants and swaps are transforms, since pairs stay as they are. Vacancies, interstitials and strain are alterations:
-`Corrupted(Rebuilt([Vacancy()], geometry))` makes their pairs anew. Whatever happens to a site happens to all its images
-in the crystal. Every crystal is changed, where that is possible at all.
+`Corrupted(Rebuilt([Vacancy()], geometry))` makes their pairs anew. A change of a site is one of all its images. Every
+crystal is changed, wherever that is possible.
 """
 
 from dataclasses import dataclass, replace
@@ -31,11 +31,11 @@ Sites = Int[Tensor, " chosen"]
 class Dopant:
     """Some sites with another element: a transform; distances stay.
 
-    By the periodic table, one occupant of the site, drawn by occupancy, gives its place and its charge to an element of
-    the next row or group. Lanthanides count as one place of the table and so do actinides; all places next to it, and
-    its own if it has other elements, are drawn equally often. By charge, the site takes a species of the batch with
-    other elements and an oxidation state that differs by 0.5 at most; where there is none, or none is known, the table
-    decides.
+    By the periodic table, one occupant of the site, drawn by occupancy, is replaced by an element next to it in the
+    table, which keeps its charge. Lanthanides count as one place of the table, and so do actinides; all adjacent
+    places, and its own if it holds other elements, are drawn equally often. By charge, the site takes a species of the
+    batch with other elements, and an oxidation state that differs by at most 0.5. Where there is none, the table is
+    used.
 
     Attributes:
         rate: Share of the sites of each crystal, rounded, and at least one site.
@@ -104,14 +104,14 @@ class Interstitial:
     """One more site in each crystal, in a void, with a species of that crystal: an alteration.
 
     Attributes:
-        tries: So many random places are looked at; the one farthest from its nearest site is taken.
+        tries: Number of random places that are tried; the one farthest from its nearest site is taken.
     """
 
     tries: int = 16
 
     def __post_init__(self) -> None:
         if self.tries < 1:
-            raise ValueError(f"tries is {self.tries}; an interstitial needs at least 1 place to go to")
+            raise ValueError(f"tries is {self.tries}; give at least 1 place to try for an interstitial")
 
     def altered(self, batch: CrystalBatch, rng: Generator) -> Altered:
         """All sites of each crystal, then the new one."""
@@ -131,9 +131,9 @@ class Interstitial:
 
 @dataclass(frozen=True)
 class Strain:
-    """Each cell, with all in it, stretched and sheared at random: an alteration.
+    """Each cell, with all sites in it, stretched and sheared at random: an alteration.
 
-    Small, up to 0.01 or so, it is a view of the same crystal; large, a false sample.
+    A small strain, up to 0.01 or so, gives a view of the same crystal; a large one, a false sample.
 
     Attributes:
         smallest: Least norm of the strain, a symmetric matrix; 0.05 is 5 % along one axis, or 3 % along all.
@@ -186,7 +186,7 @@ def _first_of_each(keys: Float[Tensor, " sites"], batch: CrystalBatch) -> Int[Te
 
 @cache
 def near_in_table() -> Float[np.ndarray, "elements elements"]:
-    """How often each element (a row) is replaced by which other (columns); rows sum to 1; read-only."""
+    """Probability that each element (row) is replaced by each other (column); rows sum to 1; read-only."""
     row, group = elements.columns("row", "group")
     steps = np.abs(row[:, None] - row) + np.abs(group[:, None] - group)
     noble = group == _NOBLE_GASES  # which nothing else is like
@@ -202,7 +202,7 @@ def near_in_table() -> Float[np.ndarray, "elements elements"]:
 def _by_table(
     kinds: Float[Tensor, "kinds columns"], host: Sites, rng: Generator
 ) -> tuple[Float[Tensor, "more columns"], Sites]:
-    """The species table with doped species behind the others, and which of them takes each place."""
+    """The species table with the doped species appended, and the new species of each doped site."""
     n = elements.N_ELEMENTS
     leaves = _drawn(gather(kinds[:, :n], host), rng)
     comes = _drawn(gather(torch.from_numpy(np.array(near_in_table())).to(kinds.device), leaves), rng)

@@ -1,4 +1,4 @@
-"""Critics: how well does a constituent fit a summary?"""
+"""Critics, which score how well a constituent fits a summary."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from crystalmax.segments import gather, paired_dot
 
 @runtime_checkable
 class Critic(Protocol):
-    """A module that scores each constituent against the summary of the set it is said to belong to."""
+    """A module that scores each constituent against the summary of the set that it is said to belong to."""
 
     def __call__(self, summaries: Float[Tensor, "wholes width"], constituents: Constituents) -> Float[Tensor, " parts"]:
         """One score a constituent; high says that it belongs."""
@@ -21,8 +21,8 @@ class Critic(Protocol):
 class ProjectedDot(nn.Module):
     """Both sides go through a network with one hidden layer into a common space; the score is their dot product.
 
-    The last linear map of the constituents' side is moved to the summaries (u . (W h + b) = (W^T u) . h + u . b),
-    because a set has one summary and many constituents: exact, and half the cost.
+    The last linear map of the constituents is applied to the summaries instead, u . (W h + b) = (W^T u) . h + u . b:
+    this is exact, and half the cost, since a set has one summary and many constituents.
 
     Args:
         widths: Widths of the level.

@@ -21,7 +21,7 @@ class Widths(NamedTuple):
 class Constituents:
     """Members of sets. Part p belongs to set `owner[p]`, has the value `values[row[p]]` and counts `weight[p]` times.
 
-    Many parts share a value (equivalent pairs), so values are stored once and networks see each once.
+    Many parts share a value, as equivalent pairs do, so each value is stored and put through networks only once.
     """
 
     values: Float[Tensor, "rows width"]
@@ -35,7 +35,7 @@ class Constituents:
             raise ValueError(f"constituents have {found}; give one of each for each part")
 
     def take(self, parts: Int[Tensor, " chosen"]) -> "Constituents":
-        """Some of the parts, or all in another order; values stay as they are."""
+        """The chosen parts, in this order; the table of values stays as it is."""
         row, owner, weight = (column.index_select(0, parts) for column in (self.row, self.owner, self.weight))
         return Constituents(self.values, row, owner, weight)
 

@@ -1,4 +1,4 @@
-"""What a structure itself says of a crystal, as numbers that a vector can be asked for."""
+"""Intrinsic properties: numbers that follow from a structure alone, and that a crystal vector is trained to predict."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -36,15 +36,15 @@ WEIGHTS = {
     "moduli": 2.0,
     "densities": 2.0,
 }
-"""How much a number of each block of statistics counts, as the weights that ship were taught, but for bands.
+"""Weight of each number in the loss, by block of statistics; as for the weights that ship, but without bands.
 
-Chosen on development splits (docs/research/blocks.md). Bands take too long to make for a default.
+Chosen on development splits (docs/research/blocks.md). Bands take too long to compute for a default.
 """
 
 
 @runtime_checkable
 class Intrinsic(Protocol):
-    """A property that follows from a batch with pairs, and how far a prediction is from it."""
+    """A property that can be computed from a batch with pairs, and the loss of a prediction of it."""
 
     @property
     def width(self) -> int:
@@ -59,10 +59,10 @@ class Intrinsic(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """Something that training needs columns for, which are made once, before it begins."""
+    """A part of an objective that needs further columns in the data set, which are made once, before training."""
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
-        """The data set with these columns; they count in these rows only, and may be kept in the folder of the run."""
+        """The data set with these columns, made for these rows only; they may be saved in the folder of the run."""
 
 
 def prepared(parts: Iterable[object], data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
@@ -74,7 +74,7 @@ def prepared(parts: Iterable[object], data: Dataset, rows: Int[np.ndarray, " row
 
 
 class _Squared:
-    """Numbers of order one, judged by the mean of squares."""
+    """For properties that are about standardised: the loss is the mean squared error."""
 
     def loss(self, predicted: Numbers, truth: Numbers) -> Losses:
         return (predicted - truth).square().mean(1)
@@ -111,7 +111,7 @@ class Density(_Squared):
 
 @dataclass(frozen=True)
 class RadialDistribution(_Squared):
-    """How many neighbors a site has at each distance, ln(1 + n) of the mean over sites, smeared by Gaussians.
+    """Number n of neighbors at each distance, smeared by Gaussians and averaged over sites, as ln(1 + n).
 
     Attributes:
         width: Number of distances.
@@ -137,10 +137,10 @@ class RadialDistribution(_Squared):
 
 @dataclass(frozen=True)
 class Coordination(_Squared):
-    """Mean over sites, and mean of the square, of ln n, n the neighbors not farther than `reach` times the nearest.
+    """Mean of ln n and of its square over sites, where n is the number of neighbors within `reach`.
 
     Attributes:
-        reach: Of the distance to the nearest neighbor.
+        reach: Largest distance that counts, as a multiple of the distance to the nearest neighbor.
     """
 
     width = 2
@@ -159,14 +159,13 @@ class Coordination(_Squared):
 class Statistics:
     """Blocks of `baselines.statistics`, each number with mean 0 and deviation 1 where it is learnt from.
 
-    The loss is a mean of squares over the numbers, weighted by block: there are 103 element fractions, and only 7
-    numbers of charges. Some numbers need shells that a supercell may cut off, so all are made once, before training.
-    Numbers farther than `farthest` deviations from the mean count as that far: an element that few crystals have is an
-    outlier in all of them.
+    The loss is the mean squared error over the numbers, weighted by block, since there are 103 element fractions, but
+    only 7 numbers of charges. All are computed once, before training. Numbers are clipped at `farthest` standard
+    deviations from the mean: for an element that few crystals have, each of them is an outlier.
 
     Args:
-        weights: Of a number of each block, under its name in `baselines.BLOCKS`; what is not named is not told.
-        farthest: In deviations.
+        weights: Weight of each number, by the name of its block in `baselines.BLOCKS`; other blocks are not predicted.
+        farthest: Where numbers are clipped, in standard deviations.
 
     Raises:
         ValueError: There is no block of that name, a weight is not above 0, or no block is named.
@@ -177,7 +176,7 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if not self.weights:
-            raise ValueError(f"no block of statistics is to be told; give weights to some of {', '.join(BLOCKS)}")
+            raise ValueError(f"the weights name no block of statistics; give weights to some of {', '.join(BLOCKS)}")
         for name, weight in self.weights.items():
             if name not in BLOCKS:
                 raise ValueError(f"there is no block {name!r} of statistics; there are {', '.join(BLOCKS)}")
@@ -186,12 +185,12 @@ class Statistics:
 
     @property
     def width(self) -> int:
-        """How many numbers there are."""
+        """Number of statistics that are predicted."""
         return len(self._columns)
 
     def prepared(self, data: Dataset, rows: Int[np.ndarray, " rows"], folder: Path) -> Dataset:
-        """The data set with a column for each number, NaN in other rows, kept in the folder."""
-        # Others, and those of a version that makes them otherwise, have files of their own.
+        """The data set with a column for each number, NaN in other rows; they are saved in the folder."""
+        # The name of the file depends on the columns, and on how this version computes them.
         told = {"columns": [*self._columns], "reference": self._statistics([REFERENCE]).round(3).tolist()}
         path = folder / f"statistics-{hash_of(told)[:8]}.f4"
         return data.with_targets(tuple(self._columns), standardised(data, rows, self._statistics, self.width, path))

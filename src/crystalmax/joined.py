@@ -43,7 +43,7 @@ class JoinedDataset:
 
     @property
     def content_hash(self) -> str:
-        """A hash of those of the data sets, in their order; empty once there are more targets."""
+        """A hash of the content hashes of the data sets, in their order; empty after `with_targets`."""
         return "" if self.more else hash_of({"sets": [one.content_hash for one in self.sets]})
 
     def __len__(self) -> int:
@@ -69,11 +69,11 @@ class JoinedDataset:
         return crystals
 
     def with_targets(self, names: Sequence[str], values: Values) -> "JoinedDataset":
-        """The same crystals, whose batches have more targets; what they were made from is not known any more."""
+        """The same crystals, with more targets in their batches, and without a content hash."""
         return replace(self, more=(*self.more, Columns(tuple(names), values)))
 
     def groups(self, rows: Rows) -> list[Rows]:
-        """Those of these rows that are of the first data set, of the second, and so on."""
+        """These rows, split by the data set that they belong to."""
         number = self._number(rows)
         return [rows[number == each] for each in range(len(self.sets))]
 
@@ -86,7 +86,7 @@ class JoinedDataset:
         order = torch.from_numpy(np.argsort(np.argsort(number, kind="stable")))
         sizes = torch.cat([part.sites_of_crystal for part in parts])
         sites = ranges((sizes.cumsum(0) - sizes)[order], sizes[order])
-        # Equal species of different data sets share a row, else one could pass for a false one of the other.
+        # Equal species of different data sets must share a row, or one would be taken for a false sample of the other.
         kinds, species = torch.unique(torch.cat([part.kinds for part in parts]), dim=0, return_inverse=True)
         of_part = torch.split(species, [len(part.kinds) for part in parts])
         species = torch.cat([rows_of[part.species] for part, rows_of in zip(parts, of_part, strict=True)])
@@ -116,7 +116,7 @@ def _joined(name: str, parts: Sequence[CrystalBatch]) -> Float[torch.Tensor, " b
 
 
 def order(data: Dataset, rows: Rows, weights: Sequence[float], seed: int, epoch: int) -> Rows:
-    """What an epoch goes through, in its order: every row once, or each data set as often as its weight says."""
+    """The rows of an epoch in random order: all of them once, or with weights, a share of each data set (`drawn`)."""
     if weights:
         groups = data.groups(rows) if isinstance(data, JoinedDataset) else [rows]
         rows = drawn(groups, weights, seed, epoch)
@@ -124,16 +124,16 @@ def order(data: Dataset, rows: Rows, weights: Sequence[float], seed: int, epoch:
 
 
 def drawn(groups: Sequence[Rows], weights: Sequence[float], seed: int, epoch: int) -> Rows:
-    """Rows of an epoch: as many as there are in all groups, each group with its share by weight.
+    """Rows of an epoch with weights: as many as all groups have, of which each group has a share by its weight.
 
-    Each group is walked through in a random order, then in another one; an epoch goes on where the last one stopped.
-    So no crystal of a group comes a second time before all of the group have come once.
+    Each group is gone through in a random order, and then in another. An epoch goes on where the last one stopped, so
+    no crystal of a group comes a second time before all others of the group have come once.
 
     Args:
         groups: Rows of each data set.
-        weights: Of each.
-        seed: Of the orders.
-        epoch: From 0 on.
+        weights: Weight of each data set.
+        seed: Seed of the random orders.
+        epoch: Number of the epoch, from 0 on.
     """
     if len(weights) != len(groups):
         raise ValueError(f"{len(weights)} weights were given for {len(groups)} data sets; give one a data set")
@@ -150,7 +150,7 @@ def drawn(groups: Sequence[Rows], weights: Sequence[float], seed: int, epoch: in
 
 
 def _walk(rows: Rows, begin: int, length: int, key: list[int]) -> Rows:
-    """A piece of these rows in a random order, followed by another random order, and so on."""
+    """A piece of the endless sequence of these rows in random order, then in another random order, and so on."""
     first, last = begin // len(rows), (begin + length) // len(rows)
     # The 1 tells these draws from those of other keys, whose missing numbers count as 0.
     orders = [np.random.default_rng([*key, time, 1]).permutation(rows) for time in range(first, last + 1)]

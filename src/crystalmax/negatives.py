@@ -1,4 +1,4 @@
-"""False constituents: what a critic must learn to tell from the true ones."""
+"""False constituents, which a critic learns to tell from the true ones (the negative samples of Deep InfoMax)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ class NegativeSampler(Protocol):
             truth: What the encoder made of the batch.
             batch: The true crystals, with pairs.
             encode: Encodes another batch without gradient.
-            rng: All of the chance that may be used.
+            rng: The only source of random numbers.
         """
 
 
@@ -37,8 +37,8 @@ class NegativeSampler(Protocol):
 class OtherCrystals:
     """Constituents of other crystals of the batch, each drawn uniformly from all of them.
 
-    This is the family that makes the estimate a bound of the mutual information. Of a batch of one crystal it cannot be
-    drawn, and `draw` raises a ValueError.
+    With this family the estimate is a bound of the mutual information. A batch needs two crystals or more, or `draw`
+    raises a ValueError.
     """
 
     def draw(self, truth: Encoding, batch: CrystalBatch, encode: Encode, rng: Generator) -> Mapping[str, Constituents]:
@@ -49,10 +49,10 @@ class OtherCrystals:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Constituents of a corrupted copy of the batch, at these levels, held against the summaries of the true one.
+    """Constituents of a corrupted copy of the batch, compared with the summaries of the true crystals at these levels.
 
-    Where a transform adds or takes sites, which only `Rebuilt` may, the surroundings of a site are held against the
-    site that it was; those of a new site against none.
+    A transform that adds or removes sites must be a `Rebuilt`. Then the surroundings of each site are compared with the
+    true site that it was before; those of a new site are left out.
     """
 
     transform: Transform
@@ -74,15 +74,15 @@ class Corrupted:
 
 @dataclass(frozen=True)
 class WithoutCollisions:
-    """Another sampler, less the false constituents that are true ones of the set they are held against.
+    """Another sampler, without its collisions: false constituents that equal a true one of the set they are drawn for.
 
-    Of a crystal with one element, every false composition is true; of a perovskite, many false permutations are.
+    With one element, for example, every false composition equals the truth; in a perovskite, many permutations do.
 
     Attributes:
         sampler: Draws the false constituents.
-        mask: Whether collisions are left out, or counted only.
-        tolerance: Vectors are the same whose numbers differ by less than this, in units of their root mean square.
-        counts: By level, how many collisions there were so far, and how many false constituents, by weight.
+        mask: Whether collisions are left out, or only counted.
+        tolerance: Vectors are equal if their numbers differ by at most this, in units of their root mean square.
+        counts: For each level, the weight of all collisions so far, and of all false constituents.
     """
 
     sampler: NegativeSampler
@@ -103,16 +103,16 @@ class WithoutCollisions:
 
     @property
     def rates(self) -> Mapping[str, float]:
-        """The share of false constituents so far that were true ones, by level."""
+        """Share of collisions among all false constituents so far, by level."""
         return {name: found / total for name, (found, total) in self.counts.items() if total}
 
 
 @torch.no_grad()
 def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4) -> Bool[Tensor, " falses"]:
-    """Whether each false constituent has the same vector as a true one of the set that it is held against.
+    """Whether each false constituent has the same vector as a true one of the set that it is drawn for.
 
-    Along a fixed direction equal vectors fall on one point, so that of the true ones of a set, only the two next to a
-    false one have to be compared with it.
+    Equal vectors have equal projections onto a fixed direction, so each false one is compared only with the two true
+    ones of its set whose projections are next to its own.
     """
     if not len(true.owner):
         return torch.zeros_like(false.owner, dtype=torch.bool)
@@ -121,7 +121,7 @@ def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4)
     points = torch.cat([of_true, of_false])
     lowest = points.amin()
     span = (points.amax() - lowest).clamp_min(torch.finfo(torch.float64).tiny)
-    # Each set has a stretch of its own on one line.
+    # The sets lie side by side on one line, so that one search serves all.
     true_keys = true.owner + 0.9 * gather((of_true - lowest) / span, true.row)
     false_keys = false.owner + 0.9 * gather((of_false - lowest) / span, false.row)
     sorted_keys, order = true_keys.sort()
@@ -136,7 +136,7 @@ def collisions(true: Constituents, false: Constituents, tolerance: float = 1e-4)
 
 
 def _as_owned_before(level: Level, origin: Int[Tensor, " sites"]) -> Constituents:
-    """The constituents of an altered batch, owned by the sites that their owners were before."""
+    """The constituents of an altered batch, with the sites of the true batch as their owners."""
     parts = level.constituents
     if level.name == "crystal":
         return parts
@@ -160,7 +160,7 @@ def _from_other_crystals(level: Level, n_crystals: int, rng: Generator) -> Const
 def drawn_from_others(
     weight: Float[Tensor, " parts"], crystal: Int[Tensor, " parts"], chance: Float[Tensor, " parts"], n_crystals: int
 ) -> Int[Tensor, " parts"]:
-    """For each part one of another crystal, drawn by weight with a number in [0, 1); parts are grouped by crystal."""
+    """For each part, a part of another crystal, drawn by weight; `chance` is in [0, 1), crystals ascend."""
     n_parts = len(weight)
     if native.usable(weight):
         work, guide = torch.empty(n_parts + 2 * n_crystals, dtype=torch.float64), torch.empty_like(crystal)
@@ -173,7 +173,7 @@ def drawn_from_others(
     own = segment_sum(weight, crystal, n_crystals)
     begins = gather(own.cumsum(0) - own, crystal)
     own = gather(own, crystal)
-    # A point on the line of all weights with the own crystal cut out, so that it can never be drawn.
+    # A point on the line of all weights without those of the own crystal, which is thus never drawn.
     point = chance * (ends[-1] - own)
     point = torch.where(point < begins, point, point + own)
     return torch.searchsorted(ends, point, right=True).clamp_max(n_parts - 1)

@@ -1,4 +1,4 @@
-"""What pre-training has taught, before there is a label: how much of plain statistics linear maps of vectors tell."""
+"""A measure of pre-training that needs no label: how well linear maps of the vectors predict plain statistics."""
 
 from collections.abc import Sequence
 
@@ -12,24 +12,24 @@ from crystalmax import baselines
 from crystalmax.crystal import Crystal
 
 FEWEST = 100
-"""Crystals without which nothing is said."""
+"""With fewer crystals than this, pre-training reports no such share."""
 
 MOST = 1000
-"""Crystals that are enough."""
+"""Of more crystals than this, pre-training takes a random part."""
 
 NUMBERS = frozenset(baselines.BLOCKS) - {"bands"}
-"""Blocks that are asked for. Bands take longer than all others, and no network was judged by them."""
+"""Blocks of statistics that are predicted: all but bands, which take longest, and by which no network was judged."""
 
 _ROUNDING = 1e-9
-_FARTHEST = 4.0  # deviations from the mean that an outlier counts as, as in `intrinsic.Statistics`
+_FARTHEST = 4.0  # standard deviations at which numbers are clipped, as in `intrinsic.Statistics`
 
 
 def told(vectors: Float[np.ndarray, "crystals width"], crystals: Sequence[Crystal]) -> float:
-    """Share of the variance of `baselines.statistics` that ridge regression on half of the vectors tells of the others.
+    """Share of the variance of `baselines.statistics` that vectors explain: R2 of ridge regression, fitted to one half.
 
-    Each number counts alike. Of 44 networks of many recipes, those that told more erred less with labels of eight
-    properties (rank correlation -0.92); of one network, more epochs need not do both (docs/research/levers.md).
-    NaN where the crystals do not differ, or a vector is not finite.
+    Each number counts alike. Among 44 networks of many recipes, a larger share went with lower errors for labels of
+    eight properties (rank correlation -0.92); for one network, more epochs need not improve both
+    (docs/research/levers.md). NaN where the crystals do not differ, or a vector is not finite.
     """
     numbers = baselines.statistics(crystals, NUMBERS)[0]
     varied = numbers[:, numbers.std(axis=0) > _ROUNDING * np.abs(numbers).max(axis=0)]

@@ -1,4 +1,4 @@
-"""How many processes share a training, which of them this one is, and what it does."""
+"""How the work of training is shared among several processes, and which part of it this process does."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Processes:
-    """So many processes on each of so many machines; they are started by Lightning, by torchrun or by SLURM.
+    """The processes that share a training; they are started by Lightning, by torchrun or by SLURM.
 
     Attributes:
         devices: Processes on each machine, one a GPU, or any number on CPU.
@@ -49,14 +49,14 @@ class Processes:
 
     @property
     def number(self) -> int:
-        """Of all processes."""
+        """Number of processes on all machines together."""
         return self.devices * self.nodes
 
     def is_first(self) -> bool:
         """Whether this is the process that writes files.
 
         Raises:
-            ValueError: Another number of processes was started, or there are no such devices.
+            ValueError: Another number of processes was started than was stated, or the devices do not exist.
         """
         started = int(os.environ.get("WORLD_SIZE", self.number))
         if started != self.number:
@@ -71,11 +71,11 @@ class Processes:
             return self.trainer(logger=False, enable_checkpointing=False).is_global_zero
 
     def lost(self, error: RuntimeError) -> bool:
-        """Whether this is what another process leaves behind that is gone; only NCCL has a type for it."""
+        """Whether this error means that another process has ended; only NCCL has an exception type for that."""
         return self.number > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
     def check(self, objective: nn.Module, batches_per_step: int) -> None:
-        """Refuse what they cannot share."""
+        """Raise a ValueError for an objective or a step that several processes cannot share."""
         if batches_per_step % self.number:
             raise ValueError(
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
@@ -85,17 +85,17 @@ class Processes:
         for name, part in parts:
             if getattr(part, "running_mean", None) is not None:
                 raise ValueError(
-                    f"{name}, a {type(part).__name__}, keeps running statistics, which would be other ones in each of "
+                    f"{name}, a {type(part).__name__}, keeps running statistics, which would differ between the "
                     f"{self.number} processes; train in one, or take a layer without them, such as LayerNorm"
                 )
 
     def trainer(self, **options: Any) -> pl.Trainer:  # noqa: ANN401  # as Lightning has them
-        """Lightning's trainer for them.
+        """Lightning's trainer for these processes.
 
         Raises:
-            ValueError: There are no such devices.
+            ValueError: The devices do not exist.
         """
-        # A step may leave weights out, for example the critic of a family that was not drawn. Buffers are constants.
+        # A step of some objectives does not use all weights. Buffers are constants.
         several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if self.number > 1 else "auto"
         options |= {"accelerator": self.accelerator, "devices": self.devices, "num_nodes": self.nodes}
         try:
@@ -107,12 +107,12 @@ class Processes:
 
 
 class Share(NamedTuple):
-    """A batch that is this process's to do.
+    """A batch that this process works on.
 
     Attributes:
-        place: Of the batch in its step.
+        place: Number of the batch within its step.
         rows: Its crystals.
-        counts: Whether its losses and gradients count; false for a batch that another process does, too.
+        counts: Whether its losses and gradients count; false if another process works on the same batch.
     """
 
     place: int
@@ -121,16 +121,16 @@ class Share(NamedTuple):
 
 
 class Steps:
-    """What a process does in each step of an epoch, from a given step on; Lightning stores and restores where it is.
+    """The steps of an epoch, each as the batches that one process works on; Lightning saves and restores the position.
 
-    The batches of a step are dealt to the processes in turn. A process that gets none, at the end, does the first one
-    again, which counts nothing: all have to take part in every step.
+    The batches of a step are dealt to the processes in turn. In the last step, a process that gets none works on the
+    first batch again, without counting it, since all processes have to take part in every step.
 
     Args:
         batches: Rows of each batch of the epoch.
-        batches_per_step: How many make a step.
-        number: Of this process, from 0 on.
-        n_processes: How many there are.
+        batches_per_step: Number of batches in a step.
+        number: Number of this process, from 0 on.
+        n_processes: Number of processes.
     """
 
     def __init__(self, batches: list[Rows], batches_per_step: int, number: int, n_processes: int) -> None:
@@ -150,9 +150,9 @@ class Steps:
         self.next = 0
 
     def state_dict(self) -> dict[str, int]:
-        """How many steps were taken, which is the same in all processes."""
+        """The number of steps so far, the same in all processes."""
         return {"next": self.next}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on behind these steps."""
+        """Go on after this number of steps."""
         self.next = state["next"]

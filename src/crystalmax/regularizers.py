@@ -1,4 +1,4 @@
-"""Noise on summaries, and its price."""
+"""Regularizers of summaries: noise before the critic sees them, and a penalty in the loss."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,14 +13,14 @@ Noised = tuple[Float[Tensor, "wholes width"], Float[Tensor, " wholes"]]
 
 @runtime_checkable
 class Regularizer(Protocol):
-    """Makes of each summary what the critic sees, and states what that costs."""
+    """Makes the summaries that the critic sees, and a penalty for each."""
 
     def __call__(self, summaries: Float[Tensor, "wholes width"], rng: Generator) -> Noised:
         """Noised summaries, and a penalty for each."""
 
 
 class GaussianNoise(nn.Module):
-    """Gaussian noise of learnt size, priced by its Kullback-Leibler divergence from a standard normal (eq. 3 and 4).
+    """Gaussian noise of learnt size, with its Kullback-Leibler divergence from a standard normal as penalty (eq. 3, 4).
 
     The penalty is 0.5 (z^2 + s^2 - ln s^2 - 1), a mean over dimensions: zero for z = 0, s = 1.
 
@@ -43,7 +43,7 @@ class GaussianNoise(nn.Module):
 
 
 class NoRegularizer(nn.Module):
-    """No noise, no price."""
+    """No noise, and no penalty."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class NoRegularizer(nn.Module):
 
 
 class UniformPrior(nn.Module):
-    """No noise; the price is how far columns, squashed to (0, 1) by a sigmoid, are from evenly spread over the batch.
+    """No noise; the penalty is the distance of columns, after a sigmoid, from a uniform distribution over the batch.
 
     That is the squared Wasserstein distance in one dimension, a mean over dimensions: sorted values against evenly
     spaced ones. The uniform prior of Hjelm et al. (arXiv:1808.06670, eq. 7) without its adversary.

@@ -41,19 +41,19 @@ def _segment_top(values: Numbers, owner: Index, n_segments: int) -> Float[Tensor
 
 
 def segment_softmax(logits: Numbers, owner: Index, n_segments: int, count: Numbers) -> Numbers:
-    """Softmax over each set, where part p stands for `count[p]` equal members and gets their share together."""
+    """Softmax over each set, in which part p stands for `count[p]` equal members and has the sum of their shares."""
     share = count * (logits - gather(_segment_top(logits, owner, n_segments), owner)).exp()
     return share / gather(segment_sum(share, owner, n_segments), owner)
 
 
 def segment_logsumexp(values: Numbers, owner: Index, n_segments: int, count: Numbers) -> Float[Tensor, " wholes"]:
-    """Log of the sum of exponentials over each set, part p counted `count[p]` times; -inf for an empty set."""
+    """Log of the sum of exponentials over each set, in which part p counts `count[p]` times; -inf for an empty set."""
     top = _segment_top(values, owner, n_segments)
     return segment_sum(count * (values - gather(top, owner)).exp(), owner, n_segments).log() + top
 
 
 def offsets(sizes: Int[Tensor, " wholes"]) -> Int[Tensor, " bounds"]:
-    """Where each set begins, and, last, where all end, for sets stored one after another."""
+    """The begin of each set, and at last the end of all, for sets of these sizes that are stored one after another."""
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
 
@@ -78,7 +78,7 @@ def rank_within(keys: Numbers, owner: Index, sizes: Int[Tensor, " wholes"]) -> I
 
 
 def distinct(keys: Index) -> tuple[Int[Tensor, " rows"], Index]:
-    """The distinct keys, none of which is negative, in some order, and which of them each key is."""
+    """The distinct values of keys of 0 or more, in no particular order, and the place of each key among them."""
     if keys.device.type != "cpu" or not native.usable():
         found, number = torch.unique(keys, return_inverse=True)
         return found, number
@@ -88,7 +88,7 @@ def distinct(keys: Index) -> tuple[Int[Tensor, " rows"], Index]:
 
 
 def hash_slots(n_keys: int) -> tuple[Tensor, int]:
-    """An empty hash table for so many keys, as the native loops want it, and its size."""
+    """An empty hash table for this many keys, as the loops in C need it, and its size."""
     size = 1 << (2 * n_keys).bit_length()
     return torch.full((size,), -1), size
 
@@ -96,7 +96,7 @@ def hash_slots(n_keys: int) -> tuple[Tensor, int]:
 def paired_dot(
     left: Float[Tensor, "lefts width"], right: Float[Tensor, "rights width"], left_row: Index, right_row: Index
 ) -> Numbers:
-    """Dot products of chosen rows of two tables, without ever holding the chosen rows of all parts at once."""
+    """Dot products of pairs of rows of two tables, without a copy of all of these rows."""
     out: Numbers = _PairedDot.apply(left, right, left_row, right_row)  # type: ignore[no-untyped-call]
     return out
 
@@ -104,7 +104,7 @@ def paired_dot(
 def weighted_sum(
     values: Float[Tensor, "rows width"], row: Index, weight: Numbers, owner: Index, n_segments: int
 ) -> Float[Tensor, "wholes width"]:
-    """Sum over each set of `weight[p] * values[row[p]]`, without ever holding the values of all parts at once."""
+    """Sum over each set of `weight[p] * values[row[p]]`, without a copy of the values of all parts."""
     out: Tensor = _WeightedSum.apply(values, row, weight, owner, n_segments)  # type: ignore[no-untyped-call]
     return out
 
@@ -161,7 +161,7 @@ def _sums(values: Tensor, row: Tensor, weight: Tensor, owner: Tensor, n_segments
 
 
 def demand_rows(index: Index, n_rows: int, what: str) -> None:
-    """Refuse rows that there are not, from whoever made them: the loops in C would read them all the same."""
+    """Raise an error for an index outside a table of this many rows, which the loops in C would read regardless."""
     if index.dtype != torch.int64:
         raise TypeError(f"{what} is of {index.dtype}; make it torch.int64, by `.long()`")
     low, high = torch.aminmax(index) if index.is_cpu and len(index) else (0, -1)
@@ -170,9 +170,9 @@ def demand_rows(index: Index, n_rows: int, what: str) -> None:
 
 
 def _run_within(loop: str, *arguments: Tensor | float) -> None:
-    """Run a loop in C that ends where a part names a row, or a set, that there is not."""
+    """Run a loop in C that returns the first part whose row or set does not exist, or a negative number."""
     if (part := native.run(loop, *arguments)) >= 0:
-        raise ValueError(f"part {part} has a row or a set that there is not; number over the whole batch, from 0")
+        raise ValueError(f"part {part} has a row or a set that does not exist; number over the whole batch, from 0")
 
 
 def _contiguous(*tensors: Tensor) -> list[Tensor]:

@@ -24,15 +24,15 @@ from torch import nn
 from torch.nn.modules import module as registry
 
 TURN = RLock()
-"""Of the thread that draws from torch's global generator, restores it, or has hooks on all modules that are made."""
+"""Held by the thread that uses what all threads share: torch's global generator, and hooks on every module made."""
 MAX_WEIGHTS = 10**8
-"""Numbers that all parts of a spec may hold together; a spec that asks for more is refused before they are made."""
+"""Weights that all parts of a spec may have together; a spec that asks for more is refused before they are made."""
 MAX_TENSORS = 10**4
-"""Arrays, likewise."""
+"""Arrays of weights that they may have together, likewise."""
 MAX_RECIPE_BYTES = 2**20
 """A larger recipe is refused unread."""
 DEFAULT = "intrinsic"
-"""The recipe that is trained unless told otherwise: the one whose vectors did best."""
+"""Name of the recipe that is used unless another is given: the one with the best vectors."""
 _PARTS = (
     "encoding geometry neighbors transforms alterations corruptions augmentations estimators critics regularizers "
     "negatives encoders encoders.layers objectives contrasts intrinsic"
@@ -48,8 +48,8 @@ def describe(component: object) -> dict[str, object]:
     stands for a part that is built later, once its other arguments are known.
 
     Raises:
-        TypeError: It does not store its arguments under their names, takes any, or is of a class that cannot be
-            imported.
+        TypeError: It does not store its arguments under their names, takes `*args` or `**kwargs`, or is of a class that
+            cannot be imported.
     """
     if isinstance(component, functools.partial):
         if component.args:
@@ -84,7 +84,7 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
         raise TypeError(f"trusted is {trusted!r}; give a tuple of names, ({trusted!r},)")
     packages = (*_TRUSTED, *trusted)
     try:
-        # Once without memory, to see how much it would take; some parts can only be made in earnest.
+        # First on the meta device, without memory, to see how large it is; some parts cannot be made there.
         with TURN, torch.random.fork_rng(devices=[]), torch.device("meta"), _limited(), suppress(_Unmade):
             _build(spec, packages, "")
         with TURN, _limited():
@@ -94,7 +94,7 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
 
 
 def rebuilt(component: object) -> object:
-    """An equal component with weights of its own, drawn anew, or an error as of `describe` and `build`."""
+    """An equal component with new random weights; errors are those of `describe` and `build`."""
     spec = describe(component)
     # What it is made of runs here already, so its packages need no further trust.
     return build(spec, trusted=tuple({name.partition(".")[0] for name in parts_in(spec) if "." in name}))
@@ -110,7 +110,7 @@ def parts_in(spec: object) -> set[str]:
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """What is drawn inside, such as weights, is of the seed alone and alters no other draws; threads take turns."""
+    """Inside, torch's global generator has this seed; afterwards it is as it was before. Threads take turns."""
     with TURN, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -134,10 +134,10 @@ def read_recipe(recipe: str | Path) -> dict[str, object]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """What is written in a file of TOML, a recipe or settings.
+    """The content of a TOML file, a recipe or settings.
 
     Raises:
-        ValueError: It is larger than `MAX_RECIPE_BYTES`, or no TOML.
+        ValueError: It is larger than `MAX_RECIPE_BYTES`, or not valid TOML.
     """
     if (path := Path(path)).stat().st_size > MAX_RECIPE_BYTES:
         raise ValueError(f"{path} is larger than {MAX_RECIPE_BYTES >> 20} MiB, which no recipe is")
@@ -204,16 +204,16 @@ def _build(spec: object, trusted: tuple[str, ...], where: str) -> object:
 
 
 class _TooLarge(ValueError):
-    """A spec asks for more than the limits."""
+    """A spec asks for more weights or arrays than the limits."""
 
 
 class _Unmade(ValueError):
-    """A part did not take its arguments."""
+    """A part could not be made with its arguments."""
 
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Modules made inside may not hold more than the limits."""
+    """Raise `_TooLarge` if the modules that are made inside have more weights or arrays than the limits."""
     n_weights = n_tensors = 0
 
     def count(owner: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
@@ -271,7 +271,7 @@ def _check_arguments(component: type, arguments: Mapping[str, object], *, later:
 
 
 def _fits(value: object, asked: Any) -> bool:  # noqa: ANN401
-    """Whether a value is of a type; of types that no recipe can tell apart, such as arrays, every value is."""
+    """Whether a value has the type that an argument asks for; types that recipes cannot hold, as arrays, always fit."""
     origin, inside = get_origin(asked), get_args(asked)
     if origin in (Union, UnionType):
         return any(_fits(value, each) for each in inside)

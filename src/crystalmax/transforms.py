@@ -1,7 +1,7 @@
-"""Transforms of a batch with pairs: a view of the same crystals if called true, a corruption if called false.
+"""Transforms of a batch with pairs: they make views of the same crystals (true samples) or corruptions (false samples).
 
-The three corruptions here are the paper's (Fig. 5): each keeps a part of the truth, so that it cannot be told without
-the other part. Donors are drawn from the same batch, uniformly among the other crystals.
+The three corruptions here are those of the paper (Fig. 5). Each keeps one part of the crystal as it is, so that critics
+have to know the other part, which is taken from donors: other crystals of the batch, drawn uniformly.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from crystalmax.segments import gather, offsets, rank_within, uniform
 
 @runtime_checkable
 class Transform(Protocol):
-    """A batch in, a batch out; both with pairs, crystals in the same order."""
+    """Makes another batch of a batch; both have pairs, and crystals in the same order."""
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
         """The transformed batch; the input is left as it is."""
@@ -25,7 +25,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class FalseComposition:
-    """The geometry of each crystal with species of another: each site takes the species of one of the donor's sites."""
+    """The geometry of each crystal with the species of a donor: each site takes the species of one of its sites."""
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
         return replace(batch, species=gather(batch.species, donor_sites(batch, rng)))
@@ -33,12 +33,12 @@ class FalseComposition:
 
 @dataclass(frozen=True)
 class FalsePolymorph:
-    """The species of each crystal with distances of another.
+    """The species of each crystal with the distances of a donor.
 
-    Each site keeps its neighbors, of which species and how many of each, but sees them where a site of the donor sees
-    its own: only the displacements are a donor's. Rows of merged pairs are drawn alike, however many pairs each stands
-    for, so far ones come too often: a mean distance of 5.2 instead of 4.9 angstrom on phonon crystals, 4.4 instead of
-    4.3 on perovskites; without merging they agree.
+    Each site keeps its neighbors, that is which species they are and how many, but their displacements are those around
+    a site of the donor. A row of merged pairs is drawn as often as any other, however many pairs it stands for, so long
+    distances come too often: their mean is 5.2 instead of 4.9 angstrom for the phonon crystals, 4.4 instead of 4.3 for
+    perovskites. Without merging the means agree.
     """
 
     def __call__(self, batch: CrystalBatch, rng: Generator) -> CrystalBatch:
@@ -73,7 +73,7 @@ def donor_crystals(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " crystal
 
 
 def donor_sites(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " sites"]:
-    """For each site one of its crystal's donor; sites of one crystal take different ones as long as there are any."""
+    """For each site a site of the donor of its crystal; different ones, as long as the donor has enough."""
     sizes = batch.sites_of_crystal
     donor = donor_crystals(batch, rng)
     turn = gather(_integers_below(gather(sizes, donor), rng), batch.crystal_of_site)

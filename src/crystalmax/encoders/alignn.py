@@ -26,15 +26,15 @@ from crystalmax.segments import distinct, gather, offsets, ranges, segment_sum
 
 Edges = Int[Tensor, " edges"]
 
-_QUANTUM = 1e-6  # cosines are read on this grid, so that equal angles are recognised
+_QUANTUM = 1e-6  # grid that cosines are rounded to, so that equal angles are recognised
 _LITTLE = 1e-6
 
 
 class Angles(NamedTuple):
-    """What each pair sees around its center: all pairs that begin there, itself among them, each under an angle.
+    """The angles between pairs with the same center; each pair has one with every pair there, itself included.
 
-    `other` is seen by `pair`. What it is and under which angle is one of few views, `view` says which: an end, as a row
-    of those of the batch, and the cosine of an angle.
+    Angle number a is between `pair[a]` and `other[a]`. Many angles are alike, so what they look like is stored once, as
+    a view: the end of the other pair (a row of `Ends`) and the cosine. Angle a is the view number `view[a]`.
     """
 
     pair: Int[Tensor, " angles"]
@@ -45,7 +45,7 @@ class Angles(NamedTuple):
 
 
 def angles_of(pairs: Pairs, of_pair: Int[Tensor, " pairs"], n_sites: int) -> Angles:
-    """All angles between the pairs of each center; `of_pair` is the end of each pair. Cosines are rounded to 1e-6."""
+    """All angles between pairs with one center; `of_pair` is the end of each pair. Cosines are rounded to 1e-6."""
     if (pairs.count != 1).any():
         raise ValueError(
             "these pairs are merged, so the angles between them are lost; use a geometry that keeps each pair, such as "
@@ -63,14 +63,14 @@ def angles_of(pairs: Pairs, of_pair: Int[Tensor, " pairs"], n_sites: int) -> Ang
 
 
 class EdgeGatedConvolution(nn.Module):
-    """Each node takes the mean of what its neighbors say, each component weighted by a gate of the edge between.
+    """Adds to each node a mean over its neighbors, in which each component is weighted by a gate for the edge.
 
     h_i + SiLU(norm(U h_i + sum_j s_ij * V h_j / sum_j s_ij)), with s_ij = sigmoid(z_ij), z_ij = A h_i + B h_j + C e_ij.
 
-    Differs: LayerNorm in place of batch normalisation, so that a crystal does not notice its company.
+    Differs: LayerNorm in place of batch normalisation, so that a vector does not depend on other crystals of the batch.
 
     Args:
-        width: Of nodes and edges.
+        width: Width of nodes and edges.
     """
 
     def __init__(self, width: int) -> None:
@@ -92,11 +92,11 @@ class EdgeGatedConvolution(nn.Module):
 
 
 class EdgeGatedConvolutions(nn.Module):
-    """Several in a row; between two of them each edge adds SiLU(norm(z)).
+    """Several edge-gated convolutions in a row; between two of them, SiLU(norm(z)) is added to each edge.
 
     Args:
-        width: Of nodes and edges.
-        number: How many.
+        width: Width of nodes and edges.
+        number: Number of convolutions.
     """
 
     def __init__(self, width: int, number: int) -> None:
@@ -108,7 +108,7 @@ class EdgeGatedConvolutions(nn.Module):
     def forward(
         self, nodes: Float[Tensor, "nodes width"], edges: Part, center: Edges, neighbor: Edges
     ) -> Float[Tensor, "nodes width"]:
-        """The nodes after all."""
+        """The nodes after all convolutions."""
         for number, layer in enumerate(self.layers):
             nodes, z = layer(nodes, edges, center, neighbor)
             if number < len(self.norms):
@@ -117,21 +117,21 @@ class EdgeGatedConvolutions(nn.Module):
 
 
 class ALIGNN(nn.Module):
-    """Pairs hear of each other under angles, then sites over pairs, a crystal is the mean over its sites.
+    """Convolutions among pairs, along angles, then among sites, along pairs; a crystal is the mean over its sites.
 
-    Meant for `Neighbors(8.0, max_neighbors=12, merge=False)`: pairs must be single, as the merged ones have no angles.
+    Meant for `Neighbors(8.0, max_neighbors=12, merge=False)`: merged pairs have no angles.
 
-    Differs: first all exchange among pairs, then all among sites, where the paper takes turns, so that pairs, sites and
-    crystals are levels, each made of the vectors of the one below; a pair sees the pairs from its own center, which are
-    those to it where neighbors see each other; pairs know their species from the start; elements enter by the features
-    of the Site-Net paper and a learnt vector, weighted by occupancy.
+    Differs: all convolutions among pairs come before those among sites, where the paper alternates, so that pairs,
+    sites and crystals are levels, each made of the vectors of the one below. A pair has angles with the pairs from its
+    own center only. The embedding of a pair includes both species. Elements enter by the features of the Site-Net paper
+    and a learnt vector, weighted by occupancy.
 
     Args:
         pair_width: Width of a pair vector.
         site_width: Width of a site vector (the local representation).
         crystal_width: Width of a crystal vector (the global representation).
         hidden: Width of pairs and sites between convolutions, and of hidden layers.
-        convolutions: How many among pairs, and how many among sites.
+        convolutions: Number of convolutions among pairs, and among sites.
         distance: How a distance becomes a vector.
     """
 
@@ -201,7 +201,7 @@ class ALIGNN(nn.Module):
         return Level("pair", members, self.to_pair(hidden), gather(batch.crystal_of_site, pairs.center))
 
     def _embedded(self, angles: Angles) -> Part:
-        """Angles as smooth functions of their cosine, evaluated on knots and read between them."""
+        """Embedding of each angle, a smooth function of its cosine, by interpolation between knots."""
         n_knots = round(2 / self.angle.step) + 5
         knots = torch.arange(-2, n_knots - 2, device=angles.pair.device, dtype=angles.cosine_of_view.dtype)
         at = between((angles.cosine_of_view.double() + 1) / self.angle.step + 1, knots.dtype)

@@ -15,7 +15,7 @@ from crystalmax.segments import attention
 
 
 class Read(NamedTuple):
-    """What a block reads from each pair: a logit for each head, the values that heads pool, the next interaction."""
+    """Output of a block for each pair: a logit for each head, the values that heads pool, and the next interaction."""
 
     logits: Float[Tensor, "rows heads"]
     values: Float[Tensor, "rows width"]
@@ -29,9 +29,9 @@ class AttentionBlock(nn.Module):
     from another such layer.
 
     Args:
-        width: Of a site, of an interaction, and of all layers.
-        heads: How many logits.
-        last: Whether no block follows, so that nobody asks for the interactions.
+        width: Width of a site, of an interaction, and of all layers.
+        heads: Number of heads.
+        last: Whether no block follows, so that interactions are not needed.
     """
 
     def __init__(self, width: int, heads: int, *, last: bool) -> None:
@@ -53,16 +53,16 @@ class AttentionBlock(nn.Module):
 class AttentionBlocks(nn.Module):
     """In each block sites pool their pairs, and pairs are renewed from their sites and what they were.
 
-    A head pools its own share of the columns of a value, as in a transformer (arXiv:1706.03762), so one head pools as
-    `PairNetwork` does and more of them cost next to nothing. What heads pool goes through a layer into the next block.
-    The first block is a function of (species, species, distance) and is evaluated once for each distinct triple;
-    behind it sites differ, so each pair has its own row.
+    Each head pools its own share of the columns of a value, as in a transformer (arXiv:1706.03762), so that more heads
+    cost almost nothing, and one head pools as `PairNetwork` does. The result goes through a layer into the next block.
+    The first block is a function of (species, species, distance) and is evaluated once for each distinct triple; after
+    it, sites of one species differ, so each pair has its own row.
 
     Args:
         distance: How a distance becomes a vector.
         width: Width of sites, interactions and layers.
-        blocks: How many.
-        heads: How many in each block; they share the columns evenly.
+        blocks: Number of blocks.
+        heads: Number of heads in each block, a divisor of the width.
     """
 
     def __init__(self, distance: DistanceBasis, width: int, *, blocks: int, heads: int) -> None:
@@ -75,7 +75,7 @@ class AttentionBlocks(nn.Module):
     def forward(
         self, species: Float[Tensor, "kinds width"], triples: Triples, pairs: Pairs, n_sites: int
     ) -> Float[Tensor, "sites wide"]:
-        """What sites pooled in each block, side by side, given the embedding of each species."""
+        """What each site pools in each block, side by side, given the embedding of each species."""
         far = self.embed_distance(self.distance(triples.end_distance.to(species.dtype)))
         read = self.blocks[0]((species, triples.center), (species, triples.neighbor), (far, triples.end))
         row = triples.of_pair

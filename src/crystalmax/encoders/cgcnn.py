@@ -14,12 +14,13 @@ from crystalmax.segments import gather, segment_sum
 
 
 class GatedConvolution(nn.Module):
-    """Each site adds what its neighbors say, each through a gate: eq. 5 of the paper.
+    """Adds gated messages of its neighbors to each site: eq. 5 of the paper.
 
     v_i <- softplus(v_i + sum_j sigmoid(z_ij W_f + b_f) * softplus(z_ij W_s + b_s)), with z_ij = [v_i, v_j, u_ij].
 
-    Differs: LayerNorm in place of the authors' batch normalisation, so that a crystal does not notice its company; the
-    second one behind the sum with v_i, so that the number of neighbors is not lost. The outer softplus is their code's.
+    Differs: LayerNorm in place of the authors' batch normalisation, so that no vector depends on other crystals; the
+    second one comes after the sum with v_i, so that the number of neighbors is not lost. The outer softplus is as in
+    their code.
 
     Args:
         width: Width of a site.
@@ -45,14 +46,14 @@ class CGCNN(nn.Module):
 
     Meant for `Neighbors(8.0, max_neighbors=12)`; any other geometry will do.
 
-    Differs: elements enter by the features of the Site-Net paper and a learnt vector, weighted by occupancy; a layer
-    stands before the mean, as with the cut between levels nothing else could be learnt there.
+    Differs: elements enter by the features of the Site-Net paper and a learnt vector, weighted by occupancy; there is
+    a layer before the mean, without which nothing could be learnt between the levels once gradients are cut there.
 
     Args:
         site_width: Width of a site vector (the local representation).
         crystal_width: Width of a crystal vector (the global representation).
         hidden: Width of sites between convolutions, and of hidden layers.
-        convolutions: How many convolutions.
+        convolutions: Number of convolutions.
         distance: How a distance becomes a vector.
     """
 
@@ -67,7 +68,7 @@ class CGCNN(nn.Module):
     ) -> None:
         super().__init__()
         if convolutions < 1:
-            raise ValueError(f"convolutions is {convolutions}; sites need at least 1 to hear of each other")
+            raise ValueError(f"convolutions is {convolutions}; give at least 1, or sites would not see their neighbors")
         self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden
         self.convolutions = convolutions
         self.distance = GaussianBasis(width=41, start=0.0, stop=8.0) if distance is None else distance

@@ -1,4 +1,4 @@
-"""What encoders share that pass messages between neighbors: where they begin, what they pool, where they end."""
+"""What the message-passing encoders share: embedding of species and distances, constituents of levels, read-out."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,20 +16,20 @@ from crystalmax.encoding import Constituents, Level, Widths
 from crystalmax.segments import distinct, gather, segment_mean
 
 N_SPECIES_FEATURES = len(elements.FEATURES) + 1
-_QUANTUM = 1e-6  # angstrom; on this grid equal distances are recognised, and no basis notices it
+_QUANTUM = 1e-6  # angstrom; distances are rounded to this grid, so that equal ones are recognised
 
 Part = tuple[Tensor, Tensor | Between | None]
-"""A table and, for each row of a concatenation, a row of that table, or a place between its rows; none: row by row."""
+"""A table, and for each row of a concatenation its row there, or its place between rows; None if rows are the same."""
 
 
 class SumOfParts(nn.Module):
-    """The linear map of a concatenation [a_i, b_j, ...], as a sum of maps of the tables that its parts come from.
+    """A linear map of a concatenation [a_i, b_j, ...], computed as a sum of linear maps of the tables of its parts.
 
-    A table has far fewer rows than there are concatenations, so this costs little more than reading it.
+    The tables have far fewer rows than the concatenation, so this is much cheaper.
 
     Args:
-        widths: Of the parts.
-        width_out: Columns of the result.
+        widths: Widths of the parts.
+        width_out: Width of the result.
     """
 
     def __init__(self, widths: Sequence[int], width_out: int) -> None:
@@ -44,7 +44,7 @@ class SumOfParts(nn.Module):
 
 
 def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Float[Tensor, "parts width"]:
-    """The rows that a `Part` stands for."""
+    """The rows of a `Part`, one for each row of the concatenation."""
     if at is None:
         return table
     return interpolated(table, at) if isinstance(at, Between) else gather(table, at)
@@ -53,24 +53,24 @@ def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Fl
 def species_features(
     kinds: Float[Tensor, "kinds columns"], table: Float[Tensor, "elements properties"]
 ) -> Float[Tensor, "kinds features"]:
-    """The paper's features of each species: those of its elements, weighted by occupancy, and its oxidation state."""
+    """Features of each species as in the paper: those of its elements, weighted by occupancy, and oxidation state."""
     return torch.cat([kinds[:, :N_ELEMENTS] @ table, kinds[:, N_ELEMENTS : N_ELEMENTS + 1]], dim=-1)
 
 
 def deaf_to_charges(layer: nn.Module) -> None:
-    """Weights of oxidation states, the last of a species' features, begin at 0.
+    """Set the weights of the oxidation state, the last feature of a species, to 0 at the start.
 
-    So structures that state none teach a network to pass over them. Weights as they were drawn would stay, and make
-    noise of those that other structures state.
+    A network that is trained on structures without oxidation states then ignores them. With random weights, which such
+    structures would never change, the oxidation states of other structures would add noise.
     """
     with torch.no_grad():
         layer.get_parameter("weight")[:, -1] = 0
 
 
 class SpeciesVectors(nn.Module):
-    """A vector for each species: of its features, and learnt for each element, weighted by occupancy.
+    """A vector for each species: a map of its features, plus a learnt vector for each element, weighted by occupancy.
 
-    So a site that is shared or partly empty has a vector between those of its elements and nothing.
+    A shared or partly empty site thus has a vector between those of its elements and of nothing.
 
     Args:
         width: Length of a vector.
@@ -94,9 +94,9 @@ class SpeciesVectors(nn.Module):
 
 
 class Ends(NamedTuple):
-    """The distinct (species, distance) that sites of a batch see, and which of them each pair ends at.
+    """The distinct ends of pairs in a batch, each a (species, distance), and the end that each pair has.
 
-    `features` are those of the species, `distances` in the basis.
+    `features` are those of the species; `distances` are expanded in the basis.
     """
 
     of_pair: Int[Tensor, " pairs"]
@@ -104,13 +104,13 @@ class Ends(NamedTuple):
     distances: Float[Tensor, "ends width"]
 
     def constituents(self, pairs: Pairs) -> Constituents:
-        """What a site is made of: the features of each neighbor and its distance."""
+        """Constituents of sites: the features of each neighbor, and its distance."""
         values = torch.cat([self.features, self.distances], dim=-1)
         return Constituents(values, self.of_pair, pairs.center, pairs.count)
 
 
 def ends(batch: CrystalBatch, pairs: Pairs, species: SpeciesVectors, basis: DistanceBasis) -> Ends:
-    """What the sites of a batch see. Distances are rounded to 1e-6 angstrom."""
+    """The distinct ends of the pairs of a batch. Distances are rounded to 1e-6 angstrom."""
     n_kinds = len(batch.kinds)
     steps = (pairs.distance.double() / _QUANTUM).round().long()
     keys, of_pair = distinct(steps * n_kinds + gather(batch.species, pairs.neighbor))

@@ -24,11 +24,11 @@ class Graph(NamedTuple):
 
 
 class Update(nn.Module):
-    """A network with two layers on a concatenation; the first is a sum over its parts.
+    """A network with two layers on a concatenation of parts.
 
     Args:
-        n_parts: How many parts.
-        width: Of each of them, and of the result.
+        n_parts: Number of parts.
+        width: Width of each part, and of the result.
     """
 
     def __init__(self, n_parts: int, width: int) -> None:
@@ -57,7 +57,7 @@ class LocalUpdate(nn.Module):
         self.of_pair, self.of_site = Update(4, width), Update(3, width)
 
     def forward(self, graph: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Graph:
-        """The news of pairs and of sites, beside the state as it is; `crystal` owns each site."""
+        """The updates of pairs and of sites, and the state as it is; `crystal` is the crystal of each site."""
         of_pair = gather(crystal, pairs.center)
         ends = ((graph.sites, pairs.center), (graph.sites, pairs.neighbor))
         new_pairs = self.of_pair(*ends, (graph.pairs, None), (graph.state, of_pair))
@@ -67,7 +67,7 @@ class LocalUpdate(nn.Module):
 
 
 class StateUpdate(nn.Module):
-    """The state of each crystal from the means over the news of its pairs and of its sites: eq. 5 and 6.
+    """The state of each crystal from the means over the updates of its pairs and of its sites: eq. 5 and 6.
 
     Args:
         width: Of all vectors.
@@ -79,7 +79,7 @@ class StateUpdate(nn.Module):
         self.of_state = Update(3, width)
 
     def forward(self, news: Graph, pairs: Pairs, crystal: Int[Tensor, " sites"]) -> Float[Tensor, "crystals width"]:
-        """The state with its news added; `crystal` owns each site."""
+        """The state with its update added; `crystal` is the crystal of each site."""
         n_crystals, n_sites = len(news.state), len(news.sites)
         # By way of the sites: one sum over all pairs of a large cell would lose a digit.
         around = segment_mean(news.pairs, pairs.center, n_sites, pairs.count)
@@ -91,13 +91,13 @@ class StateUpdate(nn.Module):
 
 
 class Set2Set(nn.Module):
-    """A set as what a few questions to it answer: attention with a query that an LSTM makes of the last answer.
+    """Set2Set pooling: several rounds of attention over a set, with a query that an LSTM makes of the last result.
 
     Vinyals et al., arXiv:1511.06391. Neither the order of members nor how often the whole set is repeated matters.
 
     Args:
-        width: Of a member; the result is twice as wide.
-        questions: How many.
+        width: Width of a member; the result is twice as wide.
+        questions: Number of rounds.
     """
 
     def __init__(self, width: int, *, questions: int = 3) -> None:
@@ -108,7 +108,7 @@ class Set2Set(nn.Module):
     def forward(
         self, members: Float[Tensor, "parts width"], owner: Int[Tensor, " parts"], n_sets: int
     ) -> Float[Tensor, "wholes wide"]:
-        """The last question and its answer for each set; members are grouped by owner."""
+        """The last query and its result for each set; members are grouped by owner."""
         row, once = torch.arange(len(owner), device=owner.device), torch.ones_like(members[:, 0])
         said = members.new_zeros(n_sets, 2 * self.width)
         query = memory = members.new_zeros(n_sets, self.width)
@@ -120,7 +120,7 @@ class Set2Set(nn.Module):
 
 
 class MEGNet(nn.Module):
-    """Pairs, sites and a state of the crystal update each other; a crystal is what its sites answer, and its state.
+    """Pairs, sites and a state of the crystal update each other; a crystal vector is read from its sites and state.
 
     Meant for `Neighbors(5.0)`; any other geometry will do.
 
@@ -147,7 +147,7 @@ class MEGNet(nn.Module):
     ) -> None:
         super().__init__()
         if blocks < 1:
-            raise ValueError(f"blocks is {blocks}; sites need at least 1 to hear of each other")
+            raise ValueError(f"blocks is {blocks}; give at least 1, or sites would not see their neighbors")
         self.site_width, self.crystal_width, self.hidden, self.blocks = site_width, crystal_width, hidden, blocks
         self.distance = GaussianBasis(width=32, start=0.0, stop=6.0) if distance is None else distance
         self.species = SpeciesVectors(hidden)
@@ -182,7 +182,7 @@ class MEGNet(nn.Module):
             news = local(graph, pairs, crystal)
         sites = Level("site", seen.constituents(pairs), self.to_site(graph.sites + news.sites), crystal)
         parts = sites.summaries.detach() if greedy else sites.summaries
-        # No site hears of the last state, so it is learnt with the crystals.
+        # The last state influences no site, so it belongs to the level of crystals.
         news = Graph(*(vectors.detach() for vectors in news)) if greedy else news
         state = self.norm_state(self.last(news, pairs, crystal))
         answers = self.answers(self.embed_site(parts), crystal, batch.n_crystals)

@@ -1,4 +1,4 @@
-"""Networks over pairs [x_i, x_j, e(d_ij)], evaluated where they have to be and nowhere twice."""
+"""Networks over pairs [x_i, x_j, e(d_ij)], evaluated once for all pairs that are alike."""
 
 from typing import NamedTuple
 
@@ -19,9 +19,10 @@ _QUANTUM = 1e-5  # angstrom; distances are read on this grid, so that equal ones
 
 
 class Triples(NamedTuple):
-    """The distinct (species, species, distance) of a batch: which of them each pair is, and what a site sees of each.
+    """The distinct triples (species of center, species of neighbor, distance) of a batch, and the triple of each pair.
 
-    `end` is one of the distinct (species, distance) with the species of the neighbor. Distances are in angstrom.
+    `end` is what is left of a triple without its center: one of the distinct (species, distance), which `end_species`
+    and `end_distance` list. Distances are in angstrom.
     """
 
     of_pair: Int[Tensor, " pairs"]
@@ -34,7 +35,7 @@ class Triples(NamedTuple):
 
 
 def distinct_triples(species: Int[Tensor, " sites"], n_kinds: int, pairs: Pairs) -> Triples:
-    """Find what a pair network is a function of. Distances are rounded to 1e-5 angstrom."""
+    """Find the distinct triples of a batch. Distances are rounded to 1e-5 angstrom."""
     triples, of_pair = _distinct_keys(species, n_kinds, pairs)
     end_keys, end = distinct(triples // n_kinds)
     distance = (end_keys // n_kinds).double() * _QUANTUM
@@ -45,7 +46,7 @@ def distinct_triples(species: Int[Tensor, " sites"], n_kinds: int, pairs: Pairs)
 def _distinct_keys(
     species: Int[Tensor, " sites"], n_kinds: int, pairs: Pairs
 ) -> tuple[Int[Tensor, " triples"], Int[Tensor, " pairs"]]:
-    """Distance in steps, species of the neighbor and of the center, packed into one number."""
+    """The distinct triples, each packed into one integer, and the triple of each pair."""
     if not native.usable(pairs.displacement):
         steps = (pairs.distance / _QUANTUM).round().long()
         return distinct((steps * n_kinds + gather(species, pairs.neighbor)) * n_kinds + gather(species, pairs.center))
@@ -59,11 +60,11 @@ def _distinct_keys(
 
 
 class Evaluated(NamedTuple):
-    """Where a pair network is evaluated so that its value is known at all triples.
+    """The rows at which a pair network is evaluated to know its values at all triples.
 
-    For species that have far more distances between them than there would be knots over their range, these are knots;
-    elsewhere the triples themselves. `order` puts triples behind which rows stand themselves first, and then those
-    that lie between knots, at these places.
+    For two species with far more distances than knots would be needed over their range, the rows are knots, and values
+    are interpolated; otherwise they are the triples themselves. `order` lists the triples that are rows, then those
+    between knots; `at` says where the latter lie. Both are None where all triples are rows.
     """
 
     center: Int[Tensor, " rows"]
@@ -74,7 +75,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluated(triples: Triples, n_kinds: int, step: float, dtype: torch.dtype) -> Evaluated:
-    """Choose, for every two species, between all their distances and knots at this spacing, in angstrom."""
+    """Choose, for every two species, between all of their distances and knots; `step` is their spacing in angstrom."""
     couple = triples.center * n_kinds + triples.neighbor
     place = triples.distance / step
     n_distances = torch.bincount(couple, minlength=n_kinds**2)
@@ -104,9 +105,9 @@ def evaluated(triples: Triples, n_kinds: int, step: float, dtype: torch.dtype) -
 class PairNetwork(nn.Module):
     """An attention and a value network over the concatenation [x_i, x_j, e(d_ij)].
 
-    First layers are Linear, Mish and LayerNorm. The linear map of a concatenation is the sum of one term for each part,
-    so two terms are functions of a species and one is a smooth function of distance, which is evaluated on knots: all
-    three are tables of few rows. The attention network ends in one number, the value network has a second layer.
+    The first layer of both is Linear, Mish and LayerNorm. Its linear map is a sum of three terms: two are functions of
+    a species, and the third is a smooth function of the distance, which is interpolated between knots, so that all
+    three are small tables. The attention network ends in one number, and the value network has a second layer.
 
     Args:
         distance: How a distance becomes a vector.
@@ -149,7 +150,7 @@ class PairNetwork(nn.Module):
     def _first_layers(
         self, species: Float[Tensor, "kinds width"], rows: Evaluated
     ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows width"]]:
-        # None below what is read: a basis may have no value there, as those with 1 / d, whose gradients would be lost.
+        # No knots below the shortest distance: a basis with 1 / d, for example, has no gradients there.
         low, high = map(int, torch.aminmax(rows.place)) if len(rows.place) else (0, 0)
         distances = torch.arange(low - 1, high + 3).to(species) * self.distance.step
         knots = self.parts["distance"](self.embed_distance(self.distance(distances)))
@@ -159,7 +160,7 @@ class PairNetwork(nn.Module):
             x = gather(center, rows.center) + gather(neighbor, rows.neighbor) + interpolated(knots, at)
             for_logit, for_value = torch.split(mish(x), self.width, dim=-1)
             return self.logit(self.norms["attention"](for_logit))[:, 0], self.norms["value"](for_value)
-        # The logit is a sum over columns, with its weights inside gain and shift.
+        # The loop in C sums columns to a logit, so the weights of that sum go into gain and shift.
         ends = torch.cat([self.logit.weight[0], torch.ones_like(self.logit.weight[0])])
         gain, shift = (
             ends * torch.cat([getattr(norm, name) for norm in self.norms.values()]) for name in ("weight", "bias")

@@ -33,7 +33,7 @@ class SiteNet(nn.Module):
         crystal_width: Width of a crystal vector (the global representation).
         hidden: Width of hidden layers.
         blocks: How many times sites pool their pairs.
-        heads: How many weights a pair has in each block; `hidden` must be a multiple.
+        heads: Number of attention heads in each block; `hidden` must be a multiple.
         distance: How a distance becomes a vector.
     """
 
@@ -51,7 +51,7 @@ class SiteNet(nn.Module):
     ) -> None:
         super().__init__()
         if blocks < 1:
-            raise ValueError(f"blocks is {blocks}; sites need at least 1 to hear of each other")
+            raise ValueError(f"blocks is {blocks}; give at least 1, or sites would not see their neighbors")
         if heads < 1 or hidden % heads:
             raise ValueError(f"heads is {heads}; they share {hidden} columns evenly, so give a divisor of {hidden}")
         self.site_width, self.crystal_width, self.hidden = site_width, crystal_width, hidden

@@ -20,11 +20,11 @@ class Objective(nn.Module, ABC):
 
     encoder: Encoder
     labels_of: tuple[str, ...] = ()
-    """Properties whose labels it learns from."""
+    """Names of the properties whose labels the objective learns from."""
 
     @property
     def chance(self) -> float | None:
-        """Loss of each level before anything is learnt, where there is such a number."""
+        """Loss of each level for a critic that knows nothing, where there is such a number; else None."""
         return None
 
     @abstractmethod
@@ -32,10 +32,10 @@ class Objective(nn.Module, ABC):
         """Terms of the loss by name, for a batch with pairs."""
 
     def terms(self, batch: CrystalBatch, rng: Generator) -> Mapping[str, Float[Tensor, ""]]:
-        """The terms for a batch, if they are such that they can be minimised and counted.
+        """The terms for a batch, after a check that they can be minimised and logged.
 
         Raises:
-            ValueError: They are not; the message names the class.
+            ValueError: They cannot; the message names the class.
         """
         name, terms = type(self).__name__, self(batch, rng)
         if not isinstance(terms, Mapping) or not terms:

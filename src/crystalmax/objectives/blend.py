@@ -1,4 +1,4 @@
-"""Fine-tuned networks, and beside them a regressor on vectors that stayed as they were, and a median."""
+"""A weighted mean of fine-tuned networks, a regressor on frozen vectors, and the median of the labels."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Blend(Objective):
-    """Fine-tuned networks, a regressor for few labels on vectors of the encoder that they began with, and a median.
+    """A weighted mean of fine-tuned networks, a regressor on vectors of the encoder before that, and the median label.
 
-    Networks follow what the vector did not know; a forest and Gaussian processes on the vector are better at what is
-    not smooth, such as gaps, many of which are 0; the median of the labels is hard to beat where structures tell little
-    of them. The regressor is fitted when it is first asked, which takes seconds.
+    Networks learn what the vectors do not hold. A forest and Gaussian processes on the vectors are better at what is
+    not smooth, such as gaps, many of which are 0. The median of the labels is hard to beat where structures say little
+    about them. The regressor is fitted when it is first used, which takes seconds.
 
     Args:
-        networks: What was fine-tuned.
-        start: The encoder that it began with.
-        labels: How many the regressor is fitted to.
-        share: Of the networks in a prediction.
-        of_median: Of the median; the rest is the regressor's.
-        seed: Of the regressor.
+        networks: The fine-tuned networks.
+        start: The encoder before fine-tuning.
+        labels: Number of labels that the regressor is fitted to.
+        share: Share of the networks in a prediction.
+        of_median: Share of the median; the rest is the share of the regressor.
+        seed: Seed of the regressor.
     """
 
     vectors: Float[Tensor, "labels width"]
@@ -54,8 +54,8 @@ class Blend(Objective):
 
     @cached_property
     def regressor(self) -> "SmallDataRegressor":
-        """On the vectors of the labelled crystals; the same vectors and versions give the same."""
-        from crystalmax.small_data import SmallDataRegressor  # what else needs objectives needs no forest
+        """Fitted to the vectors of the labelled crystals; the same vectors and package versions give the same one."""
+        from crystalmax.small_data import SmallDataRegressor  # with scikit-learn, which training does not need
 
         known = (each.cpu().numpy() for each in (self.vectors, self.values, self.groups))
         return SmallDataRegressor(random_state=self.seed).fit(*known)

@@ -16,13 +16,13 @@ from crystalmax.transforms import Transform
 
 
 class Contrastive(Objective):
-    """Two views of each batch, drawn apart, are encoded, projected and held against each other.
+    """Two random views of each batch are encoded, projected and compared.
 
     Args:
         encoder: What is trained, through all its levels.
         views: Makes a view; true samples in the sense of Deep InfoMax, such as thermal displacements.
         contrast: The loss of two views.
-        level: Whose summaries are held against each other: "crystal" for whole crystals, "site" for environments.
+        level: The level whose summaries are compared: "crystal" for whole crystals, "site" for environments.
         hidden: Width of the hidden layer of the projection.
         width: Width of the projection.
     """

@@ -27,7 +27,7 @@ PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
 
 
 class DeepInfoMax(Objective):
-    """At each level a critic learns to tell the constituents of a summary from false ones, and the encoder to let it.
+    """At each level a critic learns to tell the constituents of a summary from false ones, and the encoder helps it.
 
     Each level trains its own part of the encoder: no gradient passes to the level below. The loss of a level is the
     mean over the families of false samples (eq. 6), a mean over constituents, then over sets of a crystal, then over
@@ -40,10 +40,10 @@ class DeepInfoMax(Objective):
         critic: Makes the critic of a level from its widths (see `Critic`).
         regularizer: Makes the noise of a level from its widths (see `Regularizer`).
         beta: Weight of the regularizer's penalty (eq. 5).
-        constituents: How many constituents of each set are looked at in a step, drawn anew by weight; all unless given.
-            The losses keep their expectation: where an estimator is no mean over false constituents, these stay whole.
-        families: How many families of false samples each level sees in a step, drawn anew; all unless given. The losses
-            keep their expectation, as they are means over families.
+        constituents: Constituents of each set that are used in a step, drawn by weight each time; all unless given. The
+            expected loss stays the same: if an estimator is no mean over false constituents, all of those are used.
+        families: Families of false samples that each level uses in a step, drawn each time; all unless given. The
+            expected loss, a mean over families, stays the same.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DeepInfoMax(Objective):
         return terms
 
     def _families(self, truth: Encoding, batch: CrystalBatch, rng: Generator) -> dict[str, list[Constituents]]:
-        """False constituents of each level; the first so many in a random order, where not all are wanted."""
+        """False constituents of each level, by as many families as are wanted, in a random order if not all are."""
         found: dict[str, list[Constituents]] = {level.name: [] for level in truth.levels}
         n = len(self.negatives)
         wanted = n if self.families is None else self.families
@@ -100,7 +100,7 @@ class DeepInfoMax(Objective):
             if all(len(families) >= wanted for families in found.values()):
                 break
             for name, family in self.negatives[number].draw(truth, batch, self._encode_false, rng).items():
-                families = found[truth[name].name]  # a level that there is not is refused, not left out in silence
+                families = found[truth[name].name]  # an error for a level that does not exist
                 if len(families) < wanted:
                     families.append(family)
         return found
@@ -132,7 +132,7 @@ class DeepInfoMax(Objective):
 
 
 def _demand_one_each(part: object, what: str, found: Tensor, number: int, of: str) -> None:
-    """Refuse what would be spread over others without a word, such as one number for all."""
+    """Raise a ValueError for other shapes, such as one number for all, which would be broadcast without notice."""
     if found.shape != (number,):
         name, shape = type(part).__name__, tuple(found.shape)
         raise ValueError(f"{name} gives {what} of shape {shape} for {number} {of}; give ({number},), one each")
@@ -153,7 +153,7 @@ def joined(families: Sequence[Constituents]) -> Constituents:
 
 
 def drawn(parts: Constituents, number: int, n_sets: int, rng: Generator) -> Constituents:
-    """So many constituents of each set, drawn by weight, with replacement; each counts once. Values are gathered."""
+    """This number of constituents of each set, drawn by weight with replacement; each has the weight 1."""
     if (parts.owner.diff() < 0).any():  # whoever drew them
         parts = parts.take(parts.owner.argsort(stable=True))
     weight = parts.weight.double()

@@ -15,9 +15,9 @@ class Mixture(Objective):
     """A weighted sum of objectives; each makes its own passes through the shared encoder.
 
     Args:
-        encoder: What all parts train.
-        parts: Each makes an objective of the encoder; in a recipe, objectives with `later = true`.
-        weights: One a part; equal unless given. With `automatic` they are where the weights start.
+        encoder: The encoder that all parts train.
+        parts: Functions that make an objective of the encoder; in a recipe, objectives with `later = true`.
+        weights: One for each part; equal unless given. With `automatic` they are the initial weights.
         automatic: Whether the weights are learnt, as the inverse variances of the parts: the loss is the sum of
             w L - ln w (Kendall et al., arXiv:1705.07115, eq. 10, with w = 1 / s^2 and constants left out). For parts
             whose losses are not negative.

@@ -1,4 +1,4 @@
-"""Reconstruction: the crystal vector is to tell what its structure says."""
+"""Reconstruction: the crystal vector is trained to predict properties that follow from the structure alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ class Reconstruction(Objective):
     """A small head on the crystal vector for each intrinsic property; no label is needed.
 
     Args:
-        encoder: Trained along.
-        intrinsics: What is to be told.
+        encoder: The encoder, which is trained together with the heads.
+        intrinsics: The properties to predict.
         hidden: Width of the hidden layer of each head; 0 for linear heads, so that linear models can read it too.
     """
 

@@ -14,12 +14,12 @@ from crystalmax.objectives.base import Objective
 class Regression(Objective):
     """Mean absolute error of a head with one hidden layer on the crystal vector, in units of the target's deviation.
 
-    Absolute, because that is how predictions are judged, and because half of all gaps are 0: squares pull them away.
-    The head starts with a LayerNorm, so that a vector of any scale can be fine-tuned with one learning rate, and a
-    crystal unlike all labelled ones cannot enter it with larger numbers than they.
+    Absolute errors, because predictions are judged by them, and because squared errors pull predictions away from 0,
+    which half of all gaps are. The head starts with a LayerNorm, so that one learning rate suits vectors of any scale,
+    and a crystal unlike all labelled ones does not give it larger numbers than they.
 
     Args:
-        encoder: Trained along.
+        encoder: The encoder, which is trained together with the head.
         target: Name of the property in the batch; crystals without a value are left out.
         mean: Mean of the target over the training crystals.
         deviation: Its standard deviation.
