@@ -28,7 +28,7 @@ class Occupant(NamedTuple):
 
 
 Species = tuple[Occupant, ...]
-"""What occupies a site, sorted by atomic number; occupancies sum to 1, to less where there are vacancies."""
+"""The occupants of a site, sorted by atomic number; occupancies sum to 1, or less if there are vacancies."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Crystal:
         return atoms
 
     def without_charges(self) -> "Crystal":
-        """The same without oxidation states: species that differ in nothing else become one; itself if it has none."""
+        """The same crystal without oxidation states, so that species that differ in nothing else become one."""
         if all(occupant.oxidation_state is None for kind in self.kinds for occupant in kind):
             return self
         number, kinds = of_species(map(_elements_of, self.kinds))
@@ -90,7 +90,7 @@ def formula(crystal: Crystal) -> str:
 
 
 def of_species(species: Iterable[Species]) -> tuple[Int[np.ndarray, " sites"], tuple[Species, ...]]:
-    """Rows of distinct species in order of appearance, one a site, and the species themselves."""
+    """The distinct species in order of appearance, after the number of the species on each site."""
     kinds: dict[Species, int] = {}
     rows = [kinds.setdefault(kind, len(kinds)) for kind in species]
     return np.array(rows, dtype=np.int64), tuple(kinds)
@@ -146,7 +146,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class CrystalBatch:
-    """Many crystals end to end, their attributes as in `Crystal`: flat arrays and who owns each row; no padding.
+    """Many crystals as flat arrays, one after another without padding; other attributes are as in `Crystal`.
 
     Attributes:
         kinds: The species table, one row a species: see `kind_table`.

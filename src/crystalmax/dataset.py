@@ -33,20 +33,20 @@ from crystalmax.segments import ranges
 from crystalmax.writing import at_once, checksum_of, checksums, folder_at_once, hash_of, write_json
 
 Rows = Int[np.ndarray, " _"]
-"""Which crystals of a data set."""
+"""Row numbers of crystals in a data set."""
 Values = Float[np.ndarray, "crystals columns"] | DiskArray
 
-_CHUNK = 512  # crystals that are turned into arrays, or from arrays, at once
+_CHUNK = 512  # crystals that are written or read at once
 _THIN = 0.1  # angstrom; `structures` refuses cells that are as thin as several of these
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Crystals by row, as training needs them: a `CrystalDataset`, or several joined."""
+    """What training needs of a data set; a `CrystalDataset`, or a `JoinedDataset` of several."""
 
     @property
     def content_hash(self) -> str:
-        """A hash of everything that is learnt from."""
+        """A hash of all crystals and targets."""
 
     @property
     def n_sites(self) -> Int[np.ndarray, " crystals"]:
@@ -67,7 +67,7 @@ class Dataset(Protocol):
 
 
 class Columns(NamedTuple):
-    """Numbers that belong to crystals, one row a crystal."""
+    """Named columns of numbers, with a row for each crystal."""
 
     names: tuple[str, ...]
     values: Values
@@ -110,7 +110,7 @@ class CrystalDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> "CrystalDataset":
-        """A data set on disk, of which batches are read as they are asked for; takes milliseconds whatever its size.
+        """A data set on disk. This takes milliseconds whatever its size; crystals are read when they are asked for.
 
         Raises:
             ValueError: The folder holds no data set, a newer format, a manifest that contradicts itself, or arrays of
@@ -202,27 +202,27 @@ class CrystalDataset:
         return self.target[:][:, self.target_names.index(name)].copy()
 
     def with_targets(self, names: Sequence[str], values: Values) -> "CrystalDataset":
-        """The same crystals, whose batches have more targets; what it was made from is not known any more."""
+        """The same crystals, with more targets in their batches, and without provenance and content hash."""
         more = (*self.more, Columns(tuple(names), values))
         return replace(self, more=more, provenance={}, content_hash="")
 
     def _read(self, rows: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, ...]:
         """Lattice and number of sites of these crystals; position of each site, and its row of the species table."""
         sizes, sites = _stretches(self.site_end, rows, len(self.species), ("site_end.i8", "sites"))
-        if not sizes.all():  # supercells of nothing would be made forever
+        if not sizes.all():  # or building a supercell would never end
             raise ValueError(f"{_file(self.site_end, 'site_end.i8')} gives a crystal no sites; {AGAIN}")
         lattice, position = self.lattice[rows], self.position[sites]
-        if not (np.abs(position) <= MAX_LENGTH).all():  # neighbors would be looked for all the way; nor is NaN a place
+        if not (np.abs(position) <= MAX_LENGTH).all():  # the search for neighbors would take too long; also NaN
             file = _file(self.position, "position.f4")
             raise ValueError(f"{file} has a site that is not within {MAX_LENGTH:g} cells; {AGAIN}")
-        # Likewise; components may be longer than a vector was before it was turned.
+        # Likewise; turned into an axis, a vector has a component longer than any of those that were read.
         is_short = (np.abs(lattice) <= 2 * MAX_LENGTH).all()
         if not (is_short and (np.linalg.svd(lattice, compute_uv=False) >= _THIN).all()):
             raise ValueError(f"{_file(self.lattice, 'lattice.f8')} has cell vectors that no crystal has; {AGAIN}")
         return lattice, sizes, position, self.species[sites]
 
     def _kinds(self, rows: Int[np.ndarray, " kinds"]) -> tuple[Species, ...]:
-        """These rows, sorted, of the species table."""
+        """The species in these rows, ascending, of the species table."""
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self.kinds):
             file = _file(self.species, "species.i4")
             raise ValueError(f"{file} points outside the {len(self.kinds)} species of the data set; {AGAIN}")
@@ -240,7 +240,7 @@ def targets_of(columns: Iterable[Columns], rows: Int[np.ndarray, " batch"]) -> d
 def _stretches(
     ends: Int[np.ndarray, " crystals"] | DiskArray, rows: Int[np.ndarray, " rows"], total: int, names: tuple[str, str]
 ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " parts"]]:
-    """How many sites or letters these crystals have, and which; a data set from a stranger may say anything."""
+    """Numbers of sites (or letters) of these crystals, and their rows; the file may be damaged, so they are checked."""
     begin, end = ends[np.stack([np.maximum(rows - 1, 0), rows], axis=1).ravel()].reshape(-1, 2).T  # neighbors at once
     begin = np.where(rows > 0, begin, 0)
     if np.any((begin < 0) | (begin > end) | (end > total)):
@@ -249,12 +249,12 @@ def _stretches(
 
 
 def _file(array: np.ndarray | DiskArray, name: str) -> Path | str:
-    """Which file an array is, with its folder where it is on disk: several may be joined."""
+    """The path of an array on disk, for messages, or its name where it is in memory."""
     return array.path if isinstance(array, DiskArray) else name
 
 
 def _by_field(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by the names of the fields that hold them: those of their files without the ending."""
+    """Arrays by the names of the fields of `CrystalDataset`, which are those of the files without suffix."""
     return {name.partition(".")[0]: array for name, array in arrays.items()}
 
 
@@ -334,7 +334,7 @@ class DatasetWriter:
         self._waiting = []
 
     def _square_targets(self) -> None:
-        """Give every crystal as many numbers as there are properties in the end."""
+        """Pad the targets of early crystals with NaN, where properties appeared later."""
         width = len(self._targets)
         if all(known == width for _, known in self._widths):
             return
@@ -353,7 +353,7 @@ class DatasetWriter:
 
 
 def _arrays(crystals: Sequence[Crystal], kinds: dict[Species, int], names: dict[str, int]) -> dict[str, np.ndarray]:
-    """The arrays of these crystals, flat; species and properties not seen before are added to the two tables."""
+    """The flat arrays of these crystals; new species and properties are added to `kinds` and `names`."""
     for crystal in crystals:
         for kind in crystal.kinds:
             kinds.setdefault(kind, len(kinds))

@@ -1,7 +1,7 @@
-"""Arrays on disk of which only the rows that are asked for are read.
+"""Arrays on disk, of which only the rows that are asked for are read.
 
-A memory map would do, but a page of it that is looked at for one row costs more than reading the row, and counts as
-memory of the process until it is given back (docs/scale.md).
+This is faster than a memory map, which reads a whole page for one row, and whose pages count as memory of the process
+(docs/scale.md).
 """
 
 import errno
@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 SMALL = 2**24
-"""An array of so many bytes at most is read whole when rows of it are asked for: from memory they come sooner."""
+"""Arrays of at most this many bytes are read whole on first use, since later rows then come from memory."""
 SPARE = 32
-"""Files that a process may still open for other work when it is near the limit."""
+"""Number of open files that is left for other work, below the limit of the process."""
 
 
 class DiskArray:
@@ -32,11 +32,11 @@ class DiskArray:
     Args:
         path: Its ending is the type of the numbers, such as `.f4`.
         shape: Number of rows, then how many numbers each has.
-        remedy: What to do if the file is another one; ends the message of an error.
+        remedy: What to do if the file has changed; the end of error messages.
 
     Raises:
         ValueError: The file has another size, or is missing.
-        IndexError: A row is asked for that there is not.
+        IndexError: A row does not exist.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], remedy: str) -> None:
@@ -77,7 +77,7 @@ class DiskArray:
         return self[:]
 
     def _read(self, begins: Sequence[int], counts: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
-        """Stretches of so many rows from these on."""
+        """Stretches of rows with these begins and lengths."""
         found = np.empty((sum(counts), *self.shape[1:]), dtype=self.dtype)
         left = found.reshape(-1).view(np.uint8).data
         for begin, count in zip(begins, counts, strict=True):
@@ -87,14 +87,14 @@ class DiskArray:
         return found
 
     def _fill(self, wanted: memoryview, begin: int) -> None:
-        """Read as many bytes as are wanted from this place on; the system may give them in parts."""
+        """Fill a buffer with bytes from this position on; the system may give them in parts."""
         while (n_read := self._some(wanted, begin)) < len(wanted):
             if not n_read:
                 raise ValueError(f"{self.path} ends at byte {begin}: it was cut short while in use; {self.remedy}")
             wanted, begin = wanted[n_read:], begin + n_read
 
     def _some(self, wanted: memoryview, begin: int) -> int:
-        if hasattr(os, "preadv"):  # knows of no place in the file that another reader could move
+        if hasattr(os, "preadv"):  # needs no position in the file, which other threads could move
             return os.preadv(self._file.fileno(), [wanted], begin)
         with self._lock:
             self._file.seek(begin)
@@ -102,7 +102,7 @@ class DiskArray:
 
 
 def _allow_more_files(n_open: int) -> None:
-    """Raise this process's own limit where so many open files come near it: each data set that is joined has seven.
+    """Raise the limit of open files of this process when it is near: each joined data set has seven.
 
     Raises:
         OSError: The system allows no more.

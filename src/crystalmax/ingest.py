@@ -1,4 +1,4 @@
-"""From sources to a data set: read, bring to the canonical cell, store, and list what was not taken."""
+"""From sources to a data set: structures are read, brought to their canonical cell and stored; refusals are listed."""
 
 import os
 from collections import Counter
@@ -16,7 +16,7 @@ from crystalmax.sources import read
 
 
 class Ingested(NamedTuple):
-    """What came of an ingestion."""
+    """The data set that `ingest` made, and the numbers of refused and of noted structures."""
 
     data: CrystalDataset
     n_skipped: int
@@ -24,11 +24,11 @@ class Ingested(NamedTuple):
 
 
 canonical_records = partial(read, cell=canonical)
-"""What `sources.read` yields or raises, given the same, with every crystal in its canonical cell."""
+"""`sources.read` with every crystal in its canonical cell."""
 
 
 def records_of_files(*sources: Path, **how: Any) -> Iterator[Record]:  # noqa: ANN401  # as `sources.read` takes it
-    """As `canonical_records`, for paths that somebody typed: one that is missing is an error, not a structure to skip.
+    """As `canonical_records`, for paths on a command line: one that is missing is an error, not a refused structure.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -46,8 +46,8 @@ def ingest(records: Iterable[Record], out: str | Path, *, made_from: Iterable[ob
     """Store the crystals of these records as a data set, with `skipped.csv` and `notes.csv` beside the arrays.
 
     Args:
-        records: What `sources.read` yields.
-        out: The data set to make.
+        records: Records of `sources.read`.
+        out: The folder of the new data set.
         made_from: Names of the sources, for the provenance.
 
     Raises:

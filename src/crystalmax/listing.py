@@ -1,4 +1,4 @@
-"""Lists of what was refused and of what was reinterpreted, written line by line as records pass."""
+"""The files `skipped.csv` and `notes.csv`, which are written line by line as records are read."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -10,22 +10,22 @@ from crystalmax.records import Labelled, Record
 
 Lines = Callable[[Record], list[tuple[str, ...]]]
 Add = Callable[[Record], int]
-"""Writes what a record has to tell; returns how many lines that took."""
+"""Writes the lines of a record, and returns their number."""
 
 
 def skipped(path: str | PathLike[str]) -> AbstractContextManager[Add]:
-    """A list of what was refused, with reason and remedy."""
+    """A CSV file of refused structures, with reason and remedy."""
     return _listing(path, ("key", "source", "reason", "remedy"), _refusals)
 
 
 def notes(path: str | PathLike[str]) -> AbstractContextManager[Add]:
-    """A list of what was reinterpreted, one line a note."""
+    """A CSV file of reinterpretations, with a line for each note."""
     return _listing(path, ("key", "source", "note"), lambda one: [(one.key, one.source, note) for note in one.notes])
 
 
 @contextmanager
 def _listing(path: str | PathLike[str], columns: tuple[str, ...], lines_of: Lines) -> Iterator[Add]:
-    """A CSV file of what records have to tell; it is not held in memory, since they may be many."""
+    """A CSV file with the lines of records, which are not held in memory, since they may be many."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -39,7 +39,7 @@ def _listing(path: str | PathLike[str], columns: tuple[str, ...], lines_of: Line
 
 
 def list_left_out(read: Labelled, folder: Path) -> str:
-    """Write `skipped.csv` and `notes.csv` to a folder; returns in words what has no part in it or was reinterpreted."""
+    """Write `skipped.csv` and `notes.csv` to a folder, and return a summary in words."""
     with skipped(folder / "skipped.csv") as add_skipped, notes(folder / "notes.csv") as add_notes:
         n_skipped = sum(map(add_skipped, read.refused))
         for record in read.noted:

@@ -1,4 +1,4 @@
-"""What reading a structure gives: a crystal, or why it was refused."""
+"""Records: what is read of each structure, a crystal or the reason of its refusal, with labels and notes."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from crystalmax.structures import Refused
 log = logging.getLogger(__name__)
 
 GREATEST = 1e100
-"""Labels beyond are slips, and their squares cannot be computed with."""
+"""Labels with a larger absolute value are taken for slips, and would overflow when squared."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Record:
     """One structure of a source; keys are unique within one call of `sources.read`.
 
     Attributes:
-        key: Its name.
-        source: Where it came from.
-        crystal: What was read; none if it was refused.
-        targets: Its labels, also where the structure was refused.
-        notes: What was reinterpreted.
-        refusal: Why there is no crystal.
-        mark: What the `mark` of `sources.read` made of the crystal.
+        key: Name of the structure.
+        source: File, table or list that it came from.
+        crystal: The crystal; None if it was refused.
+        targets: Labels of the structure, also if it was refused.
+        notes: Reinterpretations that were made.
+        refusal: The reason, if it was refused.
+        mark: Result of the function that `sources.read` was given as `mark`.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Record:
 
 
 class Labelled(NamedTuple):
-    """Crystals that have a finite value of a property, what was refused, keys of crystals that have none, and notes."""
+    """Crystals with a finite value of a property, refusals, keys of crystals without a value, and records with notes."""
 
     crystals: list[Crystal]
     refused: list[Record]
@@ -57,11 +57,11 @@ class Labelled(NamedTuple):
 
 
 def labelled(records: Iterable[Record], target: str) -> Labelled:
-    """Part records by whether there is a crystal, and a finite value of the target.
+    """Sort records by whether they have a crystal, and a finite value of the target.
 
     Raises:
-        ValueError: Fewer than two crystals have one, and the message names the properties that there are, and what was
-            refused first; or a value is absurd.
+        ValueError: Fewer than two crystals have a value, or one is absurdly large. The message names the properties that
+            there are, and the first refusal.
     """
     known: set[str] = set()
     found = Labelled([], [], [], [])

@@ -1,7 +1,7 @@
-"""Crystals from Python objects, and what is refused whichever way a structure came in.
+"""Crystals from Python objects, and the checks that all structures go through, wherever they come from.
 
-No structure is edited silently: whatever is reinterpreted is listed in `Reading.notes`, whatever is not taken is a
-`Refused` with a reason and a remedy. The policies, for every reader:
+No structure is edited silently: every reinterpretation is listed in `Reading.notes`, and every structure that is not
+taken raises `Refused` with a reason and a remedy. The rules, for every reader:
 
 | Found | Done |
 |---|---|
@@ -51,18 +51,18 @@ MAX_SITES = 1000
 """Sites of a cell above which it is refused, unless the caller says otherwise."""
 OCCUPANCY_SLACK = 1.05
 MOST_CHARGE = 20.0
-"""Largest oxidation state, of either sign, that is believed; networks take it as a number as it is."""
+"""Largest absolute oxidation state that is accepted, since it enters networks as a number."""
 
 FARTHEST = 1e6
-"""Cells that an atom may be away; far beyond, numbers have no digits left for its place in a cell."""
+"""Largest absolute fractional coordinate; beyond, floating-point numbers lose the position within a cell."""
 
 CONTACT = 0.5
 """Distance in angstrom below which two sites cannot both be occupied, nor two lattice planes be told apart."""
 EMPTY = 8.0
-"""Thickness in angstrom of a layer without the centre of an atom from which on a cell looks like a box."""
+"""A cell with an empty layer thicker than this, in angstrom, is noted as a possible slab or molecule."""
 MOST_CROWDED = 2000.0
-"""Sites, of which up to `MAX_SITES` count, times sites in a cubic angstrom, where crystals have a fifth of one: what
-statistics see of them all takes gigabytes from there on."""
+"""Largest product of the number of sites (up to `MAX_SITES`) and their number per cubic angstrom, which is about 0.2 in
+crystals. Beyond, the neighbours of all sites would take gigabytes in `surroundings`."""
 SAME_POSITION = 0.01
 """Distance in angstrom below which two atoms share one position."""
 
@@ -70,14 +70,14 @@ _IMAGES: Float[np.ndarray, "27 3"] = np.array(list(product((-1.0, 0.0, 1.0), rep
 
 
 class Reading(NamedTuple):
-    """A crystal that was taken, and every reinterpretation made on the way."""
+    """A crystal that was read, and a note for every reinterpretation."""
 
     crystal: Crystal
     notes: tuple[str, ...] = ()
 
 
 def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX_SITES) -> Reading:
-    """The crystal with one site for each position, unless the policies refuse it, and what was noted."""
+    """The crystal with one site for each position, with notes, or `Refused` by the rules above."""
     _check_cell_and_atoms(crystal)
     pairs, distances = close_pairs(crystal.lattice, crystal.positions, CONTACT)
     together = pairs[distances < SAME_POSITION]
@@ -101,12 +101,11 @@ def checked(crystal: Crystal, notes: Iterable[str] = (), *, max_sites: int = MAX
 def convert(structure: object, key: str = "", *, max_sites: int = MAX_SITES) -> Reading:
     """A crystal from a `Crystal`, a pymatgen `Structure` or periodic ASE `Atoms`, with notes.
 
-    An empty key keeps the name of a `Crystal`. From ASE, occupancies are taken where its CIF reader leaves them, in
-    `info["occupancy"]`, but of an atom that has another symbol than these name: it was exchanged or added since, and
-    counts as one.
+    An empty key keeps the name of a `Crystal`. For ASE, occupancies come from `info["occupancy"]`, where its CIF reader
+    puts them. An atom whose symbol is not among them was exchanged or added since, and has the occupancy 1.
 
     Raises:
-        Refused: It is no structure, or the policies refuse it.
+        Refused: It is no structure, or the rules above refuse it.
     """
     origin = origin_of(structure)
     if isinstance(structure, Crystal):
@@ -138,8 +137,8 @@ def close_pairs(
 
     Lattice planes must be farther apart than the cutoff.
     """
-    # A vector shorter than the cutoff is so across each pair of lattice planes, which finds the few candidates. The
-    # remainder of a tiny negative number is the whole spacing, hence the second one.
+    # Atoms closer than the cutoff are so along the normal of each lattice plane too, which finds the few candidates.
+    # The remainder of a tiny negative number is the whole spacing, hence the second remainder.
     spacings = _plane_spacings(lattice)
     tree = cKDTree(positions * spacings % spacings % spacings, boxsize=spacings)
     pairs = tree.query_pairs(cutoff + 1e-9, p=np.inf, output_type="ndarray").astype(np.int64)
@@ -189,7 +188,7 @@ def _plane_spacings(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]
 
 
 def _widest_gap(crystal: Crystal) -> float:
-    """The thickest layer along faces of the cell, in angstrom, that holds the centre of no atom."""
+    """Thickness of the widest layer parallel to a face of the cell without the centre of an atom, in angstrom."""
     places = np.sort(crystal.positions % 1.0, axis=0)
     gaps = np.diff(places, axis=0, append=places[:1] + 1.0).max(axis=0)
     return float((gaps * _plane_spacings(crystal.lattice)).max())
@@ -212,7 +211,7 @@ def _one_site_each_position(crystal: Crystal, together: Int[np.ndarray, "pairs 2
 
 
 def _settled(crystal: Crystal, site: int, listed: list[Occupant]) -> tuple[Species, list[str]]:
-    """What occupies one position, from all occupants that were listed there."""
+    """The species at one position, from all occupants that were listed there, and notes."""
     occupants = [occupant for occupant in listed if occupant.occupancy > 0.0]
     notes = [f"{_name(one.atomic_number)} of occupancy 0 was left out" for one in listed if one.occupancy == 0.0]
     total = sum(occupant.occupancy for occupant in occupants)
@@ -289,7 +288,7 @@ def _of_rows(
     rows: Iterable[Iterable[tuple[str, float, float | None]]],
     key: str,
 ) -> Reading:
-    """A crystal from symbol, occupancy and oxidation state of everything on each site."""
+    """A crystal from the symbol, occupancy and oxidation state of each occupant of each site."""
     notes: list[str] = []
 
     def occupant(symbol: str, occupancy: float, charge: float | None) -> Occupant:
