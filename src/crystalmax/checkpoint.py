@@ -5,7 +5,7 @@ A run folder holds
     spec.json             the objective, the geometry and the training, as components
     weights.safetensors   its weights
     history.jsonl         one line an epoch and part of the split
-    run.json              recipe, seed, data and versions that it began with
+    run.json              recipe, seed, data and versions at its begin
     losses.svg            the same as a picture
     seen.npz              which structures it has learnt from (see `seen`)
     last.ckpt             what a resumed run needs; csv and tensorboard are logs
@@ -49,7 +49,7 @@ START = "start"
 MAX_SPEC_BYTES = 2**24
 """A larger spec is refused unread."""
 MAX_HEADER_BYTES = 2**20
-"""What names and shapes may take in the file of weights."""
+"""Most bytes for names and shapes in the file of weights."""
 _AGAIN = "train the model again, or get another copy of it"
 
 
@@ -57,7 +57,7 @@ _AGAIN = "train the model again, or get another copy of it"
 class Model:
     """A trained objective and how its crystals become pairs.
 
-    `extra` is other plain data stored with it, for example how many labels it has seen; `folder` is where it lies.
+    `extra` is further plain data stored with it, such as the number of its crystals; `folder` is where it was read.
     """
 
     objective: Objective
@@ -72,13 +72,13 @@ class Model:
 
     @property
     def labels_of(self) -> tuple[str, ...]:
-        """Properties whose labels the encoder has learnt from, also before the run that the model is of."""
+        """Properties whose labels the encoder has learnt from, in its own run or in one that it started from."""
         parts = (part.labels_of for part in self.objective.modules() if isinstance(part, Objective))
         return tuple(sorted({*chain.from_iterable(parts), *self.extra.get("labels_of", ())}))
 
 
 def save(model: Model, folder: str | Path) -> None:
-    """Write a model to a folder, which appears at once; one that is there already gets the weights before the spec."""
+    """Write a model to a folder, which appears when complete; in an old folder, weights are replaced before the spec."""
     # Copies, since weights may be shared, such as those of an encoder that two parts of an objective keep.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.objective.state_dict().items()}
     weights = safetensors.torch.save(copies)
@@ -126,7 +126,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Model:
 
 
 def stopped(folder: Path, spec: Mapping[str, Any]) -> str:
-    """What is to be said of weights whose training was stopped; nothing of others."""
+    """A warning for weights whose training was stopped before its end; empty for others."""
     if spec["extra"].get("finished") is not False:
         return ""
     remedy = "go on with it by --resume, or take its weights as they are"
@@ -134,7 +134,7 @@ def stopped(folder: Path, spec: Mapping[str, Any]) -> str:
 
 
 def read_spec(folder: str | Path) -> dict[str, Any]:
-    """What a model consists of, as `save` wrote it.
+    """The description of a model, as `save` wrote it.
 
     Raises:
         ValueError: The folder holds no model, or one that this version cannot read.

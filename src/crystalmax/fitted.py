@@ -1,11 +1,11 @@
-"""A model from few labels on disk: what it was fitted to, from which it is fitted again in seconds. Never a pickle.
+"""Models from few labels on disk: saved is what they were fitted to. Loaded, they are fitted again; no pickles.
 
 A folder holds
 
     fit.json              the property, the columns, settings, a checksum of the numbers and a hash of itself
     labels.safetensors    numbers, value and group of each labelled crystal, and numbers of a reference
     encoder/              a model folder, if vectors are among the columns
-    networks/             another, if what fine-tuned networks say is the last of them
+    networks/             another, if predictions of fine-tuned networks are the last column
 """
 
 import logging
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 SPEC, NUMBERS, ENCODER, NETWORKS = "fit.json", "labels.safetensors", "encoder", "networks"
 SHAPES = {"numbers": 2, "values": 1, "groups": 1, "reference": 1}
-"""What the file of numbers holds, and how many axes each has."""
+"""Arrays in the file of numbers, and their numbers of axes."""
 
 _MANY = 3000
-"""Of more labels a fit takes minutes: its time grows with the cube of their number, its memory with the square."""
+"""With more labels than this a fit takes minutes; time grows with the cube of their number, memory with the square."""
 
 _AGAIN = "fit it again with `crystalmax fit`, or get another copy of it"
 
@@ -66,12 +66,12 @@ class Fitted:
 
     Attributes:
         target: Name of the property.
-        numbers: What describes each labelled crystal, and behind it what networks say that have not seen its label.
-        values: Its value.
-        groups: Crystals of one formula share a number.
+        numbers: Columns that describe each labelled crystal; with `networks`, the last is their held-out prediction.
+        values: Value of each labelled crystal.
+        groups: A number for each, which crystals of one formula share.
         model: The network whose vectors are the first columns, if there are any.
-        seed: Of the regressor.
-        networks: What was fine-tuned to the labels, if anything was.
+        seed: Seed of the regressor.
+        networks: Networks that were fine-tuned to the labels, if there are any.
     """
 
     target: str
@@ -84,18 +84,18 @@ class Fitted:
 
     @property
     def featurizer(self) -> CrystalFeaturizer:
-        """Makes all columns but the one that fine-tuned networks predict."""
+        """Makes all columns but that of fine-tuned networks."""
         return featurizer_of(self.model)
 
     @property
     def reference(self) -> Float[np.ndarray, " columns"]:
-        """The columns of a crystal that is always the same: other versions may make others of one name."""
+        """The columns of a fixed crystal, to notice if another version computes columns of one name differently."""
         numbers: Float[np.ndarray, " columns"] = self.featurizer.numbers(CrystalDataset.from_crystals([REFERENCE]))[0]
         return numbers
 
     @cached_property
     def regressor(self) -> SmallDataRegressor:
-        """Fitted when first asked for; the same numbers and versions give the same."""
+        """The regressor, fitted on first use; the same numbers and package versions give the same one."""
         groups = self.groups if len(np.unique(self.groups)) > 1 else None
         if (n := len(self.values)) > _MANY:
             told = "fitting to %s labels takes minutes and about %.1f GB of memory; fewer, drawn at random, take less"
@@ -106,7 +106,7 @@ class Fitted:
         return regressor.fit(self.numbers, self.values, groups)
 
     def numbers_of(self, data: CrystalDataset, n_jobs: int | None = None) -> Float[np.ndarray, "crystals columns"]:
-        """The columns of other crystals, made by so many processes."""
+        """The columns of other crystals, made by `n_jobs` processes."""
         numbers: Float[np.ndarray, "crystals columns"] = featurizer_of(self.model, n_jobs).numbers(data)
         if self.networks is None:
             return numbers
@@ -116,7 +116,7 @@ class Fitted:
 
 
 def featurizer_of(model: Model | None, n_jobs: int | None = None) -> CrystalFeaturizer:
-    """Statistics alone, or behind the vectors of a network."""
+    """Makes statistics, after the vectors of a network if there is one."""
     if model is None:
         return CrystalFeaturizer(None, n_jobs=n_jobs)
     return CrystalFeaturizer(model.encoder, geometry=model.geometry, n_jobs=n_jobs)
@@ -131,15 +131,15 @@ def fit(
     seed: int = 0,
     n_jobs: int | None = None,
 ) -> Fitted:
-    """Learn a property that canonical crystals carry, each of them; crystals of one formula are left out together.
+    """Learn a property from canonical crystals; crystals of one formula stay in one fold.
 
     Args:
         crystals: Canonical crystals, each with a value of the property.
         target: Name of the property.
-        model: The network whose vectors stand before the statistics; none for statistics alone.
-        networks: Whether copies of that network are fine-tuned, to be one more member of the regressor; takes minutes.
-        seed: Of the regressor, and of the copies.
-        n_jobs: Processes that take statistics, as of `CrystalFeaturizer`.
+        model: The network whose vectors come before the statistics; None for statistics alone.
+        networks: Whether copies of that network are fine-tuned, as one more member of the regressor; takes minutes.
+        seed: Seed of the regressor and of the copies.
+        n_jobs: Processes that compute statistics, as in `CrystalFeaturizer`.
 
     Raises:
         ValueError: There is no network to fine-tune, labels are too few for it, or as `seen.caution` of the model.
@@ -164,9 +164,9 @@ def fit(
 def predict(
     records: Iterable[Record], fitted: Fitted, *, coverage: float = 0.9, n_jobs: int | None = None
 ) -> pd.DataFrame:
-    """A row a record: `key`, `prediction`, `low` and `high` of its interval, `refusal` where there are none, `note`.
+    """A row for each record: `key`, `prediction`, `low` and `high` of its interval, `refusal` otherwise, `note`.
 
-    The note also names elements that no labelled crystal has: an interval promises nothing of them.
+    The note also names elements that no labelled crystal has, since intervals hold nothing for them.
     """
     check_coverage(coverage)  # before anything is read
     _check_promise(fitted.groups, coverage)
@@ -185,7 +185,7 @@ def predict(
 
 
 def _check_promise(groups: Int[np.ndarray, " labels"], coverage: float) -> None:
-    """Say where labels are too few for intervals of this coverage: n that are left out promise n / (n + 1) at most."""
+    """Warn if labels are too few for intervals of this coverage: n formulas guarantee n / (n + 1) at most."""
     n_groups = len(np.unique(groups))
     what, n_left_out = ("formulas", n_groups) if n_groups > 1 else ("labels of one formula", len(groups))
     if (least := math.ceil(coverage / (1 - coverage) - 1e-9)) > n_left_out:
@@ -199,10 +199,10 @@ def holds_fit(folder: Path) -> bool:
 
 
 def save(fitted: Fitted, folder: str | Path) -> tuple[float, float]:
-    """Write a folder; its description comes last, so that a folder with one is whole.
+    """Write a model to a new folder.
 
     Returns:
-        The mean absolute error of labels that were left out, and that of always answering the median.
+        The mean absolute error for held-out labels, and that of always predicting the median.
 
     Raises:
         FileExistsError: The folder exists already.
@@ -265,7 +265,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
 
 
 def read_spec(folder: str | Path) -> dict[str, Any]:
-    """What a folder consists of, as `save` wrote it.
+    """The description of a model, as `save` wrote it.
 
     Raises:
         ValueError: The folder holds no fitted model, or one that this version cannot read.

@@ -1,4 +1,4 @@
-"""Losses of a training: their sums over an epoch, the line that is logged at its end, and the file of a run folder."""
+"""Losses of a training: sums over an epoch, the line that is logged at its end, and the history in the run folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ HISTORY = "history.jsonl"
 """File with one line an epoch and part of the split."""
 
 BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
-"""What is counted or said beside losses, under names that no term of a loss can have."""
+"""Names of the other entries of a row, which no term of a loss may have."""
 
 
 def count(sums: dict[str, float], terms: Mapping[str, Tensor], n_crystals: int) -> None:
-    """Add the terms of a batch, which are means over so many crystals, to sums; of no crystal, only their names."""
+    """Add the terms of a batch, means over its crystals, to sums over crystals; with no crystals, only their names."""
     sums["crystals"] = sums.get("crystals", 0.0) + n_crystals
     for name, value in terms.items():
         sums[name] = sums.get(name, 0.0) + (value.item() * n_crystals if n_crystals else 0.0)
 
 
 def read_history(run: Path) -> list[Any]:
-    """What a run folder keeps of all epochs: the rows that `training.train` returns, or whatever else the lines say."""
+    """The history in a run folder: the rows that `training.train` returned, if nobody has changed the file."""
     return [json.loads(line) for line in (run / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
 def terms_of(row: Mapping[str, Any], *, penalties: bool = True) -> dict[str, Any]:
-    """The terms of the loss in a row, with or without its penalties."""
+    """The terms of the loss in a row of the history, with or without penalties."""
     return {name: row[name] for name in row if name not in BESIDE and (penalties or not name.endswith("_penalty"))}
 
 
 def sentence(rows: Sequence[Mapping[str, Any]], epochs: int, chance: float | None) -> str:
-    """The last epoch in one line."""
+    """A line for the log about the last epoch."""
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
     parts = []
     for row in last:

@@ -1,7 +1,7 @@
-"""Whether data sets, runs, models and studies are still what was written: every byte is read.
+"""Checks that data sets, runs, models and studies are still as they were written. Every byte is read.
 
-Files that are listed with a checksum are compared with it. The others, such as the results of a study's cells, have
-checksums of their own inside, or are read as what their ending says.
+Files that are listed with a checksum are compared with it. The others, such as the results of the cells of a study,
+have checksums inside, or are only read in the format that their suffix says.
 """
 
 import json
@@ -21,18 +21,18 @@ from crystalmax.disk import DiskArray
 from crystalmax.manifest import ARRAYS, MANIFEST, read_manifest
 from crystalmax.writing import PARTIAL, checksum, is_changed, read_packed
 
-_CHUNK = 2**20  # numbers of an array that are looked at together
+_CHUNK = 2**20  # rows of an array that are checked at once
 _AGAIN = "make it again, or get another copy"
 
 
 class Verified(NamedTuple):
-    """What came of reading a folder.
+    """The result of checking a folder.
 
     Attributes:
-        n_compared: Files that are what their checksum says.
-        n_read: Files without a checksum that could be read.
-        faults: A sentence for each file that is damaged, missing or too many.
-        notes: A sentence for whatever could not be verified.
+        n_compared: Number of files that agree with their checksum.
+        n_read: Number of files without a checksum that could be read.
+        faults: A sentence for each file that is damaged, missing or does not belong there.
+        notes: A sentence for each thing that could not be verified.
     """
 
     n_compared: int = 0
@@ -42,7 +42,7 @@ class Verified(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """How much was read."""
+        """A sentence with the numbers of files."""
         return f"{self.n_compared} files are as they were written; {self.n_read} more carry no checksum and can be read"
 
 
@@ -75,7 +75,7 @@ def _of_dataset(path: Path) -> Verified:
 
 
 def _misfits(path: Path) -> Iterator[str]:
-    """A sentence for each thing in the arrays of a data set that cannot be true, even where checksums are right."""
+    """A sentence for each inconsistency in the arrays of a data set, which checksums would not show."""
     try:
         data = CrystalDataset.open(path)
     except ValueError as error:
@@ -124,7 +124,7 @@ def _of_fit(path: Path) -> Verified:
 
 def _of_model(path: Path) -> Verified:
     """A model within a fitted one."""
-    if (path / SPEC).is_file():  # it was trained before it came here
+    if (path / SPEC).is_file():  # a run that was copied here
         return _of_run(path)
     missing = path / SPEC if path.exists() else path
     return Verified(faults=(f"{missing} is missing; {_AGAIN}.",))
@@ -136,7 +136,7 @@ def _of_study(path: Path) -> Verified:
 
 
 def _files(path: Path, known: set[Path]) -> list[Path]:
-    """Files in a folder, at any depth, but for those that are known, and those in folders that are."""
+    """All files below a folder, except these and those in these folders."""
     return sorted(file for file in path.rglob("*") if file.is_file() and known.isdisjoint((file, *file.parents)))
 
 
@@ -156,7 +156,7 @@ def _compared(path: Path, listed: Mapping[str, Mapping[str, Any]]) -> Verified:
 
 
 def _read(files: Iterable[Path]) -> Verified:
-    """Files without a checksum of ours, read as what their ending says."""
+    """Files without a listed checksum, read in the format of their suffix."""
     n_read, faults = 0, []
     for file in files:
         if file.suffix == PARTIAL:

@@ -26,7 +26,7 @@ _TYPES |= {"sha256": dict, "content_hash": str}
 def content_of(
     names: Iterable[str], kinds: Iterable[Species], arrays: Mapping[str, Mapping[str, int | str]]
 ) -> dict[str, Any]:
-    """What the content hash of a data set is made of: its tables, and sizes and hashes of its arrays."""
+    """The part of a manifest that the content hash covers: tables of names and species, sizes and hashes of arrays."""
     sizes = {name: arrays[name]["bytes"] for name in ARRAYS}
     return {
         "format": FORMAT,
@@ -40,7 +40,7 @@ def content_of(
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder is a data set, if a damaged one: others may hold a manifest of something else."""
+    """Whether a folder is a data set, perhaps a damaged one; a manifest alone may be of something else."""
     return isfile(path / MANIFEST) and any(isfile(path / name) for name in ARRAYS)  # false for names too long
 
 
@@ -68,7 +68,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def shapes_of(manifest: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays that a manifest, or the content of one, speaks of, by the names of their files."""
+    """Shapes of the arrays by the names of their files, from a manifest or the content of one."""
     n_crystals, n_sites, n_letters = manifest["n_crystals"], manifest["n_sites"], manifest["bytes"]["key.u1"]
     structures = (n_crystals, 3, 3), (n_crystals,), (n_sites, 3), (n_sites,)
     targets = n_crystals, len(manifest["target_names"])
@@ -76,7 +76,7 @@ def shapes_of(manifest: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _contradiction(manifest: Mapping[str, Any]) -> str:
-    """What in a manifest cannot be true, in words; empty if it is sound."""
+    """What is inconsistent in a manifest, in words; empty if nothing is."""
     for name, kind in _TYPES.items():
         if type(manifest[name]) is not kind:
             return f"{name} is {manifest[name]!r:.60}, no {kind.__name__}"

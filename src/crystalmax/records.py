@@ -48,7 +48,7 @@ class Record:
 
 
 class Labelled(NamedTuple):
-    """Crystals with a finite value of a property, refusals, keys of crystals without a value, and records with notes."""
+    """Crystals with a finite value of a property, refusals, keys of crystals without value, and records with notes."""
 
     crystals: list[Crystal]
     refused: list[Record]
@@ -60,8 +60,8 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
     """Sort records by whether they have a crystal, and a finite value of the target.
 
     Raises:
-        ValueError: Fewer than two crystals have a value, or one is absurdly large. The message names the properties that
-            there are, and the first refusal.
+        ValueError: Fewer than two crystals have a value, or one is absurdly large. The message names the properties
+            that there are, and the first refusal.
     """
     known: set[str] = set()
     found = Labelled([], [], [], [])

@@ -1,4 +1,4 @@
-"""When a training saves, and how it is asked to stop."""
+"""Saving the state of a training, and stopping it by a signal."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 
 
 def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
-    """Let these handle signals, where Python allows it: in the main thread."""
+    """Install these signal handlers, which Python allows in the main thread only."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -40,7 +40,7 @@ def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
 
 @contextmanager
 def signals_as_before() -> Iterator[None]:
-    """Signals are handled afterwards as they were before."""
+    """Restore the handlers of `_STOP_SIGNALS` at the end."""
     handlers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     try:
         yield
@@ -50,7 +50,7 @@ def signals_as_before() -> Iterator[None]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """A signal to stop ends what is done inside at once, by `Interrupted`, and not the process with its workers."""
+    """Inside, a signal to stop raises `Interrupted` at once, instead of ending the process and its workers."""
 
     def stop(number: int, frame: object) -> None:
         raise Interrupted
@@ -61,12 +61,12 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def goes_on(saved: Path, module: nn.Module) -> bool:
-    """Whether training of this module can go on from a file: it is whole, and has the same weights."""
+    """Whether training of this module can go on from a file: it is complete, and has weights of the same shapes."""
     try:
         read_packed(saved)
         state = torch.load(saved, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         found = {name: weights.shape for name, weights in state.items()}
-    except Exception:  # whatever is raised of a file that holds something else
+    except Exception:  # of whichever type for a file that holds something else
         return False
     return found == {name: weights.shape for name, weights in module.state_dict().items()}
 
@@ -86,7 +86,7 @@ class Saver(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals."""
-        # Now, after Lightning, whose own would end an epoch before its validation.
+        # Installed after Lightning's own handlers, which would end an epoch before its validation.
         _handle(dict.fromkeys(_STOP_SIGNALS, self._ask))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:

@@ -1,7 +1,7 @@
-"""Which structures a model has learnt from, so that it can be said of others whether they were among them.
+"""The list of structures that a model has learnt from, to tell whether other structures were among them.
 
-A run folder keeps them as arrays in `seen.npz`: a hash of each formula, and the distances of each fingerprint in
-hundredths of their unit; and of which neighbours these are.
+It is the file `seen.npz` of a run folder, with arrays of a hash of each formula, the distances of each fingerprint in
+hundredths of their unit, and the ranks of the neighbours that these distances are of.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from crystalmax.writing import at_once
 
 FILE = "seen.npz"
 MOST = 200_000
-"""Of more structures no such list is kept."""
+"""For more structures than this, no list is kept."""
 MAX_BYTES = 2**28
 """A larger list is refused unread."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Structures, in no order that means anything.
+    """A list of structures, in no particular order.
 
     Attributes:
-        formula: Hash of the formula of each.
-        end: Where the distances of each end.
-        distance: Distances of their fingerprints, one after another, in hundredths.
+        formula: Hash of the formula of each structure.
+        end: End of the distances of each structure in `distance`.
+        distance: Distances of the fingerprints, one after another, in hundredths.
     """
 
     formula: UInt[np.ndarray, " structures"]
@@ -44,7 +44,7 @@ class Seen:
     def of(cls, crystals: Iterable[Crystal]) -> "Seen":
         """The list of these crystals."""
         formulas, distances = array("Q"), []
-        for crystal in crystals:  # which may be many: only what is kept of each stays
+        for crystal in crystals:  # one at a time, since they may be many
             fingerprint = Fingerprint.of(crystal)
             formulas.append(_hash(fingerprint.formula))
             distances.append(fingerprint.hundredths)
@@ -53,7 +53,7 @@ class Seen:
 
     @classmethod
     def load(cls, folder: str | Path | None) -> "Seen | None":
-        """The list of a run folder; none where it keeps none, or one of an earlier version, of other distances.
+        """The list of a run folder; None if there is none, or one of an earlier version with other distances.
 
         Raises:
             ValueError: It is damaged, or too large to be such a list.
@@ -104,7 +104,7 @@ class Seen:
         return np.array(same_structure, dtype=bool), np.array([bool(known) for known in same_formula], dtype=bool)
 
     def _have(self, known: list[int], distances: UInt[np.ndarray, " distances"]) -> bool:
-        """Whether one of these rows has these distances."""
+        """Whether one of the structures in these rows has these distances."""
         rows = np.array(known, dtype=np.int64)
         begins = np.where(rows > 0, self.end[rows - 1], 0)
         begins = begins[self.end[rows] - begins == len(distances)]
@@ -112,7 +112,7 @@ class Seen:
 
 
 def seen_before(model: Model | None, crystals: Sequence[Crystal]) -> str:
-    """How many of these crystals a model has learnt from, and with labels of what, in words."""
+    """A sentence that says how many of these crystals a model has learnt from, and with which labels."""
     if model is None or (seen := Seen.load(model.folder)) is None:
         return "which structures the vectors were learnt from is not known"
     structures, formulas = (int(known.sum()) for known in seen.knows(crystals))
@@ -125,10 +125,10 @@ def seen_before(model: Model | None, crystals: Sequence[Crystal]) -> str:
 
 
 def caution(model: Model | None, crystals: Sequence[Crystal]) -> str:
-    """What is to be said before errors of a model on labelled crystals: nothing, unless it has learnt from labels.
+    """A warning for errors of a model on labelled crystals; empty, unless the model has learnt from labels.
 
     Raises:
-        ValueError: It was fine-tuned, or it has learnt from labels, and these crystals were among those learnt from.
+        ValueError: It was fine-tuned, or it has learnt from labels of crystals of which some are among these.
     """
     if model is None or not model.labels_of:
         return ""
