@@ -1,4 +1,4 @@
-"""Did pre-training help on these labels? Vectors, their untrained twins and plain rivals, scored alike and reported."""
+"""Did pre-training help on these labels? Scores of vectors, untrained twins and plain statistics, and a report."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ FRACTIONS = "element fractions"
 _WITHOUT_STRUCTURE = (FRACTIONS, "composition statistics", COMPOSITION)
 
 SMALL_DATA = "forest and Gaussian processes"
-"""What tables call `SmallDataRegressor`."""
+"""Name of `SmallDataRegressor` in tables."""
 
 TWIN_SEEDS = (1001, 1002, 1003)
 """Seeds of the untrained twins; far from those that runs are usually trained with."""
@@ -34,7 +34,7 @@ TWIN_SEEDS = (1001, 1002, 1003)
 
 @dataclass(frozen=True)
 class Assessment:
-    """What was scored for a property, everything that was predicted, and what it means."""
+    """Scores of all methods for a property, and the verdict on them."""
 
     target: str
     scores: Scores
@@ -42,20 +42,20 @@ class Assessment:
 
     @property
     def title(self) -> str:
-        """The property in words, to begin a sentence with."""
+        """The property in words, with a capital letter."""
         words = self.target.replace("_", " ")
         return words[:1].upper() + words[1:]
 
 
 def small_data(widths: Sequence[int] = ()) -> Mapping[str, SmallDataRegressor]:
-    """The regressor that we recommend, for blocks of these widths; it takes too long to be tried on everything."""
+    """The recommended regressor, for blocks of these widths; it is too slow to be tried on all feature sets."""
     return {SMALL_DATA: SmallDataRegressor(blocks=widths)}
 
 
 def feature_sets(crystals: Sequence[Crystal], featurizer: CrystalFeaturizer) -> dict[str, FeatureSet]:
-    """What an assessment compares: our vectors, three untrained twins, plain statistics, and both together.
+    """The feature sets of an assessment: vectors, three untrained twins, plain statistics, and vectors with statistics.
 
-    The regressor for small data is tried on what is known of composition, with structure, and with vectors.
+    The regressor for small data is tried on statistics of composition, on all statistics, and on these with vectors.
 
     Raises:
         ValueError: The vectors were learnt from labels of these crystals; see `seen.caution`.
@@ -98,10 +98,10 @@ def assess(
     """Score feature sets, whose rows are the crystals, on those crystals that have a value of the target.
 
     Args:
-        crystals: Canonical crystals with their targets; those without this one are left out.
+        crystals: Canonical crystals with their targets; crystals without this one are left out.
         target: Name of the property.
-        features: Feature sets by name, as `feature_sets` makes them, with a row a crystal.
-        unit: Of the property, for sentences only.
+        features: Feature sets by name, as `feature_sets` makes them, with a row for each crystal.
+        unit: Unit of the property, for sentences only.
         plan: Which labels each draw may see; `evaluation.plan_for` unless given.
         by_formula: Whether crystals of one formula stay on one side of every split.
         n_jobs: Processes to spread the draws over.
@@ -159,12 +159,12 @@ def report_assessment(
 
     Args:
         assessment: What `assess` found.
-        out: The folder; what is there under these names is replaced, and no figure of a report before this one stays.
-        unit: Of the property.
-        facts: What else the report lists, by name.
+        out: The folder; files of an earlier report there are replaced or removed.
+        unit: Unit of the property.
+        facts: Further entries of the list of facts in the report, by name.
 
     Returns:
-        Where the page is.
+        The path of the page.
     """
     (out := Path(out)).mkdir(parents=True, exist_ok=True)
     assessment.scores.table.to_parquet(out / "results.parquet")

@@ -78,7 +78,7 @@ class Model:
 
 
 def save(model: Model, folder: str | Path) -> None:
-    """Write a model to a folder, which appears when complete; in an old folder, weights are replaced before the spec."""
+    """Write a model to a folder, which appears when complete; in an old one, weights are replaced before the spec."""
     # Copies, since weights may be shared, such as those of an encoder that two parts of an objective keep.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.objective.state_dict().items()}
     weights = safetensors.torch.save(copies)

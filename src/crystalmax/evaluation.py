@@ -1,7 +1,6 @@
-"""How well features predict a property from few labels: the same labels, test rows and scaling for every rival.
+"""How well features predict a property from few labels, with the same labels, test rows and scaling for all.
 
-Knows arrays and scikit-learn estimators only; whose numbers they are is no business of this module. What the scores
-mean is said by `verdict`.
+This module knows arrays and scikit-learn estimators only, not crystals. `verdict` says what the scores mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ FEW_LABELS = 150
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Numbers that describe rows, their role, models for them alone by name, and what to say before a verdict."""
+    """Columns that describe rows, their role, models to try on them alone, and a warning to put before a verdict."""
 
     values: ArrayLike
     kind: Kind
@@ -48,10 +47,10 @@ class FeatureSet:
 
 
 class Draw(NamedTuple):
-    """One set of labels: what is learnt from and what is predicted, part by part.
+    """One draw of labels, as one or several parts, each with rows to learn from and rows to predict.
 
-    The test rows of the parts, end to end, are the same set of rows for each draw of a plan. `pool` is the number of
-    rows that the labels were drawn from.
+    All parts together predict the same rows in each draw of a plan. `pool` is the number of rows that the labels were
+    drawn from.
     """
 
     labels: int
@@ -63,10 +62,10 @@ class Draw(NamedTuple):
 
 @runtime_checkable
 class Plan(Protocol):
-    """Says which labels each draw may see. All methods are given the same draws."""
+    """Decides which labels each draw may use; the draws are the same for all methods."""
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """Draws over the rows; rows of one group, by its number, never stand on both sides of a split."""
+        """Draws over the rows; rows with the same number of a group never are on both sides of a split."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,10 @@ class LabelBudgets:
     """A fixed test split, and repeated draws of a few labels from the rest.
 
     Attributes:
-        budgets: Numbers of labels; those that leave nothing to draw between are left out.
-        n_draws: Repeats of each budget. The nth draw of a small budget is part of the nth draw of a larger one.
-        test_fraction: Part of the groups that is only ever predicted.
-        seed: Decides the split and every draw.
+        budgets: Numbers of labels; those as large as the pool or larger are left out.
+        n_draws: Number of draws of each budget. The nth draw of a small budget is part of the nth draw of a larger one.
+        test_fraction: Fraction of the groups in the test split.
+        seed: Seed of the split and of the draws.
     """
 
     budgets: tuple[int, ...] = (50, 100, 250, 1000)
@@ -89,7 +88,7 @@ class LabelBudgets:
         """Every budget that the rows outside the test split can supply, times `n_draws`.
 
         Raises:
-            ValueError: They cannot supply the smallest, or it is none, or there are no two groups to test.
+            ValueError: There are too few rows for the smallest budget, it is below 1, or fewer than two groups to test.
         """
         if (least := min(self.budgets, default=0)) < 1:
             raise ValueError(f"the budgets are {self.budgets}; give numbers of labels, each 1 at least")
@@ -115,9 +114,9 @@ class RepeatedFolds:
     """Repeated cross-validation, for when labels are too few to set a test split aside.
 
     Attributes:
-        n_folds: Parts that the rows are cut into; each is predicted from the others.
-        n_draws: How often the rows are cut anew.
-        seed: Decides every cut.
+        n_folds: Number of folds; each is predicted from the others.
+        n_draws: Number of repetitions, each with other folds.
+        seed: Seed of the folds.
     """
 
     n_folds: int = 5
@@ -125,7 +124,7 @@ class RepeatedFolds:
     seed: int = 0
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """One draw a repeat; its parts are the folds.
+        """One draw for each repetition, with the folds as parts.
 
         Raises:
             ValueError: There are fewer groups than folds, or fewer than two folds.
@@ -148,21 +147,21 @@ def plan_for(n_labels: int, *, seed: int = 0) -> Plan:
 
 
 def default_models() -> dict[str, BaseEstimator]:
-    """A linear model and a forest, both good without tuning: ridge for absolute errors, extra trees."""
+    """A linear model and a forest that need no tuning: ridge regression for absolute errors, and extra trees."""
     return {"ridge": PowerRidge(), "extra trees": ExtraTreesRegressor(n_estimators=100, max_features=1 / 3, n_jobs=1)}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that was predicted, and how well.
+    """All predictions, and their errors.
 
     Attributes:
-        table: One row a combination of features, model, labels and draw, with its mean absolute error `mae`; `pool` is
-            the number of rows that labels could be drawn from.
-        predictions: What was predicted, a row for each row of the table.
+        table: A row for each combination of features, model, labels and draw, with its mean absolute error `mae`;
+            `pool` is the number of rows that labels could be drawn from.
+        predictions: The predictions of each row of the table.
         tested: Rows of the data set that were predicted.
         measured: Their true values.
-        groups: Number of the group of each, such as its formula; each is its own unless given.
+        groups: Number of the group of each, such as its formula; if not given, each is its own group.
     """
 
     table: pd.DataFrame
@@ -188,15 +187,15 @@ def evaluate(
     n_jobs: int | None = None,
     progress: bool = False,
 ) -> Scores:
-    """Score models on feature sets with the labels of each draw, and the median of those labels beside them.
+    """Score models on feature sets with the labels of each draw, and always predicting the median of these labels.
 
     Args:
-        features: Feature sets by name, all with one row a value of `y`.
-        y: The property, without gaps.
+        features: Feature sets by name, all with one row for each value of `y`.
+        y: The property, without missing values.
         models: scikit-learn regressors by name for every feature set; extra trees and ridge unless given.
         plan: Which labels to learn from; budgets or folds, depending on the number of labels, unless given.
-        groups: A name for each row; rows of one name never stand on both sides of a split, nor of the splits of a
-            model whose `fit` takes groups, or of a pipeline that ends in one.
+        groups: A name for each row; rows with one name never are on both sides of a split, nor of the internal splits
+            of a model whose `fit` takes groups, or of a pipeline that ends in one.
         n_jobs: Processes to spread the draws over, as `joblib` counts them. The scores do not depend on it.
         progress: Whether a terminal shows how many draws are done.
     """
@@ -260,12 +259,12 @@ class _Scored(NamedTuple):
 def _predict(
     draw: Draw, methods: Sequence[_Scored], y: Float[np.ndarray, " rows"], groups: Int[np.ndarray, " rows"] | None
 ) -> Float[np.ndarray, "predictors rows"]:
-    """Predictions of every method, last of the median; NaN in rows that are not tested."""
+    """Predictions of every method, with the median last; NaN in rows that are not tested."""
     predictions = np.full((len(methods) + 1, len(y)), np.nan)
     seed = int(np.random.SeedSequence([draw.seed, draw.number]).generate_state(1)[0])
     with one_thread():  # sums in another order would change the last digit with the number of threads
         for train, test in draw.parts:
-            # As `crystalmax fit` does; of one group alone, a model can only leave out labels by themselves.
+            # As `crystalmax fit` does; with one group only, a model has to leave out single labels.
             known = None if groups is None or len(np.unique(groups[train])) < 2 else groups[train]
             for row, method in enumerate(methods):
                 seeded = clone(method.estimator)

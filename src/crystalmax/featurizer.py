@@ -28,7 +28,7 @@ from crystalmax.vectors import encode
 log = logging.getLogger(__name__)
 
 CHUNK = 128
-"""Structures that one worker is given at once."""
+"""Structures that a worker process is given at once."""
 
 Rows = TypeVar("Rows", list[object], np.ndarray)
 
@@ -36,23 +36,23 @@ Rows = TypeVar("Rows", list[object], np.ndarray)
 class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Numbers that describe crystals: vectors of a frozen encoder, plain statistics, or both side by side.
 
-    Without arguments these are the vectors of the weights that come with the package, and behind them the statistics of
-    `baselines`: with `SmallDataRegressor` the best that we have found so far. Nothing is fitted: `fit` is there for
+    Without arguments these are the vectors of the weights that come with the package, then the statistics of
+    `baselines`: with `SmallDataRegressor`, the best we have found so far. Nothing is fitted; `fit` is there for
     pipelines. Crystals are brought to their canonical cell first, so the numbers do not depend on the choice of cell.
 
     Args:
         encoder: A trained encoder, "shipped" for the one that comes with the package, or None for statistics alone.
         geometry: Makes the pairs that the encoder was trained on; the shipped one brings its own.
-        statistics: Whether statistics stand behind the vectors.
+        statistics: Whether statistics follow the vectors.
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
         on_error: Whether a structure that cannot be read raises, or becomes a row of NaN with its reason in
             `refusals_`.
-        n_jobs: Processes that read structures and take statistics, -1 for one a core; None for one, unless
+        n_jobs: Processes that read structures and compute statistics, -1 for one a core; None for one, unless
             `joblib.parallel_config` says otherwise, as for Dask or Ray. The encoder runs in this process.
 
     Attributes:
         refusals_: After `transform`: for each row that is NaN, its position and the reason.
-        model_: After `from_pretrained`: the model that the encoder is of, which knows what that has learnt from.
+        model_: After `from_pretrained`: the model that the encoder belongs to, with what it has learnt from.
     """
 
     model_: Model | None = None
@@ -79,7 +79,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         trusted: tuple[str, ...] = (),
         **options: Any,  # noqa: ANN401  # as __init__
     ) -> "CrystalFeaturizer":
-        """Vectors of the encoder of a run folder, or of the one that comes with the package, alone unless asked for."""
+        """Vectors of a run folder, or of the weights that come with the package; without statistics by default."""
         model = checkpoint.load(run, trusted=trusted)
         featurizer = cls(model.encoder, geometry=model.geometry, statistics=statistics, **options)
         featurizer.model_ = model
@@ -102,14 +102,14 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def transform(self, X: Iterable[object]) -> Float[np.ndarray, "crystals width"]:  # sklearn's name
-        """Numbers of these structures, a row each, in their order; vectors first, statistics behind them.
+        """Numbers of these structures, a row each, in their order: vectors first, then statistics.
 
         Args:
             X: Any mix of `Crystal`, pymatgen `Structure` or its `as_dict()`, ASE `Atoms`, CIF text and paths to files.
 
         Raises:
             Refused: A structure cannot be read, and `on_error` is "raise".
-            ValueError: `on_error` is something else, there are neither vectors nor statistics to give, or X is no list.
+            ValueError: `on_error` is unknown, neither vectors nor statistics were asked for, or X is no list.
         """
         self._check()
         crystals, rows, self.refusals_ = readable(X, raise_on_error=self.on_error == "raise", n_jobs=self.n_jobs)
@@ -132,7 +132,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of what stands side by side, for the `blocks` of `SmallDataRegressor`."""
+        """Widths of the blocks of columns, for the `blocks` of `SmallDataRegressor`."""
         vectors = () if self._network is None else (width_of(self._network[0]),)
         return (*vectors, *(baselines.statistics_widths() if self.statistics else ()))
 
@@ -179,18 +179,18 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
     """The same network with the initial weights of this seed."""
     with seeded_weights(seed):
         twin = rebuilt(encoder)
-    assert isinstance(twin, Encoder)  # it was made from the description of one
+    assert isinstance(twin, Encoder)  # since the original is one
     return twin
 
 
 def readable(
     structures: Iterable[object], *, raise_on_error: bool, n_jobs: int | None = None
 ) -> tuple[list[Crystal], list[int], dict[int, str]]:
-    """Canonical crystals of what can be read, their rows, and a reason for each other row.
+    """Canonical crystals of the structures that can be read, their rows, and the reason of refusal for each other row.
 
     Raises:
         Refused: A structure cannot be read, and `raise_on_error` is set.
-        ValueError: They are no list but one structure, or a table of several columns.
+        ValueError: The structures are not a list but one structure, or a table of several columns.
     """
     if isinstance(structures, Table) and structures.shape[1] == 1:
         structures = structures.iloc[:, 0]

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _TARGET = "target"
 _FEW = 3000
-"""Labels at most for which frozen vectors help; their processes cost the cube of this."""
+"""With more labels than this, frozen vectors add nothing to the networks, and their processes take too long."""
 
 Predictions = Float[np.ndarray, " crystals"]
 
@@ -38,30 +38,31 @@ Predictions = Float[np.ndarray, " crystals"]
 class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Copies of an encoder, each trained further together with a small head on labelled crystals, and averaged.
 
-    The labels are cut into folds, by formula where there are two or more a fold, and for each fold a copy learns from
-    all others. Each label has a prediction by a copy that has not seen it, which tells how large the errors are. When
-    to stop need not be chosen: the rate falls to nothing by the last epoch. The encoder is trained at a lower rate than
-    the head, so that few labels do not undo what it has learnt (Howard and Ruder, DOI 10.18653/v1/P18-1031).
+    The labels are cut into folds, by formula if there are two or more for each fold, and for each fold a copy learns
+    from all others. So each label has a prediction by a copy that has not seen it, which shows how large errors are.
+    There is no early stopping: the learning rate falls to zero by the last epoch. The encoder is trained at a lower
+    rate than the head, so that few labels do not undo what it has learnt (Howard and Ruder, DOI 10.18653/v1/P18-1031).
 
-    Beside the mean of the copies stand a `SmallDataRegressor` on vectors of the encoder as it started, and the median
-    of the labels, which is hard to beat where structures tell little of them. What each counts is weighed as for the
-    members of that regressor, by labels left out. Of more than 3,000 labels the networks learn enough, and stand alone.
+    The prediction is a weighted mean of the copies, of a `SmallDataRegressor` on vectors of the encoder before
+    fine-tuning, and of the median label, which is hard to beat where structures say little about the property. The
+    weights are chosen by held-out labels, as for the members of that regressor. With more than 3,000 labels it is the
+    mean of the copies alone.
 
     Args:
-        encoder: Where to start from; it is copied, not changed.
+        encoder: The encoder to start from; it is copied, not changed.
         geometry: Makes the pairs that the encoder was trained on.
         epochs: Passes over the labelled crystals.
-        learning_rate: Of AdamW for the head; it rises over the first twentieth of the epochs, then falls to nothing.
-        encoder_rate: That of the encoder, as a fraction of it.
+        learning_rate: Of AdamW for the head; it rises over the first twentieth of the epochs, then falls to zero.
+        encoder_rate: Learning rate of the encoder, as a fraction of that of the head.
         sites_per_batch: Batches are filled up to about this many sites, and to at most an eighth of the labels.
-        folds: How many; 0 trains one copy on all labels with nothing beside it, and no error is known.
-        beside: Whether the regressor and the median stand beside the copies.
-        seed: Of the heads, the folds, the order of crystals and the regressor on frozen vectors.
-        accelerator: Where to train, as Lightning names it.
+        folds: Number of folds; with 0, one copy learns from all labels, and its error is not known.
+        beside: Whether the regressor and the median are used beside the copies.
+        seed: Seed of the heads, the folds, the order of crystals and the regressor on frozen vectors.
+        accelerator: Device to train on, as Lightning names it.
 
     Attributes:
-        objective_: What predicts: a `Blend`, or an `Ensemble` where nothing stands beside the copies.
-        held_out_: A prediction for each label by what has not seen it; empty without folds.
+        objective_: What predicts: a `Blend`, or an `Ensemble` if the copies are used alone.
+        held_out_: A prediction for each label by copies that have not seen it; empty without folds.
         refusals_: After `predict`: for each row that is NaN, its position and the reason.
     """
 
@@ -119,7 +120,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         """Fine-tune on canonical crystals that carry their value.
 
         Raises:
-            ValueError: There are fewer than two labels a fold, one fold alone, or the encoder is none.
+            ValueError: There are fewer than two labels for each fold, `folds` is 1 or negative, or there is no encoder.
         """
         if not isinstance(self.encoder, Encoder):
             raise ValueError(f"encoder is {self.encoder!r}; give an encoder, or call `from_pretrained`")
@@ -159,7 +160,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         values: Predictions,
         groups: Rows,
     ) -> tuple[Blend, Predictions]:
-        """Copies, a regressor on vectors and the median as one, and what that says of labels left out."""
+        """Copies, a regressor on vectors and the median as one objective, and its prediction for held-out labels."""
         vectors = encode(self.encoder, self.geometry, data)
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors, values, groups)
         left_out = np.stack([by_copies, frozen.held_out_, by_medians])
@@ -182,11 +183,11 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return out
 
     def _train(self, data: CrystalDataset, target: str, rows: Rows, member: int) -> Regression:
-        from crystalmax.processes import Processes  # with Lightning, which nobody waits for who only predicts
+        from crystalmax.processes import Processes  # imports Lightning, which predictions do not need
         from crystalmax.training import Split, Training, train
 
         values = data.values(target)[rows]
-        # Members that differ in their heads and orders too err more independently, so their mean errs less.
+        # Other heads and orders make the errors of members more independent, so that their mean has a smaller error.
         seed = int(np.random.SeedSequence([self.seed, member]).generate_state(1)[0])
         with seeded_weights(seed):
             mean, deviation = float(values.mean()), float(values.std()) or 1.0
@@ -210,7 +211,7 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
 def predict(
     objective: Regression | Ensemble | Blend, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 1200
 ) -> Float[np.ndarray, " crystals"]:
-    """Predictions for a whole data set, in its order, made where the objective is."""
+    """Predictions for a whole data set, in its order, on the device of the objective."""
     out = np.empty(len(data))
     device = next(objective.parameters()).device
     with torch.inference_mode():

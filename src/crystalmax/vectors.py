@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 def encode(
     encoder: Encoder, geometry: Geometry, data: CrystalDataset, sites_per_batch: int = 4800
 ) -> Float[np.ndarray, "crystals width"]:
-    """Crystal vectors of a whole data set, a row each.
+    """Crystal vectors of a whole data set, one in each row.
 
     Args:
-        encoder: Any encoder; it is used where its weights are, without dropout and the like, and stays as it is.
-        geometry: Makes the pairs that it was trained on.
+        encoder: Any encoder; it is used in evaluation mode on the device of its weights, and is not changed.
+        geometry: Makes the pairs; the one that the encoder was trained with.
         data: The crystals, in their canonical cells.
         sites_per_batch: Sites that are encoded at once; changes memory and speed, not results.
     """
