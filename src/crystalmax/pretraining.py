@@ -67,9 +67,9 @@ def pretrain(
 ) -> list[dict[str, Any]]:
     """Train the objective of a recipe and write a run folder (see `checkpoint`). No label is looked at.
 
-    Crystals with more sites than the geometry's supercell are left out, as in the paper. Interrupted, it keeps what
-    was learnt; with `resume` it goes on as if nothing had happened, also for more epochs than before, or on another
-    number of processes.
+    Crystals with more sites than the geometry's supercell are left out, as in the paper. An interrupted run is saved,
+    and goes on with `resume` as if it had not been interrupted, also for more epochs, or on another number of
+    processes.
 
     With several devices or nodes the script that calls this runs once in each process (see `training.train`). All need
     to see the same files; the first one writes.
@@ -79,17 +79,18 @@ def pretrain(
         run: The folder to write; it must not exist unless `resume` is set.
         recipe: Name of a shipped recipe, a TOML file, or what one holds; `default` unless given, or that of a resumed
             run.
-        start: A model to go on from instead of random weights, on other crystals, or `shipped`; its encoder must be
-            that of the recipe, and where the whole objective is, all its weights are taken. A resumed run has its own.
-        split: Crystals to learn from and to watch the losses on, the same when resumed; a random cut unless given.
-        epochs: Instead of the recipe's.
-        seed: Of weights, order, noise and false samples; 0 unless given.
-        resume: Go on with the run in this folder.
+        start: A model, or `shipped`, to start from instead of random weights, such as to train on other crystals. Its
+            encoder must be that of the recipe; if the whole objective is the same, all weights are taken. A resumed
+            run has its own.
+        split: Crystals to learn from, and to watch the losses on, the same when resumed; random unless given.
+        epochs: Number of epochs, instead of the recipe's.
+        seed: Seed of weights, order, noise and false samples; 0 unless given.
+        resume: Whether to go on with the run in this folder.
         accelerator: As Lightning names it.
         devices: Processes on each machine, one a GPU, or any number on CPU.
         nodes: Machines.
         batches_per_step: Instead of the recipe's; a resumed run has its own.
-        weights: How often each of several joined data sets is drawn from; a resumed run has its own.
+        weights: Weights of several joined data sets (see `joined.drawn`); a resumed run has its own.
         progress: Whether to show a progress bar.
         trusted: Packages, besides crystalmax, that the recipe may take parts from.
 
@@ -132,7 +133,7 @@ def pretrain(
         check_place(run)
         run.mkdir(parents=True, exist_ok=True)
     else:
-        _await(run / "run.json")  # what this process makes there must not come before it
+        _await(run / "run.json")  # before this process writes to the folder
     with alone(run, run / _LOCK) if first else nullcontext():
         if first:
             if start is not None and not resume:
@@ -164,10 +165,10 @@ def pretrain(
 
 
 def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
-    """The parts of a recipe, with those that it leaves to us.
+    """The parts of a recipe, with defaults for those that it does not have.
 
     Raises:
-        ValueError: A part is missing, unknown or no table, or it is an objective or holds other objects.
+        ValueError: A part is missing, unknown or no table, or the recipe is an objective or holds Python objects.
     """
     if isinstance(recipe, Objective):
         raise ValueError('an objective is no recipe, as its weights are drawn anew; give {"objective": describe(it)}')
@@ -176,7 +177,7 @@ def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
         json.dumps(parts)  # as the run will keep it
     except TypeError as error:
         advice = "give describe(it) for a part, and plain numbers"
-        raise ValueError(f"the recipe holds what no file can ({error}); {advice}") from None
+        raise ValueError(f"the recipe cannot be written to a file ({error}); {advice}") from None
     if not isinstance(parts.get("objective"), dict):
         raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
     if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
@@ -213,7 +214,7 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
 
 
 def _take_weights(objective: Objective, model: Model) -> None:
-    """Give an objective the weights of a model: all, or those of the encoder where the objective is another."""
+    """Copy the weights of a model into an objective: all, or those of the encoder if the objectives differ."""
     known = model.objective
     ours, theirs = (objective, known) if describe(objective) == describe(known) else (objective.encoder, known.encoder)
     if describe(ours) != describe(theirs):
@@ -225,7 +226,7 @@ def _take_weights(objective: Objective, model: Model) -> None:
 
 
 def _keep(model: Path, folder: Path) -> None:
-    """A copy of a model that a run starts from, so that it can go on from there, and of what that has seen."""
+    """Copy the model that a run starts from, and its list of structures, so that the run can be resumed without it."""
     if (folder / SPEC).exists():  # of a run that was killed before its plan was whole
         shutil.rmtree(folder)
     with folder_at_once(folder) as partial:
@@ -235,7 +236,7 @@ def _keep(model: Path, folder: Path) -> None:
 
 
 def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> None:
-    """Keep a list of the structures that a run has learnt from, with those of the model that it started from."""
+    """Save the list of structures that a run has learnt from, with those of the model that it started from."""
     before = seen.Seen.load(run / START)
     n_seen = len(learnt) + (0 if before is None else len(before))
     if n_seen > seen.MOST:
@@ -250,7 +251,7 @@ def _list_seen(data: Dataset, learnt: Int[np.ndarray, " learnt"], run: Path) -> 
 def _told(
     encoders: Mapping[str, Encoder], geometry: Geometry, data: Dataset, watched: Rows, sites_per_batch: int
 ) -> dict[str, float] | None:
-    """How much `probe` reads from vectors of structures set aside, trained and untrained; None where it cannot tell."""
+    """`probe.told` for vectors of structures that were set aside, trained and untrained; None if it is undefined."""
     rows = np.random.default_rng(0).permutation(watched)[: probe.MOST]
     if len(rows) < probe.FEWEST:
         return None
@@ -269,13 +270,13 @@ def _told(
 
 
 def losses(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Epoch, split and the loss of each level, without penalties: what `plots.training_curves` takes."""
+    """A table of epoch, split and the loss of each level, without penalties, for `plots.training_curves`."""
     rows = ({"epoch": row["epoch"], "split": row["split"], **terms_of(row, penalties=False)} for row in history)
     return pd.DataFrame(rows)
 
 
 def _check_goes_on(run: Path, planned: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse to go on otherwise than a run began, but for more epochs."""
+    """Raise a ValueError for options that differ from those of the run, except for more epochs."""
     for name, value in given.items():
         began = planned.get(name, getattr(Training(), name))
         if name != "epochs" and value != began:
@@ -287,7 +288,7 @@ def _check_goes_on(run: Path, planned: Mapping[str, Any], given: Mapping[str, An
 
 
 def _split(data: Dataset, geometry: Geometry, split: Split | None, seed: int) -> Split:
-    """Crystals that the geometry takes, cut in two as given or else at random."""
+    """The crystals that the geometry accepts, split as given or else at random."""
     limit = geometry.max_sites if isinstance(geometry, AllPairs) else int(data.n_sites.max())
     rows = np.flatnonzero(data.n_sites <= limit)
     log.info("%d crystals; %d with more than %d sites are left out", len(rows), len(data) - len(rows), limit)
@@ -308,7 +309,7 @@ def _await(path: Path) -> None:
 
 
 def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, first: bool) -> dict[str, Any]:
-    # A run that was killed before its plan was whole has not begun; the first process may be ahead of the others.
+    # A run that was killed before its `run.json` was written has not begun. Other processes may come after the first.
     there = run.iterdir() if first and run.exists() else ()
     if any(path.suffix not in (PARTIAL, ".lock") and path.name != START for path in there):
         raise FileExistsError(f"{run} exists already; go on with it by --resume, or choose another name for the run")
@@ -344,7 +345,7 @@ def _hash_of(start: Path | None) -> str | None:
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
-    """What only a recipe can say; options such as epochs are given and compared separately (see `_check_goes_on`)."""
+    """What only a recipe defines; options such as epochs are compared separately (see `_check_goes_on`)."""
     training = {name: value for name, value in parts["training"].items() if name not in _APART}
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 

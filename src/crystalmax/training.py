@@ -1,11 +1,11 @@
 """Training: one LightningModule and one Trainer, for pre-training and for fine-tuning alike.
 
-Chance is a function of (seed, epoch) for the order of crystals and of (seed, step, place in the step) for noise and
-false samples, never of what ran before nor of which process asks. So a run that was killed and resumed gives the
-weights of a run that was not, and several processes give those of one, but for the rounding of sums.
+Random numbers depend only on (seed, epoch) for the order of crystals, and on (seed, step, place in the step) for noise
+and false samples, not on what ran before or on the process. So a run that was killed and resumed gives the same weights
+as one that was not, and several processes give those of one, up to the rounding of sums.
 
-A batch is what false samples are drawn within, and what a process works on. A step averages the gradients of one or
-several batches, which are dealt to the processes in turn.
+False samples are drawn within a batch, and a process works on one batch at a time. A step averages the gradients of one
+or several batches, which are dealt to the processes in turn.
 """
 
 import logging
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["constant", "cosine"]
 _WARM_UP = 0.05
-"""Part of all epochs over which the rate rises."""
+"""Fraction of all epochs in which the learning rate rises."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ class Training:
         learning_rate: Of AdamW (amsgrad).
         weight_decay: Of AdamW.
         clip: Gradients longer than this are shortened to it.
-        seed: Of the order of crystals, noise and false samples; initial weights have the seed they were made with.
+        seed: Seed of the order of crystals, noise and false samples; initial weights were made before.
         precision: "32-true", or "bf16-mixed" for products in bfloat16 on accelerators that are faster at these.
-        batches_per_step: How many batches a step averages the gradients of, a multiple of the number of processes. The
-            last step of an epoch may have fewer; each batch weighs the same in every step.
-        weights: How often each of several data sets is drawn from (see `joined.drawn`); every crystal once an epoch
-            unless given.
+        batches_per_step: Batches whose gradients a step averages, a multiple of the number of processes. The last step
+            of an epoch may have fewer; each batch has the same weight in every step.
+        weights: Weights of several joined data sets (see `joined.drawn`); every crystal once in each epoch unless
+            given.
         schedule: "constant", or "cosine" for a rate that rises over the first twentieth of the epochs and then falls to
-            nothing along half a cosine (DOI 10.48550/arXiv.1608.03983, without restarts). A run that goes on for more
+            zero along half a cosine (DOI 10.48550/arXiv.1608.03983, without restarts). A run that goes on for more
             epochs than it was planned for follows the curve of the longer run from there.
-        encoder_rate: Rate of the encoder, as a fraction of that of everything else.
-        averaging: How much of the mean of all weights so far stays at each step, such as 0.999; training ends with that
-            mean, and losses are watched on it. With 0 it ends with the last weights.
-        patience: Training ends after so many epochs in a row without a lower loss on the crystals where it is watched,
-            with the weights of the epoch where it was lowest. With 0 it ends with the last epoch.
+        encoder_rate: Learning rate of the encoder, as a fraction of that of all other weights.
+        averaging: Decay of an exponential moving average of the weights, such as 0.999; training ends with this mean,
+            and validation losses are those of it. With 0 there is none.
+        patience: Training stops after this many epochs in a row without a lower validation loss, with the weights of
+            the epoch with the lowest. With 0 all epochs are trained.
     """
 
     epochs: int = 15
@@ -105,7 +105,7 @@ class Training:
             raise ValueError(f"seed is {self.seed}; give 0 or more")
 
     def rate(self, done: float) -> float:
-        """The learning rate after this part of all epochs, from 0 to 1."""
+        """The learning rate after this fraction of all epochs."""
         if self.schedule == "constant":
             return self.learning_rate
         if done < _WARM_UP:
@@ -115,20 +115,20 @@ class Training:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a data set to train on, and rows to watch the losses on; neither needs a label."""
+    """Rows of a data set to train on, and rows for the validation loss; neither needs labels."""
 
     train: Rows
     valid: Rows
 
     @classmethod
     def random(cls, rows: Rows, valid_fraction: float, seed: int) -> "Split":
-        """A random cut of these rows."""
+        """A random split of these rows."""
         shuffled = np.random.default_rng(seed).permutation(rows)
         n_valid = round(valid_fraction * len(rows))
         return cls(train=np.sort(shuffled[n_valid:]), valid=np.sort(shuffled[:n_valid]))
 
     def check(self) -> None:
-        """Refuse, by ValueError, what cannot be trained on."""
+        """Raise a ValueError if there are too few crystals to train on."""
         if len(self.train) < 2:
             raise ValueError(f"training needs at least 2 crystals, but there are {len(self.train)}")
 
@@ -146,31 +146,31 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train an objective in place.
 
-    With a folder, everything that a resumed run needs is saved there every epoch and on interruption, and a run that
-    finds such a file goes on from it; losses are logged for TensorBoard and as CSV.
+    With a folder, the state of training is saved there after every epoch and on interruption, and a run that finds such
+    a file goes on from it; losses are logged for TensorBoard and as CSV.
 
-    With several devices or nodes this has to be called in each of as many processes; where neither torchrun nor SLURM
-    has started them, Lightning calls the running script once more for each. The same file resumes any number of them.
+    With several devices or nodes this has to be called in each process. If neither torchrun nor SLURM has started them,
+    Lightning runs the script once more for each. A saved state can be resumed by any number of processes.
 
     Args:
-        objective: What is trained.
-        data: Crystals to learn from and to watch the losses on.
+        objective: The objective to train.
+        data: Crystals to learn from, and for the validation loss.
         split: Which of them are which.
         how: Epochs, rates, batches.
         geometry: Makes the pairs of a batch.
-        folder: Where state and losses are saved; nowhere unless given.
+        folder: Folder for state and losses; nothing is saved unless given.
         processes: Devices and machines.
         progress: Whether to show a progress bar.
 
     Returns:
-        One row an epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
+        A row for each epoch and part of the split: `epoch`, `split`, the mean of each term, `crystals_per_second`.
 
     Raises:
-        ValueError: There are too few crystals, processes cannot share a step, what a run left is damaged or another
-            one's, or what the objective gives cannot be minimised.
+        ValueError: There are too few crystals, processes cannot share a step, the saved state is damaged or of another
+            network, or the terms of the objective cannot be minimised.
         FloatingPointError: A loss is not finite; the message names the crystals of the batch.
-        Interrupted: A signal asked to stop; with a folder, everything so far is saved.
-        ConnectionError: Another one of several processes has failed or was killed.
+        Interrupted: A signal stopped the training; with a folder, its state is saved.
+        ConnectionError: Another process has failed or was killed.
     """
     split.check()
     if how.patience and len(split.valid) < 2:
@@ -215,12 +215,12 @@ def train(
 
 
 class _Module(pl.LightningModule):
-    """Glue between an objective and Lightning; it knows nothing of what the objective does.
+    """Connects an objective to Lightning; it does not depend on what the objective is.
 
-    `history` has one row an epoch and part of the split; the sums of an unfinished epoch survive a checkpoint.
+    `history` has a row for each epoch and part of the split; sums of an unfinished epoch are saved in checkpoints.
     """
 
-    automatic_optimization = False  # a step is done here, so that each batch is let go before the next one is loaded
+    automatic_optimization = False  # the step is written out here, to free each batch before the next is loaded
 
     def __init__(self, objective: Objective, data: Dataset, split: Split, how: Training, geometry: Geometry) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class _Module(pl.LightningModule):
         return torch.optim.AdamW(self._groups(), lr=rate, weight_decay=decay, amsgrad=True, eps=1e-7, fused=fused)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters with their share of the rate; in one group where it is the same, as in runs saved long ago."""
+        """Parameter groups by learning rate; one group if all have the same, as in old checkpoints."""
         if self.how.encoder_rate == 1:
             return [{"params": list(self.parameters()), "share": 1.0}]
         encoder = cast(nn.Module, self.objective.encoder)  # a part of a module that is trained
@@ -291,7 +291,7 @@ class _Module(pl.LightningModule):
         if not torch.isfinite(nn.utils.clip_grad_norm_(weights, self.how.clip)):
             keys = [key for share in shares for key in self.data.batch(share.rows).keys]
             raise FloatingPointError(f"the gradient is not finite on the crystals {', '.join(keys)}")
-        # By the place in the run alone, so that a resumed run has the rates of one that was not stopped.
+        # A function of the position in the run alone, so that a resumed run has the same rates.
         done = (self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches) / self.how.epochs
         for group in optimizer.param_groups:
             group["lr"] = group.get("share", 1.0) * self.how.rate(done)
@@ -344,18 +344,18 @@ class _Module(pl.LightningModule):
         self.lowest = checkpoint.get("lowest", {})
 
     def chosen(self) -> dict[str, torch.Tensor]:
-        """The weights that training ends with."""
+        """The weights at the end of training."""
         return self.lowest or self._watched().state_dict()
 
     def _watched(self) -> Objective:
         return self.objective if self.averaged is None else cast(Objective, self.averaged.module)
 
     def _watched_losses(self) -> list[float]:
-        """The sum of all terms on the crystals where losses are watched, for each epoch so far."""
+        """The validation loss, the sum of all terms, of each epoch so far."""
         return [sum(terms_of(row).values()) for row in self.history if row["split"] == "valid"]
 
     def _stop_if_in_vain(self) -> None:
-        """End training where the watched loss has not fallen for long."""
+        """Stop training if the validation loss has not fallen for `patience` epochs."""
         losses = self._watched_losses()
         if self.how.patience and losses and len(losses) - 1 - (lowest := int(np.argmin(losses))) >= self.how.patience:
             self._tell(f"the watched loss was lowest in epoch {lowest + 1}; training ends with the weights of that one")
@@ -378,7 +378,7 @@ class _Module(pl.LightningModule):
         return strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
 
     def _count(self, split: str, found: dict[str, float]) -> dict[str, float]:
-        """Add sums over the crystals of a step, from all processes; returns the means over the step."""
+        """Add the sums of a step, from all processes, to those of the epoch; returns the means over the step."""
         sums = self.sums.setdefault(split, {})
         if sums and sums.keys() != found.keys():  # before others wait for sums that never come
             before, now = (", ".join(terms_of(each)) for each in (sums, found))
