@@ -111,7 +111,7 @@ class Interstitial:
 
     def __post_init__(self) -> None:
         if self.tries < 1:
-            raise ValueError(f"tries is {self.tries}; give at least 1 place to try for an interstitial")
+            raise ValueError(f"tries is {self.tries}; an interstitial needs at least 1 place to be tried")
 
     def altered(self, batch: CrystalBatch, rng: Generator) -> Altered:
         """All sites of each crystal, then the new one."""

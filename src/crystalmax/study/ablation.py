@@ -1,4 +1,4 @@
-"""Part 4: what the parts of the objective are worth: false samples, noise and its price, the upper level (Fig. 11).
+"""Part 4: the value of each part of the objective: false samples, noise and its penalty, the upper level (Fig. 11).
 
 Beyond the paper, families of false samples are also added, and judged on every property that the study has.
 """
@@ -32,7 +32,7 @@ from crystalmax.study.representation import (
 from crystalmax.study.settings import Study
 
 MODELS = ("ridge", "extra trees")
-"""The downstream models that tell variants apart."""
+"""The downstream models that variants are compared with."""
 
 ADDED: Mapping[str, Mapping[str, object]] = {
     "dopants": {"use": "Dopant"},
@@ -44,7 +44,7 @@ ADDED: Mapping[str, Mapping[str, object]] = {
 """Transforms that the paper names and does not try; each becomes one more family of the first recipe."""
 
 LOCAL = "local level only"
-"""The variant that leaves out the upper level."""
+"""Name of the variant without the upper level."""
 
 
 def cells(study: Study) -> list[Cell]:
@@ -113,7 +113,7 @@ def _scored(study: Study, material: Material, name: str, method: Method) -> Resu
 
 
 def _of_sites(study: Study, material: Material, recipe: str, seed: int | None) -> Features:
-    """The mean over sites of what the lower level says of them; with a seed, that of an untrained network."""
+    """The mean over sites of their vectors; with a seed, of an untrained network."""
     donor = study.material(material.donor)
     model = study.network(donor, recipe) if seed is None else study.untrained(recipe, seed)
     return means_of_sites(model, material.data)
@@ -132,6 +132,6 @@ def means_of_sites(model: Model, data: CrystalDataset, sites_per_batch: int = 12
 
 
 def _words(family: Mapping[str, Any]) -> str:
-    """What a family of false samples is called in a sentence."""
+    """The name of a family of false samples, for a sentence."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", family.get("transform", family)["use"]).lower()
     return f"{name.removesuffix('s')}s"

@@ -1,4 +1,4 @@
-"""What each block of statistics is worth: all of them against all but one, under the regressor that we recommend."""
+"""The value of each block of statistics: all of them against all but one, with the recommended regressor."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def sets(study: Study, material: Material) -> list[Method]:
-    """All statistics, and all without each block; what follows the comma is the change."""
+    """All statistics, and all but each block; what follows the comma in a name is the change."""
     without = [_set(study, material, f"{ALL_STATISTICS}, without {name}", name) for name in BLOCKS]
     return [_set(study, material, ALL_STATISTICS, ""), *without]
 

@@ -27,20 +27,20 @@ from crystalmax.study.settings import Study
 from crystalmax.vectors import encode
 
 ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
-"""What is compared, and the recipe that ships for it."""
+"""The encoders that are compared, and the shipped recipe of each."""
 
 DEEP_INFOMAX = "Deep InfoMax"
-"""What each recipe trains with."""
+"""Name of the objective of these recipes."""
 
 TWINS = 3
-"""Untrained networks beside each encoder, at most."""
+"""Most untrained networks for each encoder."""
 
 SITES_PER_BATCH = 400
-"""Sites that are encoded at once. On one core ALIGNN takes five times as long where they are twelve times as many."""
+"""Sites that are encoded at once; on one core, ALIGNN takes five times as long with twelve times as many."""
 
 
 class Way(NamedTuple):
-    """An encoder, and how it came by its weights.
+    """An encoder, and how it was trained.
 
     Attributes:
         encoder: One of `ENCODERS`.
@@ -54,13 +54,13 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tables call it; what follows a comma is a change of what stands before."""
+        """Its name in tables; what follows a comma is a change of what comes before it."""
         how = f"by {self.objective}" if self.objective else f"untrained, seed {self.seed}"
         return f"{self.encoder} {how}"
 
 
 def cells(study: Study) -> list[Cell]:
-    """A cell for each way and property; of those with one network, the first trains it."""
+    """A cell for each way and property; the first cell that needs a network trains it."""
     return [
         Cell(f"encoders/{material.name}/{each.name}/{way.name}", partial(_scored, study, material.name, each.name, way))
         for material in study.materials
@@ -80,11 +80,11 @@ def ways(study: Study) -> list[Way]:
 
 
 def objectives(encoder: str) -> dict[str, dict[str, Any]]:
-    """The recipe of an encoder, the same with reconstruction instead, and with mixtures for its objective."""
+    """Recipes for an encoder by name: Deep InfoMax as shipped, reconstruction, and mixtures of it with others."""
     content: dict[str, Any] = read_recipe(ENCODERS[encoder])
     infomax = dict(content["objective"])
     network = infomax.pop("encoder")
-    # The pairs of a view are made as those of the crystals that the encoder is given afterwards.
+    # Pairs of views are made by the same geometry as those of crystals later.
     views = {"use": "Rebuilt", "alterations": [{"use": "ThermalDisplacement"}], "geometry": content["geometry"]}
     reconstruction = {"use": "Reconstruction", "intrinsics": [{"use": "Statistics"}], "hidden": 0}
     mixed: dict[str, tuple[Mapping[str, object], float]] = {
@@ -100,17 +100,17 @@ def objectives(encoder: str) -> dict[str, dict[str, Any]]:
 
 
 def structures(study: Study, donor: Material) -> Int[np.ndarray, " rows"]:
-    """What the networks learn from, or are watched on: so many of the donor's structures as the budget allows."""
+    """Rows of the donor for training and validation loss, as many as the budget allows."""
     rows = np.random.default_rng(study.seed).permutation(study.parts(donor).structures)
     return np.sort(rows[: study.budget.encoder_crystals])
 
 
 def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of each encoder, and the seconds that an epoch of 1,000 crystals took where it was trained, as text.
+    """A table of the parameters of each encoder, and of the seconds for an epoch of 1,000 crystals, as text.
 
     Args:
         cells: Folder of the cells of a study.
-        rows: What they found; of the untrained networks of an encoder, which are named as one, any counts.
+        rows: Results of the cells; the untrained networks of an encoder become one row.
     """
     found = {}
     for dataset, name, method in rows[["dataset", "property", "method"]].drop_duplicates().itertuples(index=False):
@@ -121,7 +121,7 @@ def costs(cells: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
-    """The errors; and as arrays the parameters of the encoder, and the seconds that an epoch of its training took."""
+    """Rows with errors; arrays with the number of parameters and the seconds for an epoch of training."""
     material = study.material(dataset)
     donor = study.material(material.donor)
     seen = (donor, structures(study, donor)) if way.objective else None
@@ -143,7 +143,7 @@ def _vectors(study: Study, material: Material, way: Way) -> Features:
 
 
 def _price(study: Study, donor: Material, way: Way) -> dict[str, np.ndarray]:
-    """Parameters of an encoder; of a trained one also the seconds per epoch and 1,000 crystals, the median epoch's."""
+    """Parameters of an encoder; for a trained one also the seconds for 1,000 crystals in the median epoch."""
     encoder = _model(study, donor, way).encoder
     assert isinstance(encoder, nn.Module)  # it was built from a recipe
     found = {"parameters": np.array(sum(parameter.numel() for parameter in encoder.parameters()))}

@@ -1,4 +1,4 @@
-"""Part 7: what was seen before, for every way to split; and official folds, to stand beside published leaderboards."""
+"""Part 7: overlap of test crystals with training data, for every way to split; and official folds of benchmarks."""
 
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def _scored(study: Study, material: Material, name: str, method: Method) -> Result:
-    """Predictions of every fold from all the others; a draw is a fold."""
+    """Predictions of every fold by models that learnt from the others; each fold is one draw."""
     rows = study.described(material, material.known(name, np.arange(len(material.data))))
     folds = material.values(material.folds)[rows].astype(int)
     found: list[pd.DataFrame] = []

@@ -1,4 +1,4 @@
-"""Part 5: maps of vectors, trained beside untrained, and numbers for what the eye sees (Figs. 9 and 10)."""
+"""Part 5: maps of vectors, trained and untrained, and numbers for what they show (Figs. 9 and 10)."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +27,13 @@ Points = Float[np.ndarray, "crystals axes"]
 Plane = Float[np.ndarray, "crystals 2"]
 
 MOST = 4000
-"""Crystals on a map; of more, a random part is drawn."""
+"""Most crystals on a map; of more, a random sample is taken."""
 
 PERPLEXITY = 100
 """Of t-SNE, as in the paper; or 5 % of the crystals where that is less."""
 
 NEIGHBOURS = 10
-"""Nearest crystals that a crystal is compared with."""
+"""Number of nearest neighbours that a crystal is compared with."""
 
 
 def cells(study: Study) -> list[Cell]:
@@ -49,13 +49,13 @@ def cells(study: Study) -> list[Cell]:
 
 
 def projections(seed: int) -> Mapping[str, Callable[[Points], Plane]]:
-    """What lays vectors out in a plane, by name; UMAP only where it is installed."""
+    """Methods of projection to a plane, by name; UMAP only if it is installed."""
     found: dict[str, Callable[[Points], Plane]] = {"t-SNE": partial(_tsne, seed=seed)}
     return found if find_spec("umap") is None else found | {"UMAP": partial(_umap, seed=seed)}
 
 
 def _map(study: Study, dataset: str, method_name: str) -> Result:
-    """Maps of the test split, and how well classes and properties hang together there and among the vectors."""
+    """Maps of the test split, and how well classes and properties cluster on them and among the vectors."""
     material = study.material(dataset)
     method = method_of(study, material, method_name)
     rows = mapped(study, material)
@@ -76,7 +76,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
 
 
 def mapped(study: Study, material: Material) -> Int[np.ndarray, " mapped"]:
-    """Rows on the map: unseen in training, the same for all methods."""
+    """Rows on the map, from the test split, the same for all methods."""
     tested = study.parts(material).test
     return np.sort(np.random.default_rng(study.seed).permutation(tested)[:MOST])
 
@@ -86,7 +86,7 @@ def numbers(
     classes: Mapping[str, Int[np.ndarray, " crystals"]],
     values: Mapping[str, Float[np.ndarray, " crystals"]],
 ) -> Iterator[dict[str, object]]:
-    """How points of a class or of similar values hang together: one number a row, beside what no order would give."""
+    """How points of one class, or of similar values, cluster: a row for each number, with its value by chance."""
     near = _nearest(points)
     for name, of in classes.items():
         shares = np.bincount(of) / len(of)

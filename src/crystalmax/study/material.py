@@ -1,4 +1,4 @@
-"""One data set of a study: crystals, their properties, and what must not stand on both sides of a split."""
+"""One data set of a study: its crystals, its properties, and its split."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,29 +15,29 @@ from crystalmax.dataset import CrystalDataset
 from crystalmax.fingerprint import Fingerprint
 
 SplitBy = Literal["formula", "row", "fold"]
-"""What stays on one side of a split: crystals of one formula, each crystal for itself, or the official test fold 0."""
+"""How data are split: by formula, so that its crystals stay together; by row; or by the official test fold 0."""
 
 TEST_FRACTION = 0.2
-"""Part of the formulas, or rows, that is only ever predicted."""
+"""Fraction of the formulas, or rows, in the test split."""
 
 VALID_FRACTION = 0.05
-"""Part of the rest that holds no label: pre-training is watched there."""
+"""Fraction of the rest for the validation loss of pre-training; no labels are drawn from it."""
 
 FINGERPRINTS = "fingerprints.parquet"
-"""File beside the arrays of a data set."""
+"""File with the fingerprints of all crystals, beside the arrays of a data set."""
 
 
 class Property(NamedTuple):
-    """A property to predict: its column and its unit."""
+    """A property to predict: the name of its column, and its unit."""
 
     name: str
     unit: str = ""
 
 
 class Parts(NamedTuple):
-    """Rows of a data set: pre-training and labels come from `train`, `valid` has no labels, `test` is unseen.
+    """The split of a data set: `train` for pre-training and labels, `valid` for validation losses, `test` for errors.
 
-    A data set that borrows its networks has no `valid`.
+    If the networks come from another data set, `valid` is empty.
     """
 
     train: Int[np.ndarray, " train"]
@@ -52,13 +52,13 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """One data set of a study; crystals and what is derived from them are opened when first asked for.
+    """One data set of a study; crystals and what is derived from them are read on first use.
 
     Attributes:
-        name: What the study calls it.
+        name: Its name in the study.
         folder: The data set on disk, already filtered.
-        properties: What is predicted.
-        donor: Name of the data set whose structures are pre-trained on, its own name unless it borrows vectors.
+        properties: The properties that are predicted.
+        donor: Name of the data set that networks are pre-trained on; often its own.
         folds: Property that holds the number of the official test fold; empty where there are no such folds.
     """
 
@@ -80,7 +80,7 @@ class Material:
 
     @cached_property
     def fingerprints(self) -> tuple[Fingerprint, ...]:
-        """Fingerprint of each crystal, the same, within a tolerance, for all descriptions of a structure."""
+        """Fingerprint of each crystal, which is the same for all descriptions of a structure, within a tolerance."""
         table = pd.read_parquet(self.folder / FINGERPRINTS)
         return tuple(Fingerprint(*row) for row in zip(table.formula, table.distances, strict=True))
 
@@ -99,12 +99,12 @@ class Material:
         return self.data.values(name)
 
     def known(self, name: str, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " _"]:
-        """Those of the rows that have a value of the property."""
+        """The rows, of these, that have a value of the property."""
         found: Int[np.ndarray, " _"] = rows[np.isfinite(self.values(name)[rows])]
         return found
 
     def parts(self, by: SplitBy, seed: int = 0) -> Parts:
-        """The split of the study, the same for all properties; refused where there is too little to split."""
+        """The split of the data set, the same for all properties; a ValueError if there are too few crystals."""
         rows = np.arange(len(self.data))
         groups = np.array(self.formulas) if by == "formula" else rows
         if (found := len(np.unique(groups))) < 3:
@@ -124,14 +124,14 @@ class Material:
         return Parts(train, valid, test)
 
     def __getstate__(self) -> dict[str, object]:
-        # To other processes goes the path; each opens what it needs.
+        # Other processes get the path only, and open the data set themselves.
         return {name: vars(self)[name] for name in self.__dataclass_fields__}
 
 
 def _cut(
     rows: Int[np.ndarray, " rows"], groups: np.ndarray, fraction: float, seed: int
 ) -> tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]:
-    """The rows without and with this fraction of their groups."""
+    """Split rows by group: the rows that remain, and those of this fraction of the groups."""
     split = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
     kept, cut = next(split.split(rows, groups=groups[rows]))
     return rows[kept], rows[cut]

@@ -1,4 +1,4 @@
-"""How much of what is predicted was seen before: in pre-training, or among the crystals that labels come from."""
+"""How many test crystals also occur in pre-training, or among the crystals that labels are drawn from."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,13 +23,13 @@ def same_formula(material: Material, rows: Rows, other: Material, others: Rows) 
 def counts(
     material: Material, tested: Rows, pool: Rows, pretraining: tuple[Material, Rows] | None = None
 ) -> dict[str, int]:
-    """Columns that stand in every table of the study: how many tested crystals occur elsewhere, by both measures.
+    """Columns for every table of the study: how many test crystals occur elsewhere, by structure and by formula.
 
     Args:
         material: The data set.
-        tested: Crystals that are predicted.
+        tested: Test crystals.
         pool: Crystals that labels are drawn from.
-        pretraining: The crystals that the network learnt from, where there is a trained network.
+        pretraining: Data set and rows that the network learnt from, if it is trained.
     """
     donor, seen = pretraining or (material, np.empty(0, dtype=np.int64))
     return {

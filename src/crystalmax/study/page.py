@@ -1,4 +1,4 @@
-"""The report of a study: what its parts say, their figures, and tables that show how much was seen before."""
+"""The report of a study: verdicts, figures, and tables that also show the overlap with pre-training."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from crystalmax.study.transfer import STARTS
 from crystalmax.writing import at_once
 
 SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining": "formulas seen"}
-"""Columns of overlap that stand beside errors, and what tables call them."""
+"""Columns of overlap in tables of errors, and their names there."""
 
 SHOWN = (
     *(f"{recipe} recipe" for recipe in (*RECIPES, OURS)),
@@ -32,7 +32,7 @@ SHOWN = (
 """Methods in the figures of frozen vectors, beside untrained networks; tables have all."""
 
 ANSWERING = (f"{OURS} recipe", f"{RECIPES[0]} recipe", STARTS["pretrained"][0])
-"""Methods whose verdicts begin the report, before those that were given to the study: frozen, and fine-tuned."""
+"""Methods with verdicts at the top of the report, besides those that were given to the study."""
 
 CURVES, PAIRS, BOXES = (
     ("ridge", "extra trees", SMALL_DATA),
@@ -45,11 +45,11 @@ COSTS = (
     "All mixtures stand here; none was chosen by these errors. Each row has the recipe that ships for its encoder. "
     "Seconds: of 1,000 crystals, on the machine that did the study, as busy as it was."
 )
-"""What is said of the table of encoders, beside what is said of all rankings."""
+"""Addition to the caption of the table of encoders."""
 
 
 class Written(NamedTuple):
-    """What `write` leaves: the report and the sentences that it begins with."""
+    """The report that `write` made, and the sentences of its findings."""
 
     path: Path
     sentences: tuple[str, ...]
@@ -81,7 +81,7 @@ def write(study: Study) -> Written:
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a part has, with counts as plain integers."""
+    """The columns that are not empty, with counts as plain integers."""
     known = table.dropna(axis=1, how="all")
     whole = [name for name in known.select_dtypes("Int64") if known[name].notna().all()]
     return known.astype(dict.fromkeys(whole, "int64"))
@@ -120,7 +120,7 @@ def _sections(study: Study, rows: pd.DataFrame, found: Sequence[Finding]) -> Ite
 
 
 def _of_properties(material: Material, rows: pd.DataFrame) -> Iterator[tuple[Property, pd.DataFrame]]:
-    """The properties of which there are rows, and these."""
+    """Each property that has rows, with its rows."""
     for each in material.properties:
         if len(chosen := rows[rows.property == each.name]):
             yield each, chosen
@@ -246,7 +246,7 @@ def _ranking(rows: pd.DataFrame, unit: str) -> Table:
 
 
 def _of_recipes(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are of networks of a recipe, or of their untrained twins; others came from elsewhere."""
+    """Which rows are of networks of recipes, or of their untrained twins, not of vectors from elsewhere."""
     return rows.family.isin(rows.family[rows.method.str.endswith(" recipe")])
 
 
@@ -266,7 +266,7 @@ def _of_family(scores: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def _counted(table: pd.DataFrame) -> pd.DataFrame:
-    """Counts without decimals, and nothing where there is no count."""
+    """Counts without decimals, and empty cells where there is none."""
     counts = [str(name) for name in table if name in {*SEEN.values(), "tested"} or "pool" in str(name)]
     words = {name: table[name].map(lambda count: "" if pd.isna(count) else f"{count:,.0f}") for name in counts}
     return table.assign(**words)

@@ -31,13 +31,13 @@ from crystalmax.writing import at_once, read_json, write_json
 log = logging.getLogger(__name__)
 
 PARTS = ("leakage", "curves", "representation", "transfer", "ablation", "encoders", "maps", "shift", "blocks")
-"""Parts of the study, in the order in which they run: modules of this package, each with its `cells`."""
+"""Parts of the study in the order in which they run; each is a module of this package with a function `cells`."""
 
 USUAL = tuple(part for part in PARTS if part not in ("encoders", "blocks"))
-"""What is done unless told otherwise: the paper's programme. Other encoders take as long as a third of it."""
+"""The parts that run by default, those of the paper. Other encoders would add a third to the time."""
 
 Files = Mapping[str, Sequence[Path]]
-"""Files by the name of what made them."""
+"""Files by a name for what made them."""
 
 
 def begin(
@@ -55,22 +55,22 @@ def begin(
     accelerator: str = "cpu",
     n_jobs: int = 1,
 ) -> Study:
-    """The study in a folder, begun if there is none yet.
+    """The study in a folder, which is begun if there is none yet.
 
-    Data and vectors are copied into the folder; it goes on on another machine with the same settings, recipes and code.
+    Data and vectors are copied into the folder, so it can go on on another machine with the same settings and code.
 
     Args:
         settings: `paper`, or a TOML file.
         data: The folder that holds the data sets, or `matbench:` and the name of one of Matbench.
         out: The folder of the study.
         budget: One of `settings.BUDGETS`.
-        split: What stays on one side of every split; the formula, or Matbench's fold 0 for its own data, unless given.
+        split: How data are split; by formula unless given, or by test fold 0 for data of Matbench.
         vectors: Tables of vectors from elsewhere, by name, as `crystalmax represent` writes them.
         untrained: Tables of vectors of the same networks before training, by the same names.
-        recipes: A recipe each, by name, to compare with those that ship.
+        recipes: Recipes to compare with those that ship, one for each name.
         trusted: Packages, besides crystalmax, that these may take parts from.
-        seed: Of the split, the draws and the networks.
-        accelerator: Where networks are trained, as Lightning names it.
+        seed: Seed of the split, the draws and the networks.
+        accelerator: Device for training, as Lightning names it.
         n_jobs: Processes that read structures.
 
     Raises:
@@ -127,7 +127,7 @@ def cells_of(study: Study, parts: Sequence[str]) -> list[Cell]:
 def go_on(
     study: Study, parts: Sequence[str] = USUAL, *, n_jobs: int = 1, report: Callable[[Forecast], None] = lambda _: None
 ) -> list[Outcome]:
-    """Do what is left of these parts, and write the tables of everything that is done.
+    """Run the cells of these parts that are not done yet, and write the tables of all results.
 
     These are, in the folder of the study: `results.parquet`, a row for each draw, the same bytes from the same
     settings; `times.parquet`, the seconds that each cell took; `failed.csv`, cells that ended with an error.
@@ -144,7 +144,7 @@ def go_on(
 
 
 def _check_vectors(files: Files) -> None:
-    """Refuse, before anything is written, names that no folder or method can have, and files that hold no vectors."""
+    """Raise a ValueError for names that no folder or method can have, and for files without vectors."""
     for name, paths in files.items():
         if name == TRIVIAL or not re.fullmatch(r"\w[\w.+-]*", name):
             found = f"vectors cannot be called {name!r} here"
@@ -176,7 +176,7 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
 
 
 def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, str]:
-    """A hash of the file that defines each part from elsewhere; what these import themselves is not looked at."""
+    """A hash of the file that defines each part from other packages; files that it imports do not count."""
     files = {}
     for part in sorted(parts_in(recipes)):
         module, _, name = part.rpartition(".")
@@ -186,14 +186,14 @@ def _code(recipes: Mapping[str, object], trusted: tuple[str, ...]) -> dict[str, 
 
 
 def _sources_begun(path: Path, asked: Mapping[str, Any]) -> tuple[Source, ...]:
-    """The data sets of the study that this file begins, if it began with what is asked for."""
+    """The data sets of the study in this file, if it has the settings that are asked for."""
     try:
         begun = read_json(path, MAX_SPEC_BYTES)
         if not isinstance(begun, dict) or "sources" not in begun:
             raise ValueError("it holds no settings")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); get another copy of it, or choose another folder") from None
-    # Studies knew no recipes but those that ship once, and then not what code they were of.
+    # Files of earlier versions have no recipes, or no hashes of code.
     begun = {"recipes": {}, "code": asked["code"], **begun}
     other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun.get(name)]
     if other:
@@ -217,7 +217,7 @@ def _copy(files: Files, folder: Path) -> None:
 
 
 def _tell_of_left_out(study: Study) -> None:
-    """Warn of tables of vectors that are of no data set, and of properties with too few labels."""
+    """Warn about tables of vectors that fit no data set, and about properties with too few labels."""
     for path in (path for each in study.vectors for path in (*each.tables, *each.untrained)):
         if all(read_vectors([path], material.keys) is None for material in study.materials):
             log.warning("%s is left out: its column 'key' names less than half of the crystals of any data set", path)
@@ -228,7 +228,7 @@ def _tell_of_left_out(study: Study) -> None:
 
 
 def _given(out: Path) -> tuple[Vectors, ...]:
-    """Vectors that the study keeps a copy of."""
+    """The vectors that were copied into the folder of the study."""
     names = sorted({path.name for folder in ("given", "given-untrained") for path in (out / folder).glob("*")})
     files = [[tuple(sorted((out / part / name).glob("*"))) for part in ("given", "given-untrained")] for name in names]
     return tuple(Vectors(name, *tables) for name, tables in zip(names, files, strict=True))

@@ -1,4 +1,4 @@
-"""From labelled data to the data sets of a study: filtered, sampled and fingerprinted once, then read from disk."""
+"""Makes the data sets of a study from labelled data: filtered, sampled, with fingerprints, and saved."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ MATBENCH = "matbench:"
 """Prefix of names of data that are downloaded from Matbench."""
 
 WHOLE_SITES = 50
-"""Largest cell of a data set that is taken whole, unless the budget allows for larger ones; the supercell's limit."""
+"""Largest cell for a data set that is taken `whole`, unless the budget allows larger; the limit of supercells."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Source:
 
 
 def matbench_source(data: str) -> tuple[Source]:
-    """The data set of Matbench that such a name means."""
+    """The data set of Matbench with this name."""
     name = data.removeprefix(MATBENCH)
     target = next(str(column) for column in matbench(name) if column not in ("structure", "key", FOLDS))
     return (Source(name, {target: ""}, folds=FOLDS),)
@@ -117,7 +117,7 @@ def prepare(
 
 
 def _place(data: str, source: Source) -> Path | None:
-    """Where the data set or the table lies, if there is one."""
+    """The path of the data set or table, if there is one."""
     path = Path(data) / source.name
     if is_dataset(path):
         return path
@@ -141,7 +141,7 @@ def _find(data: str, source: Source, place: Path | None) -> Data | None:
 def _store(
     table: Data, source: Source, path: Path, budget: Budget, seed: int, n_jobs: int, made_from: Mapping[str, str]
 ) -> None:
-    """Write the crystals that settings and budget allow, in the order of the source."""
+    """Write the crystals that settings and budget select, in the order of the source."""
     numbers = _numbers(table)
     rows = _wanted(numbers, source)
     if not isinstance(table, CrystalDataset) and not {"cif", "structure"} & {*table}:
@@ -170,7 +170,7 @@ def _store(
 
 
 def _numbers(table: Data) -> pd.DataFrame:
-    """Every column of numbers, and of true and false, as numbers with NaN where unknown."""
+    """All columns of numbers, and of true and false, as numbers, NaN where unknown."""
     if isinstance(table, CrystalDataset):
         return pd.DataFrame(table.target[:], columns=list(table.target_names))
     # Of true and false with cells missing, pandas makes objects.
@@ -194,7 +194,7 @@ def _wanted(numbers: pd.DataFrame, source: Source) -> Int[np.ndarray, " rows"]:
 
 
 def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterator[tuple[int, Record]]:
-    """Row and canonical record of these rows, lazily and in their order."""
+    """Number and canonical record of each of these rows, lazily and in order."""
     if isinstance(table, CrystalDataset):
         crystals = table.crystals(rows)
         yield from ((row, Record(each.key, "", each)) for row, each in zip(rows.tolist(), crystals, strict=True))
@@ -216,7 +216,7 @@ def _records(table: Data, rows: Int[np.ndarray, " rows"], n_jobs: int) -> Iterat
 def _taken(
     table: Data, rows: Int[np.ndarray, " rows"], limit: int, most: int, refused: list[Record], n_jobs: int
 ) -> list[tuple[int, Crystal]]:
-    """The first crystals that are not too large, at most so many, by row; what cannot be read is put aside."""
+    """The first `most` crystals that are not too large, by row; refused records are appended to `refused`."""
     taken: list[tuple[int, Crystal]] = []
     begin = 0
     while begin < len(rows) and len(taken) < most:

@@ -1,4 +1,4 @@
-"""Part 2: frozen vectors, their untrained twins and plain rivals under simple models, from few labels (Fig. 8)."""
+"""Part 2: frozen vectors, untrained twins and plain statistics with simple models on few labels (Fig. 8)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,35 +25,35 @@ from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
 
 RECIPES = ("infomax", "paper")
-"""Deep InfoMax, ours and as published: what the study is about."""
+"""Recipes of Deep InfoMax, our own and as published, which the study is about."""
 
 OURS = "intrinsic"
-"""The recipe of the weights that ship, which stands beside them."""
+"""The recipe of the weights that ship, which is compared with them."""
 
 ALL_STATISTICS, JOINED = "all statistics", f"{OURS} recipe and all statistics"
-"""Names of the numbers that we recommend, without and with vectors."""
+"""Names of the features that we recommend, without and with vectors."""
 
 BASELINES: Mapping[str, baselines.Maker] = {
     "element fractions": baselines.element_fractions,
     "composition statistics": baselines.composition_statistics,
     "structure statistics": baselines.structure_statistics,
 }
-"""Plain rivals; the last two also stand together."""
+"""Plain statistics to compare with; the last two are also used together."""
 
 _PLAIN = {**BASELINES, ALL_STATISTICS: baselines.statistics}
 
 
 @dataclass(frozen=True)
 class Method:
-    """What describes the crystals of a data set in a comparison.
+    """Features of the crystals of a data set, as one method in a comparison.
 
     Attributes:
-        name: What tables call it.
+        name: Its name in tables.
         kind: Its role.
-        features: Makes its numbers, a row for each crystal of the data set.
-        family: Vectors and their untrained twins share one; empty for what has no twin.
-        pretraining: Data set and rows that its network has seen.
-        models: Downstream models that are tried on it alone, by name.
+        features: Function that makes the features, a row for each crystal of the data set.
+        family: A name that vectors share with their untrained twins; empty if there are no twins.
+        pretraining: Data set and rows that its network has learnt from.
+        models: Further downstream models for these features alone, by name.
     """
 
     name: str
@@ -73,12 +73,12 @@ Work = Callable[[Study, Material, str, Method], Result]
 
 @dataclass(frozen=True)
 class GivenDraws:
-    """A plan whose draws were made before."""
+    """A plan with draws that were made before."""
 
     given: tuple[Draw, ...]
 
     def draws(self, groups: Int[np.ndarray, " rows"]) -> tuple[Draw, ...]:
-        """The same draws for any groups: their split keeps groups apart already."""
+        """The given draws, whose split was made by the same groups."""
         return self.given
 
 
@@ -103,13 +103,13 @@ def compared(study: Study) -> tuple[str, ...]:
 
 
 def network_cell(study: Study, material: Material, recipe: str) -> Cell:
-    """A cell that has nothing to tell, but trains a network that others wait for."""
+    """A cell without results, which trains a network that other cells need."""
     cost = len(material.data) * float(material.data.n_sites.mean())
     return Cell(f"networks/{material.name}/{recipe}", partial(_trained, study, material.name, recipe), cost)
 
 
 def methods(study: Study, material: Material) -> list[Method]:
-    """Everything that describes the crystals of a data set; networks are those of its donor."""
+    """All methods for a data set; networks are those of its donor."""
     ours = [*_networks(study, material), *_elsewhere(study, material)]
     statistics = partial(_statistics, study, material)
     joint = [
@@ -128,7 +128,7 @@ def methods(study: Study, material: Material) -> list[Method]:
 
 
 def _best(study: Study, material: Material) -> Iterator[Method]:
-    """What we recommend, without and with vectors, under the regressor that we recommend."""
+    """All statistics, without and with vectors, with the regressor that we recommend."""
     statistics, widths = partial(all_statistics, study, material), baselines.statistics_widths()
     yield Method(ALL_STATISTICS, "baseline", statistics, models=small_data(widths))
     together = partial(_together, partial(network_vectors, study, material, OURS), statistics)
@@ -150,7 +150,7 @@ def score(
     *,
     models: Mapping[str, BaseEstimator] | None = None,
 ) -> Result:
-    """Every model on the numbers of a method, for each of these draws, whose rows are those of the data set.
+    """Scores of every model on the features of a method, for draws of rows of the data set.
 
     The arrays are `predictions`, a row for each row of the table, `tested` and `measured`.
     """
@@ -181,7 +181,7 @@ def scored(
     models: Collection[str] | None = None,
     **columns: int,
 ) -> Result:
-    """What `score` finds, perhaps with these models only, as rows of a part of the study, and what was seen before."""
+    """Results of `score` (with these models only, if given) as rows of a part, with the overlap with pre-training."""
     found = score(study, material, name, method, draws, models=downstream_models(study.budget.trees, models))
     overlap = counts(material, study.tested(material, name), study.pool(material, name), method.pretraining)
     return Result(found.rows.assign(part=part, **columns, **overlap), found.arrays)
@@ -197,7 +197,7 @@ def method_cells(
     *,
     needs_draws: bool = True,
 ) -> list[Cell]:
-    """A cell for each property and method of these data sets; its work is told data set, property and method."""
+    """A cell for each property and method of these data sets, which calls `work` with data set, property and method."""
     return [
         Cell(
             f"{part}/{material.name}/{each.name}/{method.name}",
@@ -212,7 +212,7 @@ def method_cells(
 
 
 def _worked(study: Study, dataset: str, name: str, methods: Methods, method_name: str, work: Work) -> Result:
-    """The work of a cell, to which data set and method go by name: they may hold much."""
+    """The work of a cell; data set and method are sent to other processes by name, since they may be large."""
     material = study.material(dataset)
     return work(study, material, name, method_of(study, material, method_name, methods))
 
@@ -245,7 +245,7 @@ def _trained(study: Study, dataset: str, recipe: str) -> Result:
 
 
 def _networks(study: Study, material: Material) -> Iterator[Method]:
-    """Vectors of each recipe, and the untrained networks of each kind of network."""
+    """Vectors of each recipe, and of untrained networks for each architecture."""
     seen = study.pretraining(material)
     recipes = compared(study)
     for recipe in recipes:
@@ -258,7 +258,7 @@ def _networks(study: Study, material: Material) -> Iterator[Method]:
 
 
 def _elsewhere(study: Study, material: Material) -> Iterator[Method]:
-    """Vectors from elsewhere are judged against their untrained twins, or are plain rivals where they have none."""
+    """Vectors from elsewhere, and their untrained twins; without twins, they count as plain statistics."""
     for name, tables, untrained in study.vectors:
         twins = [path for path in untrained if read_vectors([path], material.keys) is not None]
         if read_vectors(tables, material.keys) is not None:

@@ -1,8 +1,8 @@
 """Runs cells, several at a time, and keeps what each found; a study that was killed goes on with those not yet there.
 
-A cell leaves, below OUT/cells and under its name: `.npz` (its arrays), `.json` (seconds) and, last of all, `.parquet`
-(its rows), each at once under its final name. So what is there is whole, on this machine or on another that got a copy.
-A cell of which a crash of the machine, or a copy that was cut off, left only a part is run again.
+A cell writes three files below OUT/cells under its name: `.npz` (its arrays), `.json` (seconds) and, last, `.parquet`
+(its rows). Each appears when it is complete, so results can be copied to another machine at any time. A cell of which a
+crash, or an interrupted copy, left only a part is run again.
 """
 
 import json
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """How a cell went: seconds, and the error that it ended with, if any."""
+    """How a cell ended: after how many seconds, and with which error, if any."""
 
     name: str
     cost: float
@@ -43,13 +43,13 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """How far a study is, and how long the rest may take.
+    """The progress of a study, and the time that the rest may take.
 
     Attributes:
-        done: Cells that are finished, those of an earlier run included.
-        total: All cells.
-        seconds: Expected until the end; none before anything is known.
-        failed: Cells that ended with an error.
+        done: Number of finished cells, including those of earlier runs.
+        total: Number of all cells.
+        seconds: Expected time until the end; None if nothing is known yet.
+        failed: Number of cells that ended with an error.
     """
 
     done: int
@@ -73,8 +73,8 @@ def run(
     """Do every cell that is not done yet, in their order, `n_jobs` at a time; errors are returned, not raised.
 
     Args:
-        cells: What to do; of cells with one name the first counts.
-        folder: Where results are kept.
+        cells: The cells; of several with one name, the first is used.
+        folder: Folder for the results.
         n_jobs: Processes; -1 for one a core.
         report: Called before the first cell and after each.
     """
@@ -194,7 +194,7 @@ def _seconds(folder: Path, name: str) -> float:
 
 
 def _forecast(cells: Sequence[Cell], outcomes: Sequence[Outcome], n_jobs: int) -> Forecast:
-    """Cost of what remains, times what a unit of cost took in its part; as long as other cells before that is known."""
+    """The time left, by seconds per unit of cost in each part; cells of new parts take as long as others on average."""
     ended = {outcome.name for outcome in outcomes}
     spent = pd.DataFrame(outcomes, columns=Outcome._fields)
     left = [(cell.name.partition("/")[0], cell.cost) for cell in cells if cell.name not in ended]

@@ -1,4 +1,4 @@
-"""What a study is told: which data, how much of everything, and where to write."""
+"""The settings of a study: data sets, budget and folder; with the splits, draws and networks that follow from them."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -26,21 +26,21 @@ from crystalmax.writing import hash_of
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything a study does.
+    """The size of a study.
 
     Attributes:
-        name: What the command calls it.
+        name: Name of the budget for the command.
         max_sites: Crystals with more sites in the primitive cell are left out.
-        max_crystals: A random sample of so many stands for a larger data set; none for all.
+        max_crystals: Larger data sets are replaced by a random sample of this size; None to take all.
         labels: Numbers of labels, ascending.
-        draws: How many sets of labels are drawn, for each of these numbers.
-        transfer_seeds: Trials of fine-tuning, for each number of labels.
+        draws: Number of draws for each number of labels.
+        transfer_seeds: Trials of fine-tuning for each number of labels.
         twins: Untrained networks beside each trained one.
-        epochs: Of every pre-training, instead of the recipe's.
-        fine_tuning_epochs: Of every fine-tuning.
-        trees: Of every forest.
-        encoder_crystals: Structures that each network of the part `encoders` learns from, at most.
-        encoder_epochs: At most, of these networks.
+        epochs: Epochs of every pre-training, instead of the recipe's.
+        fine_tuning_epochs: Epochs of every fine-tuning.
+        trees: Trees of every forest.
+        encoder_crystals: Most structures that each network of the part `encoders` learns from.
+        encoder_epochs: Most epochs of these networks.
     """
 
     name: str
@@ -84,17 +84,17 @@ BUDGETS: Mapping[str, Budget] = {
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that cells depend on.
+    """A study: everything that its cells depend on.
 
     Attributes:
-        folder: Where everything is written.
+        folder: Folder for all results.
         materials: The data sets.
-        budget: How much of everything.
-        split: What stays on one side of every split.
+        budget: The size of the study.
+        split: How all data sets are split.
         vectors: Vectors from elsewhere to compare with.
-        seed: Of the split, the draws and the first network.
-        accelerator: Where networks are trained, as Lightning names it.
-        recipes: What is compared beside the recipes that ship: what each file holds, by name.
+        seed: Seed of the split, the draws and the trained networks.
+        accelerator: Device for training, as Lightning names it.
+        recipes: Content of recipes to compare with those that ship, by name.
         trusted: Packages, besides crystalmax, that these may take parts from.
     """
 
@@ -117,7 +117,7 @@ class Study:
 
     @property
     def own(self) -> list[Material]:
-        """Data sets that are pre-trained on themselves; the others borrow the networks of one of these."""
+        """Data sets with their own pre-trained networks; the others use those of their donor."""
         return [material for material in self.materials if material.donor == material.name]
 
     @property
@@ -126,7 +126,7 @@ class Study:
         return range(TWIN_SEEDS[0], TWIN_SEEDS[0] + self.budget.twins)
 
     def pretraining(self, material: Material) -> tuple[Material, Rows]:
-        """The data set, and the rows of it, that the networks of a data set learn from unless told otherwise."""
+        """The data set, and its rows, that the networks for a data set are pre-trained on by default."""
         donor = self.material(material.donor)
         return donor, self.parts(donor).structures
 
@@ -135,7 +135,7 @@ class Study:
         return material.parts(self.split, self.seed)
 
     def labelled(self, material: Material, name: str, labels: int, draw: int) -> Int[np.ndarray, " labels"]:
-        """Rows whose labels this draw may see: the same for every method, and part of the same draw of more labels."""
+        """Rows with the labels of a draw: the same for every method, and a subset of the same draw of more labels."""
         pool = self.pool(material, name)
         if labels > len(pool):
             raise ValueError(f"{material.name} has {len(pool)} labels of {name} to draw from, fewer than {labels}")
@@ -150,7 +150,7 @@ class Study:
         return self.described(material, material.known(name, self.parts(material).test))
 
     def described(self, material: Material, rows: Rows) -> Rows:
-        """Rows that have vectors of every kind: what one method cannot describe is left out for all."""
+        """The rows, of these, with vectors from everywhere: what one method cannot describe is left out for all."""
         for path in (path for vectors in self.vectors for path in (*vectors.tables, *vectors.untrained)):
             whole = whole_rows(path, material.keys)
             if whole is not None:
@@ -158,12 +158,12 @@ class Study:
         return rows
 
     def budgets(self, material: Material, name: str) -> list[tuple[int, int]]:
-        """Numbers of labels that the data set can supply, and how many draws of each; none if nothing is tested."""
+        """Numbers of labels that the data set has enough for, each with its number of draws; none without test rows."""
         n_pool = len(self.pool(material, name)) if len(self.tested(material, name)) else 0
         return [(n, draws) for n, draws in zip(self.budget.labels, self.budget.draws, strict=True) if n < n_pool]
 
     def recipe(self, name: str) -> Mapping[str, object]:
-        """What a recipe holds: one that was given to the study, or one that ships."""
+        """The content of a recipe, one that was given to the study or one that ships."""
         return self.recipes[name] if name in self.recipes else parts_of(name)
 
     def network(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Model:
@@ -172,7 +172,7 @@ class Study:
         Args:
             material: The data set.
             recipe: Name of a recipe, or its content, perhaps changed.
-            rows: What to learn from, with the rows of `Parts.valid` among them only watched.
+            rows: Rows to learn from; those among `Parts.valid` are for the validation loss.
         """
         return checkpoint.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 

@@ -27,23 +27,23 @@ from crystalmax.study.settings import Study
 from crystalmax.study.transfer import fine_tunings
 
 RECIPE = "infomax"
-"""What is pre-trained without the overlap."""
+"""Recipe of the networks that are pre-trained without the overlap."""
 
 OVERLAPS: dict[str, Callable[[Material, Rows, Material, Rows], Bool[np.ndarray, " _"]]] = {
     "shared structures": same_structure,
     "shared formulas": same_formula,
 }
-"""What two data sets can have in common, from little to much."""
+"""Crystals that two data sets can have in common: the same structures, or also the same formulas."""
 
 BESIDE = (TRIVIAL, "composition and structure statistics", f"{RECIPE} recipe and statistics", ALL_STATISTICS, JOINED)
-"""What is shown beside networks; part 2 has more."""
+"""Methods that are shown beside networks; part 2 has more."""
 
 MODELS = ("ridge", "extra trees", "hidden layer")
 """The downstream models: the paper's hidden layer, and two that need no tuning."""
 
 
 def cells(study: Study) -> list[Cell]:
-    """For each data set that borrows its vectors: frozen ones beside all rivals, and fine-tuning as in Fig. 13."""
+    """For each data set with networks of another: frozen vectors and other methods, and fine-tuning as in Fig. 13."""
     borrowers = [material for material in study.materials if material.donor != material.name]
     donors = [study.material(name) for name in sorted({material.donor for material in borrowers})]
     found = [network_cell(study, donor, recipe) for donor in donors for recipe in compared(study)]
@@ -54,7 +54,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def rivals(study: Study, material: Material) -> list[Method]:
-    """Networks, trained and untrained, those of the donor also without what both data sets have; and statistics."""
+    """Networks, trained (also without the overlap of both data sets) and untrained, and plain statistics."""
     donor = study.material(material.donor)
     reduced = []
     for name in OVERLAPS:
@@ -67,7 +67,7 @@ def rivals(study: Study, material: Material) -> list[Method]:
 
 
 def without(study: Study, material: Material, overlap: str) -> Rows:
-    """Rows of the donor to pre-train on that are not in the borrowing data set, be it among labels or tested."""
+    """Rows of the donor for pre-training, without those that occur anywhere in the other data set."""
     donor = study.material(material.donor)
     rows = study.parts(donor).structures
     shared = OVERLAPS[overlap](donor, rows, material, np.arange(len(material.data)))

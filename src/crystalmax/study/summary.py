@@ -1,4 +1,4 @@
-"""Part 8: paired differences between methods, and one plain sentence a property whether pre-training helped."""
+"""Part 8: paired differences between methods, and a sentence for each property whether pre-training helped."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,16 +16,16 @@ from crystalmax.study.settings import Study
 from crystalmax.verdict import Verdict, against, verdict
 
 CELL = ["part", "dataset", "property", "split", "model", "labels"]
-"""What two methods must share to be compared."""
+"""Columns that two methods must share to be compared."""
 
 UNTRAINED = "untrained"
-"""What the untrained networks of a family are called together; they count as one, by their mean."""
+"""Common name of the untrained networks of a family, whose mean error is used."""
 
 JUDGED = ("representation", "shift", "transfer")
-"""Parts whose draws of one comparison share their test rows, so that a verdict can be given."""
+"""Parts in which all draws of a comparison have the same test rows, as a verdict needs."""
 
 NO_JUDGE = "least squares"
-"""A model that no verdict hears: with about as many labels as columns its errors are huge, and outweigh all others."""
+"""A model that verdicts ignore: with about as many labels as columns, its errors are huge and outweigh all others."""
 
 Predictions = Float[np.ndarray, "_ tested"]
 
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The answer, with what it is about in front."""
+        """The answer, preceded by data set, property and method."""
         quantity = self.target.replace("_", " ")
         return f"{self.dataset}, {quantity}, {self.method} ({self.part}): {self.verdict.sentence}"
 
@@ -88,7 +88,7 @@ def _pairs(table: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def _other_recipes(methods: Iterable[str], method: str) -> list[str]:
-    """What else is a recipe as it is, where the method is one."""
+    """All other unchanged recipes, if the method is one."""
     return sorted({name for name in methods if name.endswith(" recipe") and method.endswith(" recipe")} - {method})
 
 
@@ -144,7 +144,7 @@ def _judged(study: Study, part: str, material: Material, each: Property) -> Iter
 
 
 def _contenders(table: pd.DataFrame, method: str) -> set[str]:
-    """A method, its untrained twins, what it is joined with, and the best plain rival: what a verdict speaks of."""
+    """What a verdict compares: a method, its untrained twins, the method with statistics, and the best plain rival."""
     table = table[table.model.isin(table.model[table.method == method])]  # fine-tuning is another matter
     family = table.family[table.method == method].fillna("").iloc[0]
     twins = table.method[(table.kind == "untrained") & (table.family.fillna("") == family)]
@@ -159,7 +159,7 @@ def _contenders(table: pd.DataFrame, method: str) -> set[str]:
 def _scores(
     study: Study, material: Material, name: str, of_cells: Sequence[tuple[pd.DataFrame, Predictions]]
 ) -> Scores | None:
-    """Scores as `verdict` takes them, where every method has the same draws, if any, and of more than one formula."""
+    """Scores for `verdict`, where all methods have the same draws; None if a verdict is impossible."""
     values, tested = material.values(name), study.tested(material, name)
     table = pd.concat([rows for rows, _ in of_cells], ignore_index=True).rename(columns={"method": "features"})
     keys = ["features", "kind", "model", "labels", "draw", "seed", "mae"]

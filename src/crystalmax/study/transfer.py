@@ -26,16 +26,16 @@ STARTS: dict[Start, tuple[str, str]] = {
     "pretrained": ("from Deep InfoMax", "pretrained"),
     "supervised": ("from the other property", "supervised"),
 }
-"""Where fine-tuning starts: its name and its kind in tables."""
+"""Starts of fine-tuning, with their name and kind in tables."""
 
 RECIPE = "infomax"
-"""What is pre-trained, and the network of every start."""
+"""The recipe that is pre-trained; all starts have its network."""
 
 FOLDS = 3
-"""Parts that the labels are cut into: a copy of the network learns from all but one of them, and all are averaged."""
+"""Number of folds: for each, a copy of the network learns from all others, and the copies are averaged."""
 
 SUPERVISED = {"epochs": 12, "sites_per_batch": 400, "learning_rate": 1e-3, "weight_decay": 1e-2}
-"""How a network is trained on all labels of the other property: as fine-tuning does, for a fixed time."""
+"""Training on all labels of the other property: as in fine-tuning, for a fixed number of epochs."""
 
 
 def cells(study: Study) -> list[Cell]:
@@ -66,7 +66,7 @@ def fine_tunings(study: Study, material: Material, starts: Sequence[Start], *, p
 
 
 def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: int, trial: int, part: str) -> Result:
-    """One trial. Its labels, head, folds and order of crystals depend on its number alone, not on where it starts."""
+    """One trial, whose labels, head, folds and order of crystals depend on its number alone, not on the start."""
     material = study.material(dataset)
     values, tested = material.values(target), study.tested(material, target)
     rows = study.labelled(material, target, labels, trial)
@@ -106,7 +106,7 @@ def _fine_tuned(study: Study, dataset: str, target: str, start: Start, labels: i
 def starting_point(
     study: Study, material: Material, target: str, start: Start, trial: int
 ) -> tuple[Model, tuple[Material, Rows] | None]:
-    """The network that a trial begins with, the same for all where it was trained; data set and rows it has seen."""
+    """The network that a trial starts from (trained ones are the same for all trials), and what it has learnt from."""
     if start == "random":
         return study.untrained(RECIPE, TWIN_SEEDS[0] + trial), None
     if start == "pretrained":
@@ -118,7 +118,7 @@ def starting_point(
 
 
 def supervised(target: str, values: Float[np.ndarray, " labels"]) -> dict[str, object]:
-    """A recipe that trains the network of `RECIPE` on labels, scaled as fine-tuning scales them."""
+    """A recipe that trains the network of `RECIPE` on labels, standardised as in fine-tuning."""
     recipe = read_recipe(RECIPE)
     objective = recipe["objective"]
     assert isinstance(objective, dict)  # shipped recipes have one

@@ -1,4 +1,4 @@
-"""Vectors that something else made, read back from tables as `crystalmax represent` writes them."""
+"""Vectors from elsewhere, read from tables like those that `crystalmax represent` writes."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -10,14 +10,14 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 LEAST_COVERED = 0.5
-"""Vectors that exist for a smaller part of a data set than this are taken for those of another data set."""
+"""A table that covers a smaller fraction of a data set than this is taken to be of another data set."""
 
 
 class Vectors(NamedTuple):
-    """Vectors from elsewhere by a name, and those of untrained twins of the same network, if there are any.
+    """Named vectors from elsewhere, and those of untrained twins of the same network, if there are any.
 
-    The tables have a column `key`, columns of numbers, and perhaps `refusal` and `note`. Of several trained ones, each
-    is of another data set; of a data set there can be several untrained ones, each with weights of its own.
+    The tables have a column `key`, columns of numbers, and perhaps `refusal` and `note`. Each trained table is of
+    another data set; there can be several untrained ones of one data set, each with other weights.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Vectors(NamedTuple):
 
 
 def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarray, "crystals columns"] | None:
-    """A row for each key, NaN where the tables have none; nothing at all if they are of another data set.
+    """A row for each key, NaN where the tables have none; None if they are of other data sets.
 
     Raises:
         ValueError: A table has no column `key`, a key twice, or no numbers.
@@ -39,7 +39,7 @@ def read_vectors(tables: Sequence[Path], keys: Sequence[str]) -> Float[np.ndarra
 
 @lru_cache(maxsize=128)
 def whole_rows(path: Path, keys: tuple[str, ...]) -> Bool[np.ndarray, " crystals"] | None:
-    """Whether the table has a vector for each key, or nothing if it is of another data set."""
+    """Whether the table has a vector for each key; None if it is of another data set."""
     values = read_vectors([path], keys)
     return None if values is None else np.isfinite(values).all(axis=1)
 
@@ -59,7 +59,7 @@ def _of_table(path: Path) -> pd.DataFrame:
 
 
 def files_by_name(pairs: Iterable[str]) -> dict[str, list[Path]]:
-    """Files from NAME=FILE, several times a name if need be.
+    """Files by name, from arguments NAME=FILE; a name may come several times.
 
     Raises:
         ValueError: A name or a file is missing.
