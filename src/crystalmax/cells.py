@@ -1,7 +1,7 @@
 """The canonical cell: one description of a crystal, whichever cell it was written in.
 
-Primitive first, then reduced, then, where the lattice is more symmetric than the crystal on it, settled by what stands
-where. Comparisons of measured numbers have a tolerance, so noise of 1e-6 angstrom does not change the answer.
+The cell is made primitive, then reduced. If several reduced bases remain, since the lattice is more symmetric than the
+crystal, the positions of the sites decide. Comparisons have tolerances, so noise of 1e-6 angstrom does not matter.
 """
 
 from dataclasses import replace
@@ -18,12 +18,12 @@ Lattice = Float[np.ndarray, "3 3"]
 Positions = Float[np.ndarray, "sites 3"]
 Rows = Int[np.ndarray, " _"]
 
-# Lengths in angstrom and sums of cosines closer than this count as equal. No round numbers: published cells are rounded
-# to a few digits, so their differences are round, and none should lie on a threshold.
+# Lengths in angstrom and sums of cosines closer than this count as equal. These are no round numbers: published cells
+# are rounded to a few digits, so their differences are round, and none should lie on a threshold.
 _SAME_LENGTH = 1.7e-4
 _SAME_COSINES = 1.3e-4
-_MOST_CELLS = 100  # that a vector may lean over before it is straightened; no cell of a real file leans so far
-_REACH = 2  # largest index of the plane waves that tell bases apart
+_MOST_CELLS = 100  # if a vector leans over more cells, it is straightened first; cells of real files do not
+_REACH = 2  # largest index of the plane waves by which bases are compared
 
 
 def canonical(crystal: Crystal, *, tolerance: float = 0.01) -> Crystal:
@@ -71,7 +71,7 @@ def _primitive(
 ) -> tuple[Lattice, Float[np.ndarray, "primitive 3"], Int[np.ndarray, " primitive"]]:
     """The smallest cell that repeats to the crystal, its sites averaged over the images that coincide."""
     counts = np.bincount(species)
-    parts = gcd(*counts.tolist())  # at most so many primitive cells fit, as each takes its share of every species
+    parts = gcd(*counts.tolist())  # at most this many primitive cells fit, since each has its share of every species
     if parts == 1:
         return lattice, positions, species
     kinds = [np.flatnonzero(species == kind) for kind in np.argsort(counts, kind="stable") if counts[kind]]
@@ -92,7 +92,7 @@ def _primitive(
             largest_square = max(largest_square, float(((off @ lattice) ** 2).sum(1).max()))
         if largest_square <= tolerance**2:
             break
-        tolerance /= 2  # steps that fit one by one, but not one after another, are no symmetry
+        tolerance /= 2  # translations that fit one by one, but not in combination, are no symmetry
     basis = np.array(_row_basis(list(group), parts)) / parts
     kept = partner.min(0) == np.arange(len(species))
     positions = positions + total / len(group)
@@ -102,7 +102,7 @@ def _primitive(
 def _group(
     lattice: Lattice, positions: Positions, kinds: list[Rows], candidates: list[Whole], parts: int, tolerance: float
 ) -> dict[Whole, Int[np.ndarray, " sites"]]:
-    """The translations that those candidates generate which are symmetries, and which site each takes each site to."""
+    """The symmetry translations that the candidates generate, each with the site that it takes every site to."""
     here = np.arange(len(positions))
     group: dict[Whole, Int[np.ndarray, " sites"]] = {(0, 0, 0): here}
     for a, b, c in candidates:
@@ -124,10 +124,10 @@ def _group(
 def _image(
     lattice: Lattice, positions: Positions, kinds: list[Rows], step: Float[np.ndarray, " 3"], tolerance: float
 ) -> Int[np.ndarray, " sites"] | None:
-    """For each site the one of its kind that a translation takes it to, if the translation is a symmetry."""
+    """For each site, the site that a translation takes it to; None if the translation is no symmetry."""
     image = np.empty(len(positions), dtype=np.int64)
     for kind in kinds:
-        # Where there are many sites, most wrong translations fail for the first few.
+        # With many sites, most wrong translations already fail for a few of them.
         for some in (kind[:: len(kind) // 8], kind) if len(kind) > 16 else (kind,):
             off = positions[kind] - (positions[some] + step)[:, None]
             off = (off - np.rint(off)) @ lattice
@@ -160,12 +160,12 @@ def _row_basis(steps: list[Whole], parts: int) -> list[list[int]]:
 
 
 def _obtuse(lattice: Lattice) -> Int[np.ndarray, "3 3"]:
-    """Selling's reduction: three vectors that, with minus their sum, make no acute angle with each other.
+    """Selling's reduction: three vectors that make no acute angle with each other, nor with minus their sum.
 
-    In plain floats, because numpy takes longer to be called than this takes to run.
+    In plain Python, since calls of numpy would take longer than the computation.
     """
     a, b, c = lattice.tolist()
-    # Each vector carries its whole coordinates behind its Cartesian ones.
+    # After its Cartesian components, each vector has its integer coordinates in the given cell.
     vectors = [[*a, 1, 0, 0], [*b, 0, 1, 0], [*c, 0, 0, 1]]
     _straighten(vectors)
     limit = 1e-9 * sum(x * x for vector in vectors for x in vector[:3])
@@ -183,7 +183,7 @@ def _obtuse(lattice: Lattice) -> Int[np.ndarray, "3 3"]:
 
 
 def _straighten(vectors: list[list[float]]) -> None:
-    """Make vectors that lean over many cells lean less: Selling's steps would do so by one cell at a time."""
+    """Shorten vectors that lean over many cells, which Selling's reduction would only do one cell at a time."""
     leaning = True
     while leaning:
         leaning = False
@@ -194,7 +194,7 @@ def _straighten(vectors: list[list[float]]) -> None:
                 leaning = True
 
 
-# What does not depend on a crystal. The shortest vectors of a lattice are among the seven sums of an obtuse basis, one
+# Tables for all crystals. The shortest vectors of a lattice are among the seven sums of an obtuse basis, one
 # for each class of vectors modulo 2 (Conway and Sloane, DOI 10.1098/rspa.1992.0047). So there are 168 triples to choose
 # from, each with four choices of signs; opposite bases count once.
 _SUMS = np.array([(code & 1, code >> 1 & 1, code >> 2 & 1) for code in range(1, 8)])
@@ -211,9 +211,9 @@ _WAVE_ROWS = np.ravel_multi_index(tuple(_OBTUSE_WAVES), (6 * _REACH + 1,) * 3)
 
 
 def _shortest_bases(lattice: Lattice) -> Int[np.ndarray, " candidates"]:
-    """Rows of the table of bases that, within tolerance, are shortest.
+    """Rows of the table of bases with the shortest vectors, within tolerance.
 
-    Of these, those with angles farthest from right angles, all acute or all obtuse, and obtuse if there is the choice.
+    Of these, the ones with angles farthest from right angles, all acute or all obtuse; obtuse if both are possible.
     """
     vectors = _SUMS @ lattice
     gram = vectors @ vectors.T
@@ -233,9 +233,9 @@ def _shortest_bases(lattice: Lattice) -> Int[np.ndarray, " candidates"]:
 
 
 def _weight(kind: Species) -> float:
-    """A number for what occupies a site, different for whatever a network tells apart.
+    """A number for each species, different for all species that a network distinguishes.
 
-    It is not linear in the occupancies, or two alloyed sites would look like one of each element.
+    It is not linear in the occupancies, or two mixed sites would count like one site of each element.
     """
     return sum(occupancy * (1 + number * sqrt(2) % 1 + 0.1 * (state or 0.0)) for number, occupancy, state in kind) ** 3
 
@@ -245,9 +245,9 @@ def _signatures(
 ) -> Float[np.ndarray, " candidates"]:
     """One number for each basis, equal for two of them if a symmetry of the crystal takes one to the other.
 
-    It sums how strongly the crystal scatters waves of given index in that basis (which no shift, inversion or order of
-    sites affects), and adds the metric. Noise may exchange bases with almost equal numbers, but then they are almost
-    the same to a network too, which sums smooth functions of distances.
+    It is a sum of the intensities with which the crystal scatters waves of given index in that basis, which do not
+    depend on shifts, inversion or the order of sites, plus a term for the metric. Noise may exchange bases with almost
+    equal numbers, but these are almost equal for networks too, which sum smooth functions of distances.
     """
     bases = _BASES[candidates] @ lattice
     gram = np.abs(np.einsum("bij,bkj->bik", bases, bases)).reshape(-1, 9)

@@ -1,6 +1,6 @@
-"""Which sites see which: from a batch of crystals to a batch with pairs.
+"""Geometries, which make the pairs of sites in a batch of crystals.
 
-One vectorised pass over all crystals of a batch, on the device of the batch, in float64; only the result is float32.
+All crystals of a batch are done in one vectorised pass, on the device of the batch, in float64; the result is float32.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from crystalmax.segments import offsets, ranges
 Lattices = Float[Tensor, "crystals 3 3"]
 Pairwise = Int[Tensor, " pairs"]
 
-# Noise must not decide ties: axes closer than this share and shears closer than this to a half count as ties.
+# Noise must not decide ties: axes that differ by less than this fraction, and shears this close to 1/2, are ties.
 _TIE = 1e-3
 _SAME_DISTANCE = 1e-5  # angstrom
 _RESOLUTION = 2.0**-20  # angstrom; distances are sorted in these units, as integers
@@ -89,27 +89,27 @@ class AllPairs:
 
 
 class Steps(NamedTuple):
-    """Pairs while they are looked for: displacements in angstrom and float64, an axis a row."""
+    """Pairs during the search: displacements are in angstrom and float64, with one axis in each row."""
 
     center: Pairwise
     neighbor: Pairwise
     displacement: Float[Tensor, "3 pairs"]
 
     def take(self, rows: Shaped[Tensor, " _"]) -> "Steps":
-        """Those in these rows, or where a mask is true."""
+        """The pairs in these rows, or where a mask is true."""
         return Steps(self.center[rows], self.neighbor[rows], self.displacement[:, rows])
 
     def as_pairs(self, count: Pairwise) -> Pairs:
-        """The same as networks see them, each for so many."""
+        """The pairs as networks need them, each with a count of how many it stands for."""
         return Pairs(self.center, self.neighbor, self.displacement.T.float().contiguous(), count.float())
 
 
 def near_cubic(lattice: Lattices, n_sites: Int[Tensor, " crystals"], max_sites: int) -> Int[Tensor, "crystals 3 3"]:
     """Supercells close to a cube: upper triangular matrices that take cell vectors to supercell vectors.
 
-    The shortest axis is repeated once more as long as the sites stay within `max_sites`, where an axis is the part of
-    a cell vector orthogonal to the vectors behind it. Then whole vectors are added to come close to these axes. Signs
-    of the cell vectors do not matter.
+    An axis is the part of a cell vector that is orthogonal to the vectors after it. The shortest axis is repeated once
+    more, as long as the number of sites stays within `max_sites`. Then whole cell vectors are added, so that vectors
+    come close to these axes. Signs of the cell vectors do not matter.
     """
     gram = lattice @ lattice.mT
     _, bb, cc = gram.diagonal(dim1=1, dim2=2).unbind(1)
@@ -137,7 +137,7 @@ def shortest_basis(lattice: Lattices) -> Lattices:
     vectors = torch.cat([lattice, -lattice.sum(1, keepdim=True)], 1)
     couples = torch.tensor(list(combinations(range(4), 2)), device=lattice.device)
     one_hot = torch.eye(4).to(lattice)
-    # What each vector gets of vector i if i and j make an acute angle: -2 for i, 0 for j, 1 for the others.
+    # Multiple of vector i that each vector is given if i and j make an acute angle: -2 for i, 0 for j, 1 for others.
     share = 1 - 3 * one_hot[couples[:, 0]] - one_hot[couples[:, 1]]
     limit = 1e-9 * lattice.square().sum((1, 2))
     while True:
@@ -158,20 +158,20 @@ def shortest_basis(lattice: Lattices) -> Lattices:
 def transformed(
     vectors: Float[Tensor, "rows 3"], matrices: Lattices, owner: Int[Tensor, " rows"]
 ) -> Float[Tensor, "3 rows"]:
-    """Each row vector times the matrix of its owner; axes become rows, so that gathering moves whole arrays."""
+    """Each row vector times the matrix of its owner, with one axis in each row of the result, which gathers faster."""
     return (vectors[:, None] @ matrices[owner])[:, 0].T.contiguous()
 
 
 def _cells(
     repeats: Int[Tensor, "crystals 3 3"], into: Lattices
 ) -> tuple[Float[Tensor, "3 cells"], Int[Tensor, " crystals"]]:
-    """The cells of each supercell, the cell itself first, in coordinates of the supercell, and how many they are."""
+    """The cells of each supercell, with the cell itself first, in coordinates of the supercell, and their number."""
     whole, owner = grids(repeats.diagonal(dim1=1, dim2=2))
     return transformed(whole.to(into), into, owner), repeats.diagonal(dim1=1, dim2=2).prod(1)
 
 
 def grids(counts: Int[Tensor, "crystals 3"]) -> tuple[Int[Tensor, "cells 3"], Int[Tensor, " cells"]]:
-    """All triples of whole numbers from 0 to below these counts, and the crystal of each."""
+    """All triples of integers from 0 to below these counts, and the crystal of each."""
     n_cells = counts.prod(1)
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), n_cells)
     place = ranges(torch.zeros_like(n_cells), n_cells)
@@ -180,7 +180,7 @@ def grids(counts: Int[Tensor, "crystals 3"]) -> tuple[Int[Tensor, "cells 3"], In
 
 
 def site_pairs(batch: CrystalBatch, centers: Int[Tensor, " some"]) -> tuple[Pairwise, Pairwise]:
-    """Each of these sites with each site of its crystal, itself included, by center."""
+    """All pairs of these sites with the sites of their crystals, themselves included, sorted by center."""
     sizes, crystal = batch.sites_of_crystal, batch.crystal_of_site[centers]
     seen = sizes[crystal]
     return torch.repeat_interleave(centers, seen), ranges(offsets(sizes)[crystal], seen)
@@ -190,7 +190,7 @@ def _all_pairs(batch: CrystalBatch, n_cells: Int[Tensor, " crystals"]) -> tuple[
     """Center, neighbor and row of the neighbor's cell, by center, for all pairs but those of a site with itself."""
     center, neighbor = site_pairs(batch, torch.arange(batch.n_sites, device=batch.device))
     crystal = batch.crystal_of_site[center]
-    # The first cell is the one that the sites are in, where a site meets itself.
+    # The first cell is the one of the sites themselves, where a site would be paired with itself.
     itself = (center == neighbor).long()
     images = n_cells[crystal] - itself
     cell = ranges(offsets(n_cells)[crystal] + itself, images)
@@ -227,15 +227,15 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
 def merged(
     batch: CrystalBatch, steps: Steps, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
 ) -> Pairs:
-    """One pair for each distinct distance of each two sites, by center, neighbor and distance, which counts its like.
+    """One pair for each distinct distance between two sites, with the count of equal ones; by center and neighbor.
 
     Args:
-        batch: With these sites.
-        steps: In any order.
-        distance: Of each, in angstrom.
-        tolerance: Neighbors in the order of distances that are no farther apart than this count as equal.
+        batch: The batch of the sites.
+        steps: Pairs in any order.
+        distance: Distance of each pair, in angstrom.
+        tolerance: Consecutive distances that differ by at most this count as equal.
     """
-    # A neighbor is numbered within its crystal: over a large batch, 64 bits would not hold the distance beside both.
+    # Neighbors are numbered within their crystals, or for large batches the key would not fit into 64 bits.
     sizes = batch.sites_of_crystal
     within = steps.neighbor - offsets(sizes)[batch.crystal_of_site[steps.center]]
     both = steps.center * sizes.max() + within

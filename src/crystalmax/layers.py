@@ -1,4 +1,4 @@
-"""A layer with its activation and normalisation, in one pass over memory where the native loops can take it."""
+"""A linear layer with its activation and normalisation, which a loop in C does in one pass over memory."""
 
 import torch
 from jaxtyping import Float

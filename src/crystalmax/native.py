@@ -16,10 +16,10 @@ MOST_WIDTH = 1024
 """Rows wider than this are left to torch."""
 
 LANES = 16
-"""Columns of a product that are computed side by side; a matrix is taken if it has a multiple of them."""
+"""Columns of a product that are computed at once; loops need matrices with a multiple of this many columns."""
 
 Context = Any
-"""What torch hands to both halves of a function of our own; its type does not tell what it keeps."""
+"""The context of a `torch.autograd.Function`, which has no type for what is stored in it."""
 
 _KNOWN = (torch.float32, torch.float64, torch.int64)
 
@@ -35,7 +35,7 @@ _library = _load()
 
 
 def usable(*reals: Tensor) -> bool:
-    """Whether the loops can take these arrays of reals."""
+    """Whether the loops in C are there, and can work on these arrays."""
     return _library is not None and all(
         real.device.type == "cpu" and real.dtype == torch.float32 and (real.dim() < 2 or real.shape[-1] <= MOST_WIDTH)
         for real in reals

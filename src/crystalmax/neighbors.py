@@ -1,4 +1,4 @@
-"""Which sites are near which: a geometry of neighbors within a radius, periodic images kept apart."""
+"""A geometry of neighbors within a radius, in which each periodic image is a neighbor of its own."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ _SLACK = 1.7e-4
 _TIE = 1.3e-3
 _ITSELF = 1e-3
 _SAME = 2e-6
-_ROOM = 2.0  # a first search looks into a sphere in which so many times the neighbors asked for are expected
+_ROOM = 2.0  # the first search uses a sphere in which this many times the wanted number of neighbors is expected
 
 
 @dataclass(frozen=True)
 class Neighbors:
     """Each site with all sites within a radius, where every periodic image is a neighbor of its own.
 
-    A site with nothing so near has its nearest shell, however far: its nearest neighbor and all at the same distance.
-    The choice of cell does not matter: a supercell repeats the sites, and each sees the same.
+    A site without neighbors in the radius has its nearest one, and all at the same distance, however far. The choice of
+    cell does not matter: in a supercell, each copy of a site has the same neighbors.
 
     Attributes:
         cutoff: The radius, in angstrom.
-        max_neighbors: Only the nearest so many, and all that are as far as the last of them, since a choice among
-            equals would depend on the order of sites. All within the radius unless given.
+        max_neighbors: Only this many nearest neighbors, and all at the same distance as the last of them, since a
+            choice among these would depend on the order of sites. All within the radius unless given.
         merge: Whether pairs of the same two sites at the same distance share a row, which counts them and keeps the
             displacement of one of them. Angles need pairs that are not merged.
     """
@@ -49,7 +49,7 @@ class Neighbors:
         basis = shortest_basis(batch.lattice.double())
         into = batch.lattice.double() @ torch.linalg.inv(basis)
         sites = (batch.positions.double()[:, None] @ gather(into, batch.crystal_of_site))[:, 0]
-        # A site has images of itself at the length of the shortest cell vector, so nothing is nearest beyond that.
+        # Images of a site itself are as near as the shortest cell vector, so no nearest neighbor is farther.
         reach = basis.norm(dim=2).amin(1).clamp_min(self.cutoff) + _SLACK
         found = self._nearest(batch, sites, basis, reach)
         if not self.merge:
@@ -63,7 +63,7 @@ class Neighbors:
         everything = torch.arange(batch.n_crystals, device=batch.device)
         if self.max_neighbors is None:
             return self._chosen(batch.n_sites, _within(batch, sites, basis, everything, reach))
-        # Few are wanted: look nearby first, and farther only in crystals where that does not suffice.
+        # If few are wanted: search nearby first, and farther only in crystals where these are too few.
         room = 3 / (4 * math.pi) * torch.linalg.det(basis).abs() / batch.sites_of_crystal
         first = torch.minimum((_ROOM * (self.max_neighbors + 1) * room) ** (1 / 3), reach)
         near = _within(batch, sites, basis, everything, first)
@@ -79,7 +79,7 @@ class Neighbors:
         return self._chosen(batch.n_sites, both)
 
     def _chosen(self, n_sites: int, steps: Steps) -> Steps:
-        """Those steps, given in any order, that lead to a neighbor; sorted by center and distance."""
+        """The steps, of these, that lead to neighbors to keep; sorted by center and distance."""
         distance = steps.displacement.norm(dim=0)
         order = torch.argsort(distance)
         order = order[torch.argsort(steps.center[order], stable=True)]
@@ -102,16 +102,16 @@ def _within(
     """Steps from each site to all sites within a radius, for some of the crystals.
 
     Args:
-        batch: With these crystals.
+        batch: The batch.
         sites: Coordinates in the basis.
-        basis: Shortest bases, so that few images reach far.
-        crystals: Which crystals.
-        radius: Of every crystal of the batch, in angstrom.
+        basis: Shortest bases, with which few images have to be tried.
+        crystals: The crystals to search in.
+        radius: Radius for every crystal of the batch, in angstrom.
     """
     sizes = batch.sites_of_crystal
     center, neighbor = site_pairs(batch, ranges(offsets(sizes)[crystals], sizes[crystals]))
     crystal = batch.crystal_of_site[center]
-    # Each at the image that rounding finds, then in all cells.
+    # First the image that rounding finds, then those in all other cells.
     step = gather(sites, neighbor) - gather(sites, center)
     vector = ((step - step.round())[:, None] @ gather(basis, crystal))[:, 0].T.contiguous()
     image, n_images = _images(basis[crystals], radius[crystals])
@@ -129,8 +129,8 @@ def _within(
 def _images(
     basis: Lattices, radius: Float[Tensor, " crystals"]
 ) -> tuple[Float[Tensor, "3 images"], Int[Tensor, " crystals"]]:
-    """Vectors to all cells that a step of at most half a cell may lead from, in angstrom; how many each crystal has."""
-    # Planes of cells stand apart by one over the columns of the inverse.
+    """Lattice vectors that can lead to an image within the radius, in angstrom, and their number for each crystal."""
+    # The distance of lattice planes is 1 over the norm of a column of the inverse.
     apart = torch.linalg.inv(basis).norm(dim=1)
     n_cells = (radius[:, None] * apart + 0.5).floor().long()
     cell, owner = grids(2 * n_cells + 1)

@@ -1,4 +1,4 @@
-"""Work spread over processes of this machine, or over whatever engine joblib is told to use."""
+"""Work in several processes of this machine, or in another engine that joblib is configured to use."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,19 +14,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ROUND = 32
-"""Items a process that are given out before all of them have come back: the most that wait in memory."""
+"""Items for each process that are given out in one round, which limits how many results wait in memory."""
 _LIMITS, _LIMITING = list[Any](), Lock()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], n_jobs: int | None) -> Iterator[Result]:
-    """What `map(work, items)` gives, in that order, by several processes.
+    """The results of `map(work, items)`, in that order, by several processes.
 
     The engine is the one that `joblib.parallel_config` names when this is called, such as Dask or Ray. Items are given
-    out in rounds: left alone, joblib reads on as long as workers are idle, however slowly the results are taken.
+    out in rounds, since joblib would read on as long as workers are idle, however slowly results are used.
 
     Args:
-        work: What is done with each item; it must be possible to pickle it.
-        items: Read as they are needed.
+        work: A function of an item, which can be pickled.
+        items: The items, which are read as they are needed.
         n_jobs: Processes, -1 for one a core; None for what `joblib.parallel_config` says, or else one.
     """
     try:
@@ -51,7 +51,7 @@ def _rounds(parallel: Callable[..., Iterable[Result]], tasks: Iterator[Any], mos
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, products of matrices take one thread. The limit is of the process: whoever leaves last, lifts it."""
+    """Inside, linear algebra uses one thread. The limit is for the whole process; the last to leave lifts it."""
     with _LIMITING:
         _LIMITS.append(threadpool_limits(1))
     try:

@@ -1,4 +1,4 @@
-"""Smooth functions of distance, evaluated on knots and read between them.
+"""Interpolation of smooth functions of distance between knots.
 
 The cubic through two knots on each side (Lagrange) is exact to float32 where knots are close, and both its value and
 its gradient cost four rows of a table instead of a network.
@@ -16,14 +16,14 @@ from crystalmax.segments import gather
 
 
 class Between(NamedTuple):
-    """Places between knots: the row of the first of four, and the part of the way from the second to the third."""
+    """Places between knots: the row of the first of four, and the fraction of the way from the second to the third."""
 
     first: Int[Tensor, " rows"]
     part: Float[Tensor, " rows"]
 
 
 def between(place: Float[Tensor, " rows"], dtype: torch.dtype) -> Between:
-    """Places in units of the spacing, where knot r stands at r - 1."""
+    """`Between` for places in units of the spacing, if knot r is at r - 1."""
     first = place.floor()
     return Between(first.long(), (place - first).to(dtype))
 

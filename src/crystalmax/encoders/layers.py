@@ -26,7 +26,7 @@ class DistanceBasis(Protocol):
 
     @property
     def step(self) -> float:
-        """Spacing of knots, in angstrom, between which cubic interpolation of smooth maps of it is exact to float32."""
+        """Spacing of knots, in angstrom, at which cubic interpolation of networks on the vector is exact to float32."""
 
     def __call__(self, distance: Float[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
         """The vector of each distance."""
