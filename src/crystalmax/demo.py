@@ -26,7 +26,7 @@ TARGETS = (*PROPERTIES, "specific_gravity", "density")
 
 
 def run(out: Path, *, epochs: int | None, n_jobs: int, progress: bool, say: Callable[[str], None]) -> None:
-    """Do everything, or what is not done yet, and write `report.html` to the folder."""
+    """Run all steps that are not done yet, and write `report.html` to the folder."""
     data, folder = _data(out / "minerals", say), out / "run"
     resume = (folder / "run.json").exists()
     history = pretrain(data, folder, epochs=epochs, resume=resume, progress=progress)
@@ -66,7 +66,7 @@ def run(out: Path, *, epochs: int | None, n_jobs: int, progress: bool, say: Call
 
 
 def overall(found: Sequence[Assessment]) -> str:
-    """One sentence over all properties: did pre-training help?"""
+    """One sentence for all properties: did pre-training help?"""
     if all(each.verdict.outcome == "no difference" for each in found):
         return "Did pre-training help? Not that these few labels can show, for any property."
     return f"Did pre-training help? {'; '.join(f'{each.title}: {each.verdict.outcome}' for each in found)}."
@@ -99,7 +99,7 @@ def _labelled(data: CrystalDataset) -> tuple[list[Crystal], pd.DataFrame]:
 def _background(
     crystals: Sequence[Crystal], history: Sequence[Mapping[str, object]], vectors: Float[np.ndarray, "crystals width"]
 ) -> Iterator[Drawing]:
-    """What the results rest on: the data, the training and the vectors."""
+    """Figures about the data, the training and the vectors."""
     of = {name: np.array([crystal.targets[name] for crystal in crystals]) for name in TARGETS}
     yield (
         "A check of the data: density computed from the structure against the specific gravity listed for the gem. "

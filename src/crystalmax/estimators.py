@@ -3,10 +3,10 @@
 Throughout, a high score says "true" (Hjelm et al., arXiv:1808.06670). The paper's eq. 2, minimised as printed, would
 push true scores down: a slip of sign.
 
-The best critic of all is the same: T = ln p/q, the log of how much more often a constituent is true than false, for
-InfoNCE, Donsker-Varadhan and SMILE up to a number for each set. With false constituents from elsewhere, the mean of T
-over true ones is the mutual information of summary and constituent, in nats. So a critic may be trained by one of these
-and the information read off by another.
+All estimators have the same optimal critic: T = ln p/q, where p and q are the probabilities of a constituent among true
+and among false ones; for InfoNCE, Donsker-Varadhan and SMILE, plus any constant for each set. If false constituents
+come from other crystals, the mean of T over true ones is the mutual information of summary and constituent, in nats. So
+a critic can be trained with one estimator, and the information be computed with another.
 """
 
 import math
@@ -20,11 +20,11 @@ from torch.nn.functional import softplus
 
 from crystalmax.segments import gather, segment_logsumexp, segment_mean, segment_sum
 
-_TANGENT = 30.0  # scores above this are hopeless; gradients there stay far from the end of float32
+_TANGENT = 30.0  # beyond this score the exponential is replaced by its tangent, so that float32 does not overflow
 
 
 class Scores(NamedTuple):
-    """Scores of constituents, the set that each was held against, and how many constituents each row stands for."""
+    """Scores of constituents, the set that each is scored against, and how many constituents each row stands for."""
 
     values: Float[Tensor, " parts"]
     owner: Int[Tensor, " parts"]
@@ -33,23 +33,23 @@ class Scores(NamedTuple):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """The loss of each set: lower where true constituents are told from false ones."""
+    """Computes the loss of each set, which is lower if true constituents have higher scores than false ones."""
 
     @property
     def mean_over_false(self) -> bool:
-        """Whether false constituents enter by a mean, so that a few drawn by weight give the same loss in expectation.
+        """Whether the loss is a mean over false constituents, so that a random part of them has the same expected loss.
 
-        True ones always do.
+        For true constituents it always is.
         """
 
     @property
     def chance(self) -> float | None:
-        """The loss under a critic that always says 0; none where it depends on the number of false constituents."""
+        """The loss for scores of 0; None if it depends on the number of false constituents."""
 
     def loss(self, true: Scores, false: Scores, wholes: int) -> Float[Tensor, " wholes"]:
         """Negative lower bound, up to constants, for each of the `wholes` sets.
 
-        A set without false constituents, which has nothing to be told from, costs nothing.
+        The loss of a set without false constituents is 0.
         """
 
 
@@ -128,8 +128,8 @@ class Smile:
     """Donsker-Varadhan with the scores of false constituents kept in [-clip, clip] (Song and Ermon, arXiv:1910.06222).
 
     Its variance stays finite, at the price of a bias where more than `clip` nats are to be shown. A critic that always
-    says 0 gives 0. As its authors do, the value is this and the gradient that of Jensen-Shannon: once false scores are
-    at the edge, nothing would keep true ones from growing for ever.
+    says 0 gives 0. As in the paper, this is the value, while the gradient is that of Jensen-Shannon: once false scores
+    are clipped, nothing would keep true ones from growing without limit.
 
     Attributes:
         clip: Largest score that a false constituent enters with; their tau.

@@ -1,4 +1,4 @@
-"""How freed memory is kept: a quarter of the speed of training on CPU, half of that of Gaussian processes."""
+"""Freed memory that is kept: a quarter of the speed of training on CPU, half of that of Gaussian processes."""
 
 import ctypes
 import sys

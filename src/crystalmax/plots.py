@@ -1,4 +1,4 @@
-"""Result tables as figures: what was learnt, what that was worth, and to whom the vectors look alike.
+"""Figures of results: training curves, errors, comparisons and maps of vectors.
 
 Every function returns a free-standing matplotlib figure; no global state is touched. The palette is that of Okabe and
 Ito, which colour-blind readers can tell apart: pre-trained is blue and solid, untrained blue and dashed, vectors joined
@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 INK = "#1b1b1f"
-"""Colour of text and axes; a page may exchange it for its own."""
+"""Colour of text and axes; a page may replace it by its own."""
 
 BLUE, ORANGE, GREEN, PURPLE, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
 GREYS = ("#5f5f5f", "#7b7b7b", "#939393", "#a8a8a8")
@@ -35,7 +35,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "joint": {"color": ORANGE, "linewidth": 2.0},
     "trivial": {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))},
 }
-"""How curves of each kind look; plain rivals take turns in `GREYS` and `DASHES`."""
+"""Line styles of feature sets by kind; plain statistics take turns in `GREYS` and `DASHES`."""
 
 STYLE: dict[str, Any] = {
     **dict.fromkeys(
@@ -57,11 +57,11 @@ STYLE: dict[str, Any] = {
 }
 
 _styled = style.context(STYLE)
-"""Draws in our style whatever the reader's own settings are, and leaves those alone."""
+"""Applies our style while a figure is drawn, and leaves the settings of the user as they are."""
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores as figures show them: untrained twins averaged draw by draw, and the trivial predictor by its method."""
+    """Scores for figures: the mean over untrained twins for each draw, and a plain name for the trivial predictor."""
     names = table.features.mask(table.kind == "untrained", "untrained")
     table = table.assign(features=names.mask(table.kind == "trivial", "median of the labels"))
     keys = ["features", "kind", "model", "labels", "draw"]
@@ -69,10 +69,10 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Properties of the curve of each feature set, by name."""
+    """Line style of each feature set, by name."""
     greys = cycle({"color": c, "linewidth": 1.4, "linestyle": d} for c, d in zip(GREYS, DASHES, strict=True))
     kinds = table.drop_duplicates("features").sort_values("features").set_index("features").kind
-    # Where several are judged at once, the first has the colour of its kind, and the others take turns.
+    # If there are several of a kind, the first has its colour, and the others take turns.
     turns = {
         kind: cycle({"linestyle": dash, "color": color} for dash, color in product(("-", "-.", ":"), colors))
         for kind, colors in (("pretrained", (BLUE, GREEN, PURPLE)), ("joint", (ORANGE, YELLOW)))
@@ -117,7 +117,7 @@ def draw_errors(panel: Axes, rows: pd.DataFrame, look: dict[str, Any], *, shade:
 
 
 def tick_errors(panels: np.ndarray, labels: Sequence[int]) -> None:
-    """Plain numbers on the logarithmic axes that panels share, once everything is drawn and their scale is final."""
+    """Plain numbers on the shared logarithmic axes of panels; to be called when everything is drawn."""
     panels[0].set_xticks(labels, [f"{n:,}" for n in labels])
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panels[0].yaxis.set_major_formatter("{x:,.3g}")
@@ -126,7 +126,7 @@ def tick_errors(panels: np.ndarray, labels: Sequence[int]) -> None:
 
 
 def _label_ends(panel: Axes, x: float, ends: list[list[Any]]) -> None:
-    """Names at the right ends of curves, moved apart where they would overlap, and no further."""
+    """Names at the right ends of curves, moved apart only as far as they would overlap."""
     bottom, top = np.log(panel.get_ylim())
     ends = sorted(ends, key=lambda end: end[1])
     spaced = np.arange(len(ends)) * (top - bottom) * 0.055
@@ -141,7 +141,7 @@ def _label_ends(panel: Axes, x: float, ends: list[list[Any]]) -> None:
 def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean absolute error") -> Figure:
     """Every method at one number of labels, best on top: each draw, their median and middle half.
 
-    The axis ends at twice the error of always answering the median; how far draws go beyond is written there.
+    The axis ends at twice the error of always predicting the median; errors beyond are written as numbers.
     """
     rows = _shown(table[table.labels == labels])
     rows["method"] = rows.features + np.where(rows.kind == "trivial", "", ", " + rows.model)
@@ -172,8 +172,8 @@ def errors_of_methods(table: pd.DataFrame, *, labels: int, error: str = "mean ab
 def boxes(table: pd.DataFrame, *, error: str = "mean absolute error") -> Figure:
     """Errors of all draws as boxes, side by side at each number of labels, as in Fig. 8 of DOI 10.1039/d4dd00202d.
 
-    Takes scores as `evaluation.Scores.table`; colours tell features, filled boxes are of the first model. What lies
-    above four times the smallest median is cut off.
+    Takes scores as `evaluation.Scores.table`. Colours are features, and filled boxes the first model. The axis ends at
+    four times the smallest median.
     """
     table = _shown(table)
     looks, models = _looks(table), table.model.unique().tolist()
@@ -243,8 +243,8 @@ def paired_differences(table: pd.DataFrame, pretrained: str) -> Figure:
 def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantity: str = "") -> Figure:
     """Predictions against measurements, one each, in the same order; the closer to the diagonal, the better.
 
-    Where one is unknown, as of a structure that could not be read, both are left out; a ValueError says if none stays.
-    Axes are logarithmic where all values are positive and spread over three decades or more.
+    Rows with a missing value, as of a structure that could not be read, are left out; a ValueError if none is left.
+    Axes are logarithmic if all values are positive and span three decades or more.
     """
     # Columns of tables would be subtracted by their indices, whatever their order.
     both = np.array([np.asarray(measured), np.asarray(predicted)], dtype=float)
@@ -268,9 +268,9 @@ def predicted_and_measured(measured: ArrayLike, predicted: ArrayLike, *, quantit
 def map_of_vectors(
     vectors: Float[np.ndarray, "crystals width"], values: Float[np.ndarray, " crystals"], *, quantity: str = ""
 ) -> Figure:
-    """Crystals by the first two principal components of their vectors, coloured by a property; unknown is grey.
+    """Crystals by the first two principal components of their vectors, coloured by a property, grey where unknown.
 
-    A crystal whose vector is unknown, as of a structure that could not be read, is left out.
+    Crystals with a missing vector, as of a structure that could not be read, are left out.
     """
     vectors, values = np.asarray(vectors), np.asarray(values, dtype=float)
     known = np.isfinite(vectors).all(axis=1)
@@ -310,9 +310,9 @@ def training_curves(history: pd.DataFrame, *, chance: float | None = None) -> Fi
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element whose bytes depend on nothing but what it shows and the name, its identifiers' salt.
+    """The figure as an SVG element, always with the same bytes; the name makes its identifiers unique in a page.
 
-    Its text stays text, in the fonts of the reader.
+    Text stays text, in the fonts of the reader.
     """
     drawn = StringIO()
     with style.context({"svg.fonttype": "none", "svg.hashsalt": name}):

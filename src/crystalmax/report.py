@@ -1,4 +1,4 @@
-"""Tables and figures as one HTML page that needs nothing beside itself: no network, no scripts, no other files."""
+"""Tables and figures in one self-contained HTML page: no network, no scripts, no other files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from crystalmax.verdict import Verdict
 from crystalmax.writing import at_once
 
 Table = tuple[str, pd.DataFrame]
-"""What a table shows, in a sentence, and the table without its index."""
+"""The caption of a table, and the table; its index is not shown."""
 
 Drawing = tuple[str, Figure]
-"""What a figure shows, in a sentence or two, and the figure."""
+"""The caption of a figure, and the figure."""
 
 
 class Section(NamedTuple):
@@ -46,12 +46,12 @@ def write_report(
     Args:
         path: The HTML file to write; its folder is made if missing.
         title: Heading of the page.
-        verdict: The two sentences that stand first; none for a report that judges nothing.
+        verdict: The two sentences at the top; None for a report without a verdict.
         answers: Further verdicts, each with its heading, for a report on several questions.
         tables: Tables, in the order of the page.
-        figures: Figures, in the order of the page; they stand before the tables.
-        sections: What follows, for a report of several parts.
-        facts: How the numbers came about: data, counts, versions, seeds.
+        figures: Figures, in the order of the page; they come before the tables.
+        sections: Further parts of a longer report.
+        facts: Data, counts, versions, seeds and the like, by name.
     """
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"shown": _shown, "cells": _cells, "drawing": _drawing}
@@ -80,7 +80,7 @@ def ranking_table(verdict: Verdict, *, unit: str = "") -> Table:
 
 
 def comparison_table(verdict: Verdict) -> Table:
-    """Pre-trained against untrained: what was seen, and what chance allows for."""
+    """Pre-trained against untrained vectors: differences and their uncertainty."""
     rows = verdict.comparison
     low, high = ((100 * rows[name]).map("{:+.0f}".format) for name in ("low", "high"))
     frame = pd.DataFrame(
@@ -105,7 +105,7 @@ def comparison_table(verdict: Verdict) -> Table:
 
 
 def _shown(value: object) -> str:
-    """Numbers to three significant digits, with separators; anything else as it is."""
+    """Numbers with three significant digits and separators; anything else unchanged."""
     if isinstance(value, float):
         digits = f"{value:.3g}"
         return f"{value:,.0f}" if "e+" in digits or abs(value) >= 1000 else digits
@@ -113,7 +113,7 @@ def _shown(value: object) -> str:
 
 
 def _cells(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
-    """Text and CSS class of the cells, row by row, the names of the columns first."""
+    """Text and CSS class of each cell, row by row, with the names of the columns first."""
     columns = []
     for name in table:
         texts = table[name].map(_shown).astype(str)
@@ -123,7 +123,7 @@ def _cells(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
 
 
 def _drawing(figure: Figure, name: str) -> Markup:
-    """The figure as SVG whose ink takes the colour of the page."""
+    """The figure as SVG, with `INK` replaced by the text colour of the page."""
     drawn = svg(figure, name)
     drawn = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     return Markup(drawn.replace(INK, "currentColor"))

@@ -1,4 +1,4 @@
-"""How commands tell on a terminal how far they are."""
+"""Progress of commands, as shown on a terminal."""
 
 import logging
 import math
@@ -17,14 +17,14 @@ One = TypeVar("One")
 
 
 def counted(things: Iterable[One], name: str, total: int | None = None) -> Iterable[One]:
-    """The same, with a count on a terminal, and what is left where the total is known."""
+    """The same things, with a count on a terminal, and the time left if the total is known."""
     console = Console(stderr=True)
     return track(things, name, total=total, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[["Forecast"], None]]:
-    """A bar with what is left on a terminal, a line every now and then elsewhere."""
+    """A progress bar with the time left on a terminal; elsewhere a line in the log about once a minute."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -29,7 +29,7 @@ from crystalmax.evaluation import TRIVIAL, Scores
 Outcome = Literal["helped", "no difference", "hurt", "mixed"]
 
 LEVEL = 0.05
-"""Chance of an unfounded claim over all budgets together."""
+"""Probability of a false claim, over all budgets together."""
 
 TIE = 1e-9
 """Relative differences smaller than this are ties."""
@@ -69,9 +69,9 @@ def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
     """Pre-trained vectors of this name against the mean over their untrained twins, draw by draw.
 
     One row for each budget and model, and one for each budget with the models together, which the verdict rests on.
-    `relative` to `p` allow for every source of chance named at the top of this module; `ratio_low` and `ratio_high`
-    resample draws and groups of test rows, and `p_wilcoxon` takes draws as independent: both speak of these very
-    vectors only.
+    `relative` to `p` allow for every source of chance named at the top of this module. `ratio_low` and `ratio_high`
+    come from resampled draws and groups of test rows, and `p_wilcoxon` takes draws as independent: both hold for these
+    vectors only, not for other seeds.
 
     Raises:
         ValueError: No feature set of this name is pre-trained, none is untrained, or only one formula is tested.
@@ -93,7 +93,7 @@ def compare(scores: Scores, pretrained: str) -> pd.DataFrame:
 
 
 def against(scores: Scores, pretrained: str, others: Sequence[str]) -> str:
-    """In a sentence whether vectors err less than others that are pre-trained; others after Bonferroni, as budgets."""
+    """A sentence that compares vectors with other pre-trained ones; p values are corrected for their number, too."""
     models = scores.table.model[scores.table.features == pretrained].unique()
     twins = sorted(scores.table.features[scores.table.kind == "untrained"].unique())
     said = []
@@ -108,7 +108,7 @@ def against(scores: Scores, pretrained: str, others: Sequence[str]) -> str:
 def _differences(
     scores: Scores, contenders: Sequence[list[Method]], twins: Sequence[list[Method]] = ()
 ) -> pd.DataFrame:
-    """The first contender against the mean of the others, by all methods alike; twins, or the others, vary as seeds."""
+    """The first contender against the mean of the others; the spread over twins, or the others, is that of seeds."""
     compared, end = (*contenders, *twins), len(contenders)
     rows = []
     between_labels = np.inf
@@ -174,7 +174,7 @@ def _sums(
 
 
 def _t_test(mean: float, chance: Sequence[tuple[float, int]], n_tests: int) -> tuple[float, float]:
-    """Half the width of the interval and the p value of a mean, given independent variances and their freedoms."""
+    """Half the width of the interval, and p, of a mean with these independent variances and degrees of freedom."""
     variance = float(sum(part for part, _ in chance))
     if variance < TIE**2:
         return 0.0, float(abs(mean) < TIE)
@@ -212,7 +212,7 @@ def verdict(scores: Scores, pretrained: str, *, unit: str = "", composition: Col
 
 
 def _outcome(differences: pd.DataFrame) -> tuple[Outcome, pd.DataFrame]:
-    """What the budgets say together, and those whose difference stands against chance."""
+    """The outcome over all budgets, and the budgets whose difference is significant."""
     claims = differences[differences.p < LEVEL]
     helped, hurt = bool((claims.relative < 0).any()), bool((claims.relative > 0).any())
     if helped and hurt:
@@ -233,7 +233,7 @@ def _sentence(outcome: Outcome, claims: pd.DataFrame, together: pd.DataFrame) ->
 
 
 def _advice(scores: Scores, ranking: pd.DataFrame, unit: str, composition: Collection[str]) -> str:
-    """Which method to take: the best, or the best plain one where vectors are not better by more than chance."""
+    """Which method to use: the best, or the best without vectors if vectors are not significantly better."""
     best, median = _best(ranking, "pretrained", "joint", "baseline", "untrained"), Method(TRIVIAL, "median")
     if _outcome(_differences(scores, [[best], [median]]))[0] != "helped":
         return (

@@ -30,7 +30,7 @@ _DRAWS = 5
 
 @contract
 def check_geometry(geometry: Geometry) -> None:
-    """Raise if a geometry makes pairs that encoders could not work with, or that depend on how a crystal is written."""
+    """Raise if a geometry makes pairs that encoders cannot use, or that depend on how a crystal is described."""
     name = type(geometry).__name__
     demand_role(geometry, Geometry)
     check_description(geometry)
@@ -68,11 +68,11 @@ def _check_displacements(batch: CrystalBatch, name: str) -> None:
 
 @contract
 def check_transform(transform: Transform | Alteration, geometry: Geometry | None = None) -> None:
-    """Raise if a transform changes its input, uses chance of its own, or returns a batch that no encoder can read.
+    """Raise if a transform changes its input, draws from other generators, or makes a batch that encoders cannot use.
 
     Args:
-        transform: Of a batch with pairs; or an alteration, whose pairs are made anew.
-        geometry: What makes these; `AllPairs(max_sites=20)` unless given.
+        transform: A transform of a batch with pairs, or an alteration.
+        geometry: Makes the pairs; `AllPairs(max_sites=20)` unless given.
     """
     name, geometry = type(transform).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand_role(transform, Alteration if hasattr(transform, "altered") else Transform)
@@ -129,7 +129,7 @@ def _check_pairs(batch: CrystalBatch, name: str) -> None:
 
 
 def moments(batch: CrystalBatch) -> Float[Tensor, "sites moments"]:
-    """For each site means over its pairs that do not depend on their order, and how many pairs it has."""
+    """For each site, means of functions of distance over its pairs, and the number of pairs."""
     pairs = pairs_of(batch)
     terms = torch.stack([pairs.distance, 5 * (pairs.distance / 2).sin(), 5 * (-pairs.distance).exp()], 1).double()
     total = segment_sum(pairs.count.double(), pairs.center, batch.n_sites)

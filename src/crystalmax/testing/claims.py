@@ -1,4 +1,4 @@
-"""What checks of parts share: crystals to try them on, and claims that raise a sentence where they do not hold."""
+"""Shared by all checks of parts: small crystals, and assertions with a full sentence as their message."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def contract(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """A check that raises AssertionErrors only: whatever a part raises when it is tried is a fault of it, too."""
+    """Make a check raise AssertionErrors only; another exception of the part that it tries becomes one."""
 
     @wraps(check)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -34,7 +34,7 @@ def contract(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 
 def toy_crystals(number: int = 6, *, seed: int = 0) -> list[Crystal]:
-    """Small crystals to try a part on: one to seven sites, some of them charged, shared or partly empty."""
+    """Small crystals for checks, with one to seven sites, some of them charged, shared or partly empty."""
     rng = np.random.default_rng(seed)
     kinds = (
         (Occupant(8, 1.0, -2.0),),
@@ -55,7 +55,7 @@ def toy_crystals(number: int = 6, *, seed: int = 0) -> list[Crystal]:
 
 
 def rewritten(crystals: Sequence[Crystal]) -> Iterator[tuple[str, list[Crystal], Int[Tensor, " sites"]]]:
-    """The same crystals written in another way, and the site of the batch that each of their sites is."""
+    """The same crystals described in other ways: the name of the change, the crystals, the original of each site."""
     rng = np.random.default_rng(1)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     sizes = [crystal.n_sites for crystal in crystals]
@@ -74,7 +74,7 @@ def rewritten(crystals: Sequence[Crystal]) -> Iterator[tuple[str, list[Crystal],
 
 
 def check_description(part: object) -> object:
-    """A part must be one that a recipe can name: `build(describe(part))` is an equal one, which is returned."""
+    """Check that a recipe can describe a part, and return the equal part that `build(describe(part))` makes."""
     name = type(part).__name__
     try:
         plain, twin = describe(part), rebuilt(part)
@@ -87,7 +87,7 @@ def check_description(part: object) -> object:
 
 @contextmanager
 def left_alone(batch: CrystalBatch, name: str, advice: str) -> Iterator[None]:
-    """Everything in a batch must be afterwards what it was before."""
+    """Check that a batch is the same at the end as at the beginning."""
     before = _copied(batch)
     yield
     for field in fields(CrystalBatch):
@@ -97,7 +97,7 @@ def left_alone(batch: CrystalBatch, name: str, advice: str) -> Iterator[None]:
 
 @contextmanager
 def own_chance(name: str) -> Iterator[None]:
-    """Numbers must come from the generator that is given."""
+    """Check that nothing draws from torch's global generator."""
     before = torch.get_rng_state()
     yield
     demand(
@@ -115,7 +115,7 @@ def _copied(value: Any) -> Any:  # noqa: ANN401
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two values are equal, tensors and batches number by number."""
+    """Whether two values are equal; tensors, and tensors inside batches, by all of their numbers."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and bool(torch.equal(one, other))
     if is_dataclass(one) and type(one) is type(other):
@@ -129,15 +129,15 @@ def demand(claim: bool, otherwise: str) -> None:
     """Raise an AssertionError unless a claim holds.
 
     Args:
-        claim: What has to hold.
-        otherwise: What is wrong if it does not, and what to do.
+        claim: What has to be true.
+        otherwise: The message: what is wrong if it is not, and what to do.
     """
     if not claim:
         raise AssertionError(otherwise)
 
 
 def demand_role(part: object, role: type) -> None:
-    """Raise an AssertionError unless a part has all that a protocol asks for."""
+    """Raise an AssertionError unless a part has all members of a protocol."""
     name, where = type(part).__name__, f"{role.__module__}.{role.__name__}"
     demand(not isinstance(part, type), f"{part} is a class; give one that is made of it")
     lacking = [each for each in dir(role) if not each.startswith("_") and not hasattr(part, each)]
@@ -145,7 +145,7 @@ def demand_role(part: object, role: type) -> None:
 
 
 def demand_type(value: object, kind: type, name: str) -> None:
-    """Raise an AssertionError unless what a part returned is of this type."""
+    """Raise an AssertionError unless a part returned a value of this type."""
     demand(isinstance(value, kind), f"{name} returned {type(value).__name__}; return {kind.__name__}")
 
 

@@ -1,4 +1,4 @@
-"""Contracts of encoders, and of what draws false constituents for their levels."""
+"""Contracts of encoders, and of samplers of false constituents for their levels."""
 
 from collections.abc import Mapping
 
@@ -34,11 +34,11 @@ from crystalmax.testing.claims import (
 
 @contract
 def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
-    """Raise if an encoder breaks a promise: its levels, its invariances, the cut between levels, the scale of vectors.
+    """Raise if an encoder has wrong levels, lacks an invariance or the cut between levels, or has vectors of odd scale.
 
     Args:
         encoder: A module.
-        geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
+        geometry: The geometry that it is meant for; `AllPairs(max_sites=20)` unless given.
     """
     name, geometry = type(encoder).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand(isinstance(encoder, nn.Module), f"{name} is no torch.nn.Module, so it cannot be trained; derive it from one")
@@ -77,12 +77,12 @@ def check_encoder(encoder: Encoder, geometry: Geometry | None = None) -> None:
 
 @contract
 def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geometry: Geometry | None = None) -> None:
-    """Raise if false constituents are none of the encoder's levels, have no owner, or are the true ones.
+    """Raise if false constituents are of no level of the encoder, have wrong owners, or equal the true ones.
 
     Args:
         sampler: A family of false samples.
-        encoder: What encodes them; a small `SiteNet` unless given.
-        geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
+        encoder: Encodes them; a small `SiteNet` unless given.
+        geometry: The geometry that it is meant for; `AllPairs(max_sites=20)` unless given.
     """
     name, geometry = type(sampler).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     demand_role(sampler, NegativeSampler)
@@ -159,7 +159,7 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
 
 
 def _check_cells(encoder: Encoder, geometry: Geometry) -> None:
-    """Where pairs are the same in every cell of a crystal, vectors must be."""
+    """Check that vectors are the same in every cell of a crystal, if pairs are."""
     places = np.array([[0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
     kinds = tuple((Occupant(number, 1.0),) for number in (38, 22, 8))
     cubic = Crystal(4 * np.eye(3), places, np.array([0, 1, 2, 2, 2]), kinds, "toy perovskite")
@@ -198,7 +198,7 @@ def _parameters(encoder: Encoder) -> list[tuple[str, nn.Parameter]]:
 
 
 def _reached(encoder: Encoder, values: Float[Tensor, "rows width"]) -> list[str]:
-    """Names of the weights that some values send gradient to."""
+    """Names of the weights that have a gradient from these values."""
     named = _parameters(encoder)
     if not (values.requires_grad and named):
         return []

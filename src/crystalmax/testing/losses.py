@@ -1,4 +1,4 @@
-"""Contract of objectives, and of what has a meaning only in one: critics, noise, contrasts, intrinsic properties."""
+"""Contract of objectives, and so of their parts: critics, regularizers, contrasts and intrinsic properties."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +25,15 @@ _RATE = 1e-3
 def check_objective(
     objective: Objective, geometry: Geometry | None = None, crystals: Sequence[Crystal] | None = None
 ) -> None:
-    """Raise if the terms of an objective are not finite, cannot be repeated, or teach its encoder nothing.
+    """Raise if the terms of an objective are not finite, cannot be repeated, or do not train its encoder.
 
-    A critic, a regularizer, a contrast or an intrinsic property is checked in an objective that it is a part of, as in
+    A critic, a regularizer, a contrast or an intrinsic property is checked as part of an objective, as in
     `check_objective(DeepInfoMax(SiteNet(), critic=MyCritic))`.
 
     Args:
         objective: A module; one with dropout after `.eval()`.
-        geometry: The one that it is meant for; `AllPairs(max_sites=20)` unless given.
-        crystals: With the properties that it needs; `toy_crystals()` unless given.
+        geometry: The geometry that it is meant for; `AllPairs(max_sites=20)` unless given.
+        crystals: Crystals with the properties that it needs; `toy_crystals()` unless given.
     """
     name, geometry = type(objective).__name__, AllPairs(max_sites=20) if geometry is None else geometry
     where = f"{Objective.__module__}.{Objective.__name__}"
@@ -56,7 +56,7 @@ def check_objective(
 def _batches(
     objective: Objective, geometry: Geometry, crystals: Sequence[Crystal]
 ) -> tuple[CrystalBatch, CrystalBatch]:
-    """All crystals, and the first two, with the columns that parts of the objective make before training."""
+    """Batches of all crystals and of the first two, with the columns that the objective makes before training."""
     rows = np.arange(len(crystals))
     with TemporaryDirectory() as folder:
         data = prepared(objective.modules(), CrystalDataset.from_crystals(crystals), rows, Path(folder))
@@ -72,7 +72,7 @@ def _terms(objective: Objective, batch: CrystalBatch) -> dict[str, Float[Tensor,
 
 
 def _total(objective: Objective, batch: CrystalBatch) -> Float[Tensor, ""]:
-    """What training minimises."""
+    """The sum that training minimises."""
     return torch.stack([*_terms(objective, batch).values()]).sum()
 
 
@@ -84,11 +84,11 @@ def _check_gradients(objective: Objective, batch: CrystalBatch) -> None:
     demand(
         not endless, f"{name} has endless gradients for {', '.join(endless[:3])}; look for roots and logarithms of 0"
     )
-    # By the weights themselves: the objective may know the encoder by another name, as that of a part of it.
+    # Compared by identity, since the objective may hold the encoder under another name, inside a part.
     encoder = {id(weight) for weight in cast(nn.Module, objective.encoder).parameters()}
     taught = any(each in learns and id(weight) in encoder for each, weight in named)
     demand(taught, f"{name} sends no gradient to its encoder; leave `detach` and `no_grad` out")
-    # What an encoder has beyond the level that is asked for may be idle.
+    # Weights of the encoder above the level that the objective uses may be idle.
     idle = [each for each, weight in named if each not in learns and id(weight) not in encoder]
     demand(not idle, f"{name} does not learn {', '.join(idle[:3])}; use these weights in a term, or drop them")
 

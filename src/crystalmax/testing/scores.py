@@ -12,7 +12,7 @@ from crystalmax.testing.claims import check_description, contract, demand, deman
 
 @contract
 def check_estimator(estimator: Estimator) -> None:
-    """Raise if a loss does not fall where true constituents score higher, mixes sets, or is not what it claims."""
+    """Raise if a loss does not fall when true scores rise, mixes sets, or contradicts what the estimator states."""
     demand_role(estimator, Estimator)
     check_description(estimator)
     rng = Generator().manual_seed(0)
@@ -26,7 +26,7 @@ def check_estimator(estimator: Estimator) -> None:
 
 @dataclass(frozen=True)
 class _Trial:
-    """An estimator and scores of as many true as false constituents, each with its set."""
+    """An estimator with equal numbers of true and false scores, and the set of each."""
 
     estimator: Estimator
     true: Float[Tensor, " parts"]
@@ -80,7 +80,7 @@ class _Trial:
             demand_close(twice, here, f"{what}; take a mean, or say False")
 
     def listed(self, times: Int[Tensor, " parts"]) -> Scores:
-        """False scores, each in so many rows."""
+        """False scores, each repeated in this many rows."""
         values, owner = (torch.repeat_interleave(column, times) for column in (self.false, self.owner))
         return Scores(values, owner, torch.ones_like(values))
 
