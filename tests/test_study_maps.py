@@ -16,11 +16,11 @@ from crystals import perovskite, pure, quartz, rock_salt
 
 
 def test_crystals_are_told_apart_by_their_elements():
-    halogens, metals = CLASSES["halogen"], CLASSES["metal"]
-    assert [halogens.names[halogens.of(each)] for each in (rock_salt(), quartz())] == ["halogen", "no halogen"]
+    (halogen, halogens), (metal, metals) = CLASSES["halogen"], CLASSES["metal"]
+    assert [halogens[halogen(each)] for each in (rock_salt(), quartz())] == ["halogen", "no halogen"]
     lanthanum = perovskite(kinds=pure("La", "Mn", "O"))
     crystals = [quartz(), rock_salt(), one_site(pure("Sn")[0]), perovskite(), lanthanum]
-    assert [metals.names[metals.of(each)] for each in crystals] == list(metals.names)
+    assert [metals[metal(each)] for each in crystals] == list(metals)
 
 
 def clusters(n=60):

@@ -1,7 +1,6 @@
 """Classes of crystals that follow from their elements alone, such as those with a halogen."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from crystalmax.crystal import Crystal
 from crystalmax.elements import SYMBOLS
@@ -15,13 +14,6 @@ _BLOCKS = (
 )
 
 
-class Classes(NamedTuple):
-    """Names of some classes, and a function that gives the number of the class that a crystal belongs to."""
-
-    names: tuple[str, ...]
-    of: Callable[[Crystal], int]
-
-
 def _halogen(crystal: Crystal) -> int:
     return int(any(SYMBOLS[number - 1] in _HALOGENS for number in crystal.composition()))
 
@@ -32,10 +24,11 @@ def _metal(crystal: Crystal) -> int:
     return max((row for row, block in enumerate(_BLOCKS, 1) if not symbols.isdisjoint(block)), default=0)
 
 
-CLASSES: Mapping[str, Classes] = {
-    "halogen": Classes(("no halogen", "halogen"), _halogen),
-    "metal": Classes(
-        ("no metal", "alkali or alkaline earth", "post-transition", "transition", "lanthanide or actinide"), _metal
+CLASSES: Mapping[str, tuple[Callable[[Crystal], int], tuple[str, ...]]] = {
+    "halogen": (_halogen, ("no halogen", "halogen")),
+    "metal": (
+        _metal,
+        ("no metal", "alkali or alkaline earth", "post-transition", "transition", "lanthanide or actinide"),
     ),
 }
-"""What the crystals of a map are told apart by, beside their properties."""
+"""Classes that crystals on a map are told apart by: a function that gives the number of the class, and their names."""

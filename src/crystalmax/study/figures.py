@@ -194,7 +194,7 @@ def maps(arrays: Mapping[str, Mapping[str, np.ndarray]], properties: Mapping[str
             panel.spines[:].set_visible(False)
             points = found[projection]
             if column in CLASSES:
-                _classes(panel, points, found[column], CLASSES[column].names if last else ())
+                _classes(panel, points, found[column], CLASSES[column][1] if last else ())
             else:
                 _values(panel, points, found[column], properties[column] if last else None)
     for panel, column in zip(panels[0], columns, strict=True):

@@ -60,7 +60,7 @@ def _map(study: Study, dataset: str, method_name: str) -> Result:
     method = method_of(study, material, method_name)
     rows = mapped(study, material)
     crystals = [material.data[row] for row in rows]
-    classes = {name: np.array([each.of(crystal) for crystal in crystals]) for name, each in CLASSES.items()}
+    classes = {name: np.array([number(crystal) for crystal in crystals]) for name, (number, _) in CLASSES.items()}
     values = {each.name: material.values(each.name)[rows] for each in material.properties}
     vectors = StandardScaler().fit_transform(method.features()[rows].astype(np.float64))
     maps = {name: project(vectors) for name, project in projections(study.seed).items()}
