@@ -13,7 +13,6 @@ from crystalmax import baselines, evaluation
 from crystalmax.assessment import (
     COMPOSITION,
     SMALL_DATA,
-    TWIN_SEEDS,
     VECTORS,
     Assessment,
     assess,
@@ -25,7 +24,7 @@ from crystalmax.assessment import (
 )
 from crystalmax.demo import overall
 from crystalmax.encoders import SiteNet
-from crystalmax.evaluation import FeatureSet, LabelBudgets, RepeatedFolds, evaluate
+from crystalmax.evaluation import TWIN_SEEDS, FeatureSet, LabelBudgets, RepeatedFolds, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.spec import seeded_weights

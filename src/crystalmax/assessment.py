@@ -11,7 +11,7 @@ from sklearn.base import clone
 from crystalmax import __version__, baselines, plots
 from crystalmax.crystal import Crystal, formula
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, Plan, Scores, evaluate
+from crystalmax.evaluation import TWIN_SEEDS, FeatureSet, Plan, Scores, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.report import Drawing, Table, comparison_table, ranking_table, write_report
 from crystalmax.seen import caution
@@ -27,9 +27,6 @@ _WITHOUT_STRUCTURE = (FRACTIONS, "composition statistics", COMPOSITION)
 
 SMALL_DATA = "forest and Gaussian processes"
 """Name of `SmallDataRegressor` in tables."""
-
-TWIN_SEEDS = (1001, 1002, 1003)
-"""Seeds of the untrained twins; far from those that runs are usually trained with."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ Kind = Literal["pretrained", "untrained", "baseline", "joint", "trivial"]
 TRIVIAL = "nothing"
 """Name of the predictor that sees no features and always answers with the median of its labels."""
 
+TWIN_SEEDS = (1001, 1002, 1003)
+"""Seeds of untrained twins; far from those that runs are usually trained with."""
+
 FEW_LABELS = 150
 """Below this many labels a test split would be too small, and folds are used instead."""
 

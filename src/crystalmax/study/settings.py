@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import nn
 
 from crystalmax import checkpoint
-from crystalmax.assessment import TWIN_SEEDS
 from crystalmax.checkpoint import SPEC, Model, read_spec, stopped
 from crystalmax.dataset import Rows
+from crystalmax.evaluation import TWIN_SEEDS
 from crystalmax.pretraining import parts_of, pretrain
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from crystalmax.assessment import TWIN_SEEDS
 from crystalmax.checkpoint import Model
 from crystalmax.dataset import CrystalDataset, Rows
+from crystalmax.evaluation import TWIN_SEEDS
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import read_recipe
 from crystalmax.study.cell import Cell, Result
