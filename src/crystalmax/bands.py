@@ -20,7 +20,7 @@ from crystalmax.crystal import Crystal
 from crystalmax.surroundings import surroundings
 
 STRENGTH = 2.0
-"""Strength of the coupling, usually 1.75 with wider functions. How it and `WIDTHS` were chosen: docs/research/bands.md."""
+"""Strength of the coupling, usually 1.75 with wider functions. docs/research/bands.md says how this was chosen."""
 
 WIDTHS = {0: (0.9,), 1: (0.9,), 2: (0.396, 0.468, 0.54), 3: (0.2304,)}
 """Root-mean-square radius of s, p, d (for periods 4, 5 and 6) and f functions, in covalent radii."""
