@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crystalmax.crystal import CrystalBatch
+from crystalmax.geometry import AllPairs
 from crystals import metal, pure, rock_salt
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 from fine_tuning import plan_of
+from lab import LearntElements
 from properties import BLIND, LATER, PROPERTIES, TENSORS, draws_of, earlier, families, plans_of, wanted
 
 (CARBON,) = pure("C")
@@ -63,3 +66,10 @@ def test_a_file_of_results_is_not_mixed_with_results_on_other_crystals(tmp_path)
         with pytest.raises(ValueError, match="must not be mixed"):
             earlier(out, anew=other)
     assert earlier(tmp_path / "none.json", anew=True)["anew"]
+
+
+@pytest.mark.parametrize("tabulated", [True, False])
+def test_vectors_of_elements_are_learnt_where_a_recipe_asks_for_them(tabulated):
+    encoder = LearntElements(tabulated=tabulated)
+    encoder(AllPairs()(CrystalBatch.collate([rock_salt()]))).levels[-1].summaries.square().sum().backward()
+    assert max(weight.grad.abs().max() for weight in encoder.vectors.parameters() if weight.grad is not None) > 0

@@ -564,6 +564,14 @@ def test_a_point_that_may_part_thousands_is_no_decimal_point_beside_decimal_comm
     assert time.process_time() - began < 5
 
 
+def test_a_property_that_stands_where_names_are_looked_for_is_told_of(tmp_path):
+    (tmp_path / "labels.csv").write_text("gap,Name\n1.5,a\n2.5,b\n")
+    with pytest.raises(ValueError, match="'gap' is taken for the names of structures; call that of the names 'key'"):
+        read_labels(tmp_path / "labels.csv", "gap")
+    (tmp_path / "labels.csv").write_text("gap,key\n1.5,a\n2.5,b\n")
+    assert read_labels(tmp_path / "labels.csv", "gap") == {"a": {"gap": 1.5}, "b": {"gap": 2.5}}
+
+
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):
     rows = ["a,n.d.,3.2 eV,x,1", "b,1.5,50%,never 2,", "c,n.d.,,,-"]
     (tmp_path / "labels.csv").write_text("\n".join(["file,gap,energy,comment,half", *rows]))
