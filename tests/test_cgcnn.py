@@ -30,5 +30,5 @@ def test_merged_pairs_give_what_single_pairs_give(crystals):
 
 
 def test_sites_must_hear_of_each_other():
-    with pytest.raises(ValueError, match="convolutions is 0; sites need at least 1"):
+    with pytest.raises(ValueError, match="convolutions is 0; give at least 1"):
         CGCNN(convolutions=0)

@@ -37,5 +37,5 @@ def test_thousands_of_pairs_lose_no_digit():
 
 
 def test_sites_must_hear_of_each_other():
-    with pytest.raises(ValueError, match="blocks is 0; sites need at least 1"):
+    with pytest.raises(ValueError, match="blocks is 0; give at least 1"):
         MEGNet(blocks=0)

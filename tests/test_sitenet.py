@@ -88,7 +88,7 @@ def test_a_basis_without_a_value_at_zero_is_learnt_with(batch, depth):
 @pytest.mark.parametrize(
     ("depth", "message"),
     [
-        ({"blocks": 0}, "blocks is 0; sites need at least 1"),
+        ({"blocks": 0}, "blocks is 0; give at least 1"),
         ({"heads": 0}, "heads is 0; they share 8 columns evenly, so give a divisor of 8"),
         ({"heads": 3}, "heads is 3; they share 8 columns"),
     ],

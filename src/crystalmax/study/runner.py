@@ -27,7 +27,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from crystalmax import __version__
 from crystalmax.spread import one_thread
 from crystalmax.study.cell import COLUMNS, Cell, Result
-from crystalmax.writing import at_once, write_json
+from crystalmax.writing import at_once
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,8 @@ def _write(result: Result, name: str, seconds: float, folder: Path) -> None:
     arrays: dict[str, Any] = dict(result.arrays)
     with at_once(_path(folder, name, "npz")) as file:
         np.savez_compressed(file, **arrays)
-    write_json(_path(folder, name, "json"), {"seconds": round(seconds, 3)})
+    with at_once(_path(folder, name, "json")) as file:
+        file.write(json.dumps({"seconds": round(seconds, 3)}).encode())
     with at_once(_path(folder, name, "parquet")) as file:
         rows.to_parquet(file, index=False)
 
