@@ -15,12 +15,10 @@ from machine import about, publish
 from properties import earlier, families, parser_of_properties, plans_of, unseen, wanted
 
 from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, default_models, evaluate
+from crystalmax.evaluation import TWIN_SEEDS, FeatureSet, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
-
-TWINS = (1001, 1002, 1003)
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
         values = np.array([crystal.targets[target] for crystal in crystals])
         features = {"shipped": FeatureSet(featurizer.numbers(data), "pretrained")} | {
             f"untrained {seed}": FeatureSet(featurizer.untrained_twin(seed).numbers(data), "untrained")
-            for seed in TWINS
+            for seed in TWIN_SEEDS
         }
         ridge = {"ridge": default_models()["ridge"]}
         scores = evaluate(

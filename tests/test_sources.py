@@ -570,6 +570,7 @@ def test_a_property_that_stands_where_names_are_looked_for_is_told_of(tmp_path):
         read_labels(tmp_path / "labels.csv", "gap")
     (tmp_path / "labels.csv").write_text("gap,key\n1.5,a\n2.5,b\n")
     assert read_labels(tmp_path / "labels.csv", "gap") == {"a": {"gap": 1.5}, "b": {"gap": 2.5}}
+    assert read_labels(pd.DataFrame({"": ["a"], "gap": [1.5]})) == {"a": {"gap": 1.5}}
 
 
 def test_a_column_that_is_mostly_text_is_told_of_if_it_holds_numbers(tmp_path, caplog):

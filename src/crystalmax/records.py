@@ -84,12 +84,13 @@ def labelled(records: Iterable[Record], target: str) -> Labelled:
         hint += f"; crystals have names such as {found.without[0]!r}" if found.without else ""
         hint += f"; {len(found.refused):,} refused, first {found.refused[0].refusal}" if found.refused else ""
         raise ValueError(f"{who} has a value of {target!r}; {hint}")
-    middle = median(values := [crystal.targets[target] for crystal in found.crystals])
-    away = [abs(value - middle) for value in values]
+    values = [crystal.targets[target] for crystal in found.crystals]
     for value, times in Counter(values).items():
         if times > 1 and re.fullmatch(r"-?9{3,}(\.9+)?", f"{value:.15g}"):
             told = "%d of %d values of %r are %g, which often stands for no value; if so here, leave these cells empty"
             log.warning(told, times, len(values), target, value)
+    middle = median(values)
+    away = [abs(value - middle) for value in values]
     if len(values) >= 10 and 2 * max(away) > sum(away):  # of fewer, one often does, and errors say little anyway
         worst = found.crystals[away.index(max(away))]
         outweighs = f"which alone makes most of a mean error, as the median is {middle:g}; if it is a slip, correct it"

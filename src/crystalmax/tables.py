@@ -72,7 +72,7 @@ def read_labels(table: str | PathLike[str] | Table, target: str = "") -> dict[st
         raise ValueError(f"the labels in {where} cannot be read ({reason}); save them as CSV in UTF-8") from None
     for batch in batches:
         identifier = identifier_of(batch.schema.names) or batch.schema.names[0]
-        if identifier == target:
+        if identifier == target != "":
             raise ValueError(f"{where}: {target!r} is taken for the names of structures; call that of the names 'key'")
         for name, targets in zip(batch.column(identifier).to_pylist(), _targets(batch, {identifier}), strict=True):
             if name is None:  # spreadsheets often end in empty rows
