@@ -101,6 +101,12 @@ def test_periodic_images_are_neighbors_of_their_own():
     assert merged.pairs.count[row].tolist() == [6.0]
 
 
+@pytest.mark.parametrize(("a", "images"), [(4.0, 6), (4.0001, 6), (4.0005, 0)])
+def test_a_shell_at_the_radius_is_within_it_whatever_the_last_digits(a, images):
+    pairs = neighbors([perovskite(a=a)], 4.0, merge=False).pairs
+    assert ((pairs.center == 1) & (pairs.neighbor == 1)).sum() == images
+
+
 @given(st.lists(random_crystals(), min_size=1, max_size=4), st.sampled_from([None, 3]))
 def test_merged_rows_count_what_single_rows_list(crystals, most):
     merged, single = neighbors(crystals, 4.5, most), neighbors(crystals, 4.5, most, merge=False)
