@@ -23,12 +23,14 @@ from sklearn.linear_model import Ridge
 
 from crystalmax import CrystalFeaturizer, CrystalRegressor, __version__, assessment, evaluation
 from crystalmax.__main__ import main
+from crystalmax.assessment import small_data
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.dataset import CrystalDataset
 from crystalmax.ingest import canonical_records, ingest
 from crystalmax.prediction import beside_median, finetune, predict, write
 from crystalmax.pretraining import pretrain
 from crystalmax.shipped import SHIPPED
+from crystalmax.small_data import SmallDataRegressor
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,7 +230,7 @@ def test_statistics_are_taken_by_as_many_processes_as_asked_for(home, tmp_path, 
 
 
 def test_a_fit_with_networks_predicts_with_intervals(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("crystalmax.fitted.CrystalRegressor", partial(CrystalRegressor, epochs=2))
+    monkeypatch.setattr("crystalmax.fitted.CrystalRegressor", partial(CrystalRegressor, epochs=2, folds=2))
     options = (*home.labelled, "--target", "band_gap", "--out", tmp_path / "fit")
     assert "networks start from the one that makes the vectors" in refusal(
         "fit", *options, "--networks", "--no-vectors"
@@ -282,12 +284,16 @@ def test_what_was_reinterpreted_of_labelled_crystals_is_counted_and_listed(home,
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Evaluation with few draws and one model."""
+    """Evaluation with few draws and one model; one test below has the regressor for small data, which takes longest."""
     monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed=0: evaluation.RepeatedFolds(3, 3, seed))
     monkeypatch.setattr(evaluation, "default_models", lambda: {"ridge": Ridge()})
+    monkeypatch.setattr(assessment, "small_data", lambda widths=(): {})
 
 
-def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp_path):
+def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(assessment, "small_data", small_data)
+    monkeypatch.setattr(assessment, "SmallDataRegressor", partial(SmallDataRegressor, 4))
+    monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed=0: evaluation.RepeatedFolds(2, 2, seed))
     out = tmp_path / "report"
     sources = (home.cifs, good_and_broken / "prose.cif", *home.labelled[1:])
     options = ("--target", "band_gap", "--unit", "eV", "--model", home.path / "run", "--out", out)
@@ -299,6 +305,8 @@ def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp
     table = pd.read_parquet(out / "results.parquet")
     assert set(table.kind) == {"pretrained", "untrained", "baseline", "joint", "trivial"}
     assert table.features[table.kind == "untrained"].nunique() == 3
+    known = {assessment.COMPOSITION, "all statistics", "vectors and all statistics"}
+    assert set(table.features[table.model == assessment.SMALL_DATA]) == known
     assert pd.read_csv(out / "skipped.csv").key.tolist() == ["prose"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Few-label prediction of band_gap" in page
@@ -544,7 +552,6 @@ def test_the_lines_of_the_readme_work(home, quick, tmp_path, monkeypatch):
 def test_the_walk_through_works_from_top_to_bottom(home, quick, tmp_path, monkeypatch):
     """The commands of the page, which it shows with what they print, and its Python, which goes on from them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assessment, "small_data", lambda widths=(): {})  # it takes most of the time; others test it
     for name in ("cifs", "new_cifs"):
         shutil.copytree(home.cifs, name)
     shutil.copy(home.path / "labels.csv", "labels.csv")
