@@ -43,6 +43,18 @@ def records():
     return [Record("perovskite", "", good), Record("broken", "", refusal=refused)]
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """A fit to statistics, which no test may change."""
+    return fit(labelled(), "edge")
+
+
+@pytest.fixture(scope="module")
+def with_vectors():
+    """A fit to statistics and vectors, which no test may change."""
+    return fit(labelled(), "edge", model=network())
+
+
 @pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
 def test_what_is_read_back_predicts_the_same(tmp_path, model):
     found = fit(labelled(), "edge", model=model, seed=3)
@@ -58,28 +70,27 @@ def test_what_is_read_back_predicts_the_same(tmp_path, model):
     assert "it is empty" in table.refusal[1]
 
 
-def test_elements_that_no_labelled_crystal_has_are_noted():
+def test_elements_that_no_labelled_crystal_has_are_noted(plain, with_vectors):
     known, new = (perovskite(4.0, pure("Ca", metal, "O"), key=metal) for metal in ("Pb", "Ti"))
-    table = predict([Record("a", "", known, notes=("x",)), Record("b", "", new, notes=("y",))], fit(labelled(), "edge"))
+    table = predict([Record("a", "", known, notes=("x",)), Record("b", "", new, notes=("y",))], plain)
     assert table.note.tolist() == ["x", "y; no labelled crystal has Ti"]
-    refused = predict(records(), fit(labelled(), "edge", model=network()))
+    refused = predict(records(), with_vectors)
     assert refused.note.tolist() == ["no labelled crystal has Ti, Sr", ""]
 
 
-def test_it_is_the_regressor_on_what_the_featurizer_makes():
+def test_it_is_the_regressor_on_what_the_featurizer_makes(plain):
     crystals = labelled()
-    found = fit(crystals, "edge")
-    numbers = found.numbers.astype(float)
+    numbers = plain.numbers.astype(float)
     np.testing.assert_allclose(CrystalFeaturizer(None).transform(crystals), numbers, rtol=1e-5, atol=1e-5)
     values = np.array([crystal.targets["edge"] for crystal in crystals])
-    direct = SmallDataRegressor(blocks=CrystalFeaturizer(None).blocks).fit(numbers, values, found.groups)
-    np.testing.assert_array_equal(found.regressor.held_out_, direct.held_out_)
+    direct = SmallDataRegressor(blocks=CrystalFeaturizer(None).blocks).fit(numbers, values, plain.groups)
+    np.testing.assert_array_equal(plain.regressor.held_out_, direct.held_out_)
     elsewhere = 1.1 * numbers  # forests agree on what they learnt from
-    np.testing.assert_array_equal(found.regressor.predict(elsewhere), direct.predict(elsewhere))
+    np.testing.assert_array_equal(plain.regressor.predict(elsewhere), direct.predict(elsewhere))
 
 
-def test_crystals_of_one_formula_are_left_out_together():
-    assert fit(labelled(), "edge").groups.tolist().count(fit(labelled(), "edge").groups[0]) == 2
+def test_crystals_of_one_formula_are_left_out_together(plain):
+    assert plain.groups.tolist().count(plain.groups[0]) == 2
 
 
 def test_formulas_too_few_for_intervals_are_told_of(caplog):
@@ -111,10 +122,9 @@ def test_labels_so_many_that_a_fit_takes_minutes_are_told_of(caplog, monkeypatch
         assert caplog.text.count("fitting to 7 labels takes minutes and about 0.5 GB of memory; ") == told
 
 
-def test_what_is_saved_is_told_of_beside_the_median(tmp_path):
-    found = fit(labelled(), "edge")
+def test_what_is_saved_is_told_of_beside_the_median(plain, tmp_path):
     edges = np.array([5.64, 6.29, 4.21, 4.03, 5.99, 4.81, 5.1])
-    assert save(found, tmp_path / "fit") == (found.regressor.error_, pytest.approx(np.abs(edges - 5.1).mean()))
+    assert save(plain, tmp_path / "fit") == (plain.regressor.error_, pytest.approx(np.abs(edges - 5.1).mean()))
 
 
 def test_two_crystals_at_least_have_a_value_and_none_an_absurd_one():
@@ -154,26 +164,26 @@ def changed(folder, *, hashed=True, **entries):
         (lambda folder: (folder / "labels.safetensors").unlink(), "labels.safetensors is missing; fit it again"),
     ],
 )
-def test_what_was_changed_is_refused(tmp_path, break_it, message):
-    save(fit(labelled(), "edge"), tmp_path / "fit")
+def test_what_was_changed_is_refused(plain, tmp_path, break_it, message):
+    save(plain, tmp_path / "fit")
     break_it(tmp_path / "fit")
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "fit")
 
 
-def test_columns_that_another_version_made_otherwise_are_refused(tmp_path, monkeypatch):
-    save(fit(labelled(), "edge"), tmp_path / "fit")
+def test_columns_that_another_version_made_otherwise_are_refused(plain, tmp_path, monkeypatch):
+    save(plain, tmp_path / "fit")
     assert load(tmp_path / "fit").target == "edge"
     monkeypatch.setattr("crystalmax.surroundings.SOFTENING", 4)
     with pytest.raises(ValueError, match="to columns that this version does not make; fit it again"):
         load(tmp_path / "fit")
 
 
-@pytest.mark.parametrize("model", [None, network()], ids=["statistics", "and vectors"])
-def test_damage_is_found(tmp_path, model):
-    save(fit(labelled(), "edge", model=model), tmp_path / "fit")
+@pytest.mark.parametrize(("kind", "n_compared"), [("plain", 1), ("with_vectors", 2)])
+def test_damage_is_found(tmp_path, kind, n_compared, request):
+    save(request.getfixturevalue(kind), tmp_path / "fit")
     sound = verify(tmp_path / "fit")
-    assert (sound.n_compared, sound.n_read, sound.faults) == (1 if model is None else 2, 0, ())
+    assert (sound.n_compared, sound.n_read, sound.faults) == (n_compared, 0, ())
     (tmp_path / "fit" / "notes.csv").touch()
     (tmp_path / "fit" / "notes.csv.partial").touch()
     beside = verify(tmp_path / "fit")
@@ -189,17 +199,17 @@ def test_damage_is_found(tmp_path, model):
 
 
 @pytest.mark.parametrize("name", ["encoder", "encoder/spec.json", "encoder/weights.safetensors"])
-def test_a_fit_without_its_encoder_is_not_sound(tmp_path, name):
-    save(fit(labelled(), "edge", model=network()), tmp_path / "fit")
+def test_a_fit_without_its_encoder_is_not_sound(with_vectors, tmp_path, name):
+    save(with_vectors, tmp_path / "fit")
     (tmp_path / "fit" / name).rename(tmp_path / "elsewhere")
     (fault,) = verify(tmp_path / "fit").faults
     assert fault == f"{tmp_path / 'fit' / name} is missing; make it again, or get another copy."
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_nothing_is_overwritten(plain, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="exists already"):
-        save(fit(labelled(), "edge"), tmp_path)
+        save(plain, tmp_path)
     assert not holds_fit(tmp_path)
 
 
@@ -222,15 +232,15 @@ def test_what_no_whole_folder_can_replace_is_refused_before_the_work(name, tmp_p
         check_free(Path(name) if name == "." else tmp_path / name)
 
 
-def test_a_description_comes_last(tmp_path, monkeypatch):
+def test_a_description_comes_last(plain, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("crystalmax.fitted.write_json", full)
     with pytest.raises(OSError, match="No space left"):
-        save(fit(labelled(), "edge"), tmp_path / "fit")
+        save(plain, tmp_path / "fit")
     assert not (tmp_path / "fit").exists(), "it would be in the way of the next"
-    assert isinstance(fit(labelled(), "edge"), Fitted)
+    assert isinstance(plain, Fitted)
 
 
 @pytest.fixture(scope="module")
@@ -278,10 +288,10 @@ def test_networks_are_fine_tuned_from_one():
         fit(2 * labelled(), "edge", networks=True)
 
 
-def test_a_coverage_in_percent_is_refused_before_anything_is_read():
+def test_a_coverage_in_percent_is_refused_before_anything_is_read(plain):
     unread = iter(records())
     with pytest.raises(ValueError, match="a coverage of 90 was asked for"):
-        predict(unread, fit(labelled(), "edge"), coverage=90)
+        predict(unread, plain, coverage=90)
     assert len(list(unread)) == len(records())
 
 
