@@ -1,7 +1,9 @@
 """What tests of encoders share: networks with given weights, float64, comparisons with plain loops and of pairs."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import torch
 
@@ -15,6 +17,17 @@ def made(part, seed=0, **options):
     """A part with weights of this seed."""
     with seeded_weights(seed):
         return part(**options)
+
+
+@contextmanager
+def unchecked():
+    """Without checks of shapes: for calls of which one like them has been checked before, and hundreds follow."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 class Dropping(SiteNet):
