@@ -1,10 +1,12 @@
 """Two small data sets of a study: salts that networks are trained on, and one that borrows these and shares salts."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from crystalmax import SmallDataRegressor, assessment, small_data
 from crystalmax.cells import canonical
 from crystalmax.dataset import DatasetWriter
 from crystalmax.fingerprint import Fingerprint
@@ -51,6 +53,12 @@ def store(folder, crystals_and_targets):
             writer.add(type(one)(**{**vars(one), "targets": targets}))
             fingerprints.append(vars(Fingerprint.of(one)))
         pd.DataFrame(fingerprints).to_parquet(writer.folder / FINGERPRINTS)
+
+
+def few_trees(patch):
+    """The regressor for small data with 4 trees, and one search of hyperparameters: a study differs in nothing else."""
+    patch.setattr(assessment, "SmallDataRegressor", partial(SmallDataRegressor, 4))
+    patch.setattr(small_data, "ANEW", 0)
 
 
 def tiny(folder, **options):

@@ -11,7 +11,14 @@ from crystalmax.baselines import BLOCKS
 from crystalmax.study import page, paper
 from crystalmax.study.blocks import cells, sets
 from crystalmax.study.summary import differences
-from studies import tiny
+from studies import few_trees, tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with pytest.MonkeyPatch.context() as patch:
+        few_trees(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from crystalmax.study import page, paper, representation, runner, summary
 from crystalmax.study.models import HiddenLayer, downstream_models
 from crystals import pure, rock_salt
 from labelled import table_of
+from studies import few_trees
 
 SETTINGS = """
 [salts]
@@ -66,6 +67,7 @@ def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "commit", lambda: "abc")
         patch.setattr(representation, "downstream_models", quick_models)
+        few_trees(patch)
         yield
 
 
