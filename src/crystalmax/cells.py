@@ -108,8 +108,7 @@ def _group(
     for a, b, c in candidates:
         if (a, b, c) in group:
             continue
-        image = _image(lattice, positions, kinds, np.array([a, b, c]) / parts, tolerance)
-        if image is None:
+        if (image := _image(lattice, positions, kinds, np.array([a, b, c]) / parts, tolerance)) is None:
             continue
         known, multiple, power = list(group.items()), (a, b, c), image
         while multiple not in group:

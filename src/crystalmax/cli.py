@@ -64,7 +64,7 @@ class Labels(Options):
     labels: Annotated[Path | None, Parameter(help="A table of identifiers and properties, joined by file name.")] = None
 
 
-GIVEN, UNLABELLED, SHIPPED = Labels(), Options(), Path("shipped")
+GIVEN, NO_LABELS, SHIPPED = Labels(), Options(), Path("shipped")
 
 
 @app.command
@@ -155,13 +155,7 @@ def pretrain(
 
 @app.command
 def represent(
-    sources: Sources,
-    /,
-    *,
-    out: TableFile,
-    model: Run = SHIPPED,
-    statistics: bool = False,
-    options: Options = UNLABELLED,
+    sources: Sources, /, *, out: TableFile, model: Run = SHIPPED, statistics: bool = False, options: Options = NO_LABELS
 ) -> None:
     """Write a vector for every structure, and the reason where there is none.
 
@@ -289,7 +283,7 @@ def fit(
 
 @app.command
 def predict(
-    sources: Sources, /, *, model: Path, out: TableFile, coverage: float = 0.9, options: Options = UNLABELLED
+    sources: Sources, /, *, model: Path, out: TableFile, coverage: float = 0.9, options: Options = NO_LABELS
 ) -> None:
     """Write a prediction for every structure, and the reason where there is none.
 

@@ -48,8 +48,7 @@ def without_duplicates(records: Iterable[Record]) -> Iterator[Record]:
         fingerprint = record.mark if isinstance(record.mark, Fingerprint) else Fingerprint.of(record.crystal)
         distances = fingerprint.hundredths
         alike = known.setdefault((fingerprint.formula, len(distances)), _Alike())
-        first = alike.find(distances)
-        if first is None:
+        if (first := alike.find(distances)) is None:
             alike.keys.append(record.key)
             alike.targets.append(record.targets)
             alike.distances += distances.tobytes()

@@ -75,8 +75,7 @@ def refuse_crowds(places: Float[np.ndarray, "atoms 3"], key: str, max_sites: int
 
 def refuse_far(lengths: Float[np.ndarray, "rows 3"], key: str) -> None:
     """Refuse cell vectors and positions, in angstrom, that are too long for a crystal; NaN is left to other checks."""
-    far = float(np.abs(lengths).max(initial=0.0))
-    if far > MAX_LENGTH:
+    if (far := float(np.abs(lengths).max(initial=0.0))) > MAX_LENGTH:
         remedy = "lengths are in angstrom, coordinates are fractions of the cell"
         raise Refused(key, f"a cell vector or a place measures {far:.3g} angstrom, more than {MAX_LENGTH:g}", remedy)
 

@@ -178,14 +178,12 @@ def parts_of(recipe: Recipe | Objective) -> dict[str, Any]:
     except TypeError as error:
         advice = "give describe(it) for a part, and plain numbers"
         raise ValueError(f"the recipe cannot be written to a file ({error}); {advice}") from None
+    compare = "compare it with the shipped recipe `paper`"
     if not isinstance(parts.get("objective"), dict):
-        raise ValueError("the recipe has no [objective]; compare it with the shipped recipe `paper`")
+        raise ValueError(f"the recipe has no [objective]; {compare}")
     if not isinstance(training := parts.get("training", {}), dict) or "use" in training:
-        raise ValueError(
-            "the recipe's training must be a table without `use`; compare it with the shipped recipe `paper`"
-        )
-    unknown = set(parts) - {"geometry", "objective", "training"}
-    if unknown:
+        raise ValueError(f"the recipe's training must be a table without `use`; {compare}")
+    if unknown := set(parts) - {"geometry", "objective", "training"}:
         raise ValueError(f"the recipe has unknown parts: {', '.join(sorted(unknown))}")
     return {"geometry": describe(AllPairs()), "training": {}, **parts}
 
@@ -304,7 +302,9 @@ def _await(path: Path) -> None:
     began = time.monotonic()
     while not path.exists():
         if time.monotonic() - began > _PATIENCE:
-            raise ConnectionError(f"the first process has not written {path} for {_PATIENCE} s; begin the run again")
+            raise ConnectionError(
+                f"the first process has not written {path} for {_PATIENCE} s; begin the run again"
+            )
         time.sleep(0.05)
 
 
@@ -320,7 +320,7 @@ def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, 
         "objective": parts["objective"],
         "geometry": parts["geometry"],
         "training": {**parts["training"], "seed": 0},
-        "start": _hash_of(start),
+        "start": None if start is None else read_spec(start)["content_hash"],
         "data": data.content_hash,
         "element_table": elements.features_hash(),
         "crystalmax": __version__,
@@ -338,10 +338,6 @@ def _epochs_in(run: Path) -> int:
         return 0
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{run / HISTORY} is damaged ({error}); remove it, and training writes it anew") from None
-
-
-def _hash_of(start: Path | None) -> str | None:
-    return None if start is None else str(read_spec(start)["content_hash"])
 
 
 def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would be read back
@@ -365,6 +361,6 @@ def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None
         raise ValueError(f"the run in {run} began with another element table; go on with the crystalmax that began it")
     if recipe is not None and _of_recipe(plan) != _of_recipe(parts_of(recipe)):
         raise ValueError(f"the run in {run} began with another recipe than {recipe}; leave the recipe out to go on")
-    if start is not None and plan["start"] != _hash_of(start):
+    if start is not None and plan["start"] != read_spec(start)["content_hash"]:
         raise ValueError(f"the run in {run} did not start from {start}; leave that out to go on")
     return plan

@@ -58,8 +58,7 @@ class Processes:
         Raises:
             ValueError: Another number of processes was started than was stated, or the devices do not exist.
         """
-        started = int(os.environ.get("WORLD_SIZE", self.number))
-        if started != self.number:
+        if (started := int(os.environ.get("WORLD_SIZE", self.number))) != self.number:
             raise ValueError(
                 f"{started} processes were started, but {self.devices} devices on each of {self.nodes} nodes are "
                 f"{self.number}; say by --devices and --nodes what you started"
@@ -81,8 +80,7 @@ class Processes:
                 f"{self.number} processes cannot share a step of {batches_per_step} batches evenly; set "
                 f"batches_per_step to a multiple of {self.number}, or take so many processes as divide it"
             )
-        parts = objective.named_modules() if self.number > 1 else ()
-        for name, part in parts:
+        for name, part in objective.named_modules() if self.number > 1 else ():
             if getattr(part, "running_mean", None) is not None:
                 raise ValueError(
                     f"{name}, a {type(part).__name__}, keeps running statistics, which would differ between the "

@@ -260,8 +260,7 @@ def numbers_of(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " lab
 
 
 def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:
+    if (n_groups := len(np.unique(groups))) < 2:
         raise ValueError(
             f"all {len(groups)} labels are of one group, and none can be left out; give other groups, or none"
         )

@@ -82,8 +82,7 @@ class DeepInfoMax(Objective):
         families = self._families(truth, batch, rng)
         terms: dict[str, Float[Tensor, ""]] = {}
         for level in truth.levels:
-            false = families[level.name]
-            if not false:
+            if not (false := families[level.name]):
                 raise ValueError(f"no family of false samples covers the level {level.name!r}; add OtherCrystals()")
             loss, penalty = self._level(level, false, rng)
             for name, values in ((level.name, loss), (f"{level.name}_penalty", self.beta * penalty)):

@@ -195,8 +195,7 @@ def _sources_begun(path: Path, asked: Mapping[str, Any]) -> tuple[Source, ...]:
         raise ValueError(f"{path} is damaged ({error}); get another copy of it, or choose another folder") from None
     # Files of earlier versions have no recipes, or no hashes of code.
     begun = {"recipes": {}, "code": asked["code"], **begun}
-    other = [name for name in asked if json.loads(json.dumps(asked[name])) != begun.get(name)]
-    if other:
+    if other := [name for name in asked if json.loads(json.dumps(asked[name])) != begun.get(name)]:
         found, given = (json.dumps(each.get(other[0]))[:100] for each in (begun, asked))
         raise ValueError(
             f"{path.parent} holds a study with another {other[0]} ({found}, not {given}); go on with the settings that "

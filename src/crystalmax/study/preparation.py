@@ -103,8 +103,7 @@ def prepare(
         file = place / MANIFEST if place is not None and place.is_dir() else place
         found_sum = "" if file is None else str(checksum(file)["sha256"])  # tells whether the data are still the same
         if not path.exists():
-            table = _find(data, source, place)
-            if table is None:
+            if (table := _find(data, source, place)) is None:
                 log.info("%s holds no %s; the study goes on without these data", data, source.name)
                 continue
             made_from = {"source": source.name, "sha256": found_sum, "crystalmax": __version__}

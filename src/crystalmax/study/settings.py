@@ -152,8 +152,7 @@ class Study:
     def described(self, material: Material, rows: Rows) -> Rows:
         """The rows, of these, with vectors from everywhere: what one method cannot describe is left out for all."""
         for path in (path for vectors in self.vectors for path in (*vectors.tables, *vectors.untrained)):
-            whole = whole_rows(path, material.keys)
-            if whole is not None:
+            if (whole := whole_rows(path, material.keys)) is not None:
                 rows = rows[whole[rows]]
         return rows
 

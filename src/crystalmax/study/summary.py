@@ -137,8 +137,7 @@ def _judged(study: Study, part: str, material: Material, each: Property) -> Iter
             for name, table in rows.items()
             if heard[name].any()
         ]
-        scores = _scores(study, material, each.name, of_cells)
-        if scores is not None:
+        if (scores := _scores(study, material, each.name, of_cells)) is not None:
             found = verdict(scores, method, unit=each.unit)
             yield method, replace(found, advice=f"{found.advice} {against(scores, method, others)}".rstrip())
 
