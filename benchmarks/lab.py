@@ -1,20 +1,17 @@
 """Parts that `levers.py` tries and no recipe that ships needed; `--trust lab` lets a recipe of your own use them."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
 from crystalmax.critics import ProjectedDot
-from crystalmax.crystal import CrystalBatch, Pairs
+from crystalmax.crystal import CrystalBatch
 from crystalmax.elements import N_ELEMENTS
 from crystalmax.encoders.graph import SpeciesVectors, crystal_level
 from crystalmax.encoders.layers import DistanceBasis, perceptron
-from crystalmax.encoders.pair_network import distinct_triples
 from crystalmax.encoders.sitenet import SiteNet
-from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.encoding import Constituents, Encoding, Widths
 from crystalmax.regularizers import GaussianNoise, Noised
 from crystalmax.segments import gather, paired_dot, segment_mean
 
@@ -90,8 +87,7 @@ class LearntElements(SiteNet):
         self.tabulated, self.vectors = tabulated, SpeciesVectors(hidden)
         self.embed_vectors = perceptron([hidden, hidden])
 
-    def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
-        triples = distinct_triples(batch.species, len(batch.kinds), pairs)
-        vectors = self.vectors if self.tabulated else lambda kinds: self.vectors.of_elements(kinds[:, :N_ELEMENTS])
-        pooled = self.pair(self.embed_vectors(vectors(batch.kinds)), triples, pairs, batch.n_sites)
-        return replace(super()._local(batch, pairs), summaries=self.to_site(pooled))
+    def _embedded(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds hidden"]:
+        vectors = self.vectors(kinds) if self.tabulated else self.vectors.of_elements(kinds[:, :N_ELEMENTS])
+        embedded: Tensor = self.embed_vectors(vectors)
+        return embedded

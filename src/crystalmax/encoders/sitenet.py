@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from crystalmax import elements
@@ -83,9 +84,14 @@ class SiteNet(nn.Module):
 
     def _local(self, batch: CrystalBatch, pairs: Pairs) -> Level:
         triples = distinct_triples(batch.species, len(batch.kinds), pairs)
+        pooled = self.pair(self._embedded(batch.kinds), triples, pairs, batch.n_sites)
         features = species_features(batch.kinds, self.site_features)
-        pooled = self.pair(self.embed_site(features), triples, pairs, batch.n_sites)
         far = self.distance(triples.end_distance.to(features.dtype))
         ends = torch.cat([gather(features, triples.end_species), far], dim=-1)
         parts = Constituents(ends, gather(triples.end, triples.of_pair), pairs.center, pairs.count)
         return Level("site", parts, self.to_site(pooled), batch.crystal_of_site)
+
+    def _embedded(self, kinds: Float[Tensor, "kinds columns"]) -> Float[Tensor, "kinds hidden"]:
+        """The vector that stands for each species in the pair network."""
+        vectors: Tensor = self.embed_site(species_features(kinds, self.site_features))
+        return vectors
