@@ -106,10 +106,9 @@ def with_labels(records: Iterable[Record], labels: Mapping[str, Mapping[str, flo
     for record in records:
         # Where a key keeps its ending, a label with another one is of another file.
         known = written if without_suffix(file := record.key.partition(":")[0]) != file else either
-        names = _names_of(record)
+        names = [key] if (key := composed(record.key)) in known else _names_of(record)
         otherwise |= {name.casefold(): name for name in names if name.casefold() in folded}
-        name = next((known[name] for name in names if name in known), None)
-        if name is not None:
+        if (name := next((known[name] for name in names if name in known), None)) is not None:
             source = _ROW.sub("", record.source)
             first, keys = used.setdefault(name, (source, []))
             if first != source:
