@@ -304,6 +304,26 @@ def test_what_cannot_be_reached_in_a_folder_has_a_line(tmp_path, monkeypatch):
     assert found == {f"{tmp_path}/closed": "this folder cannot be read (Permission denied)"}
 
 
+def test_each_folder_is_looked_into_once(tmp_path, monkeypatch):
+    for name in ("one/a.cif", "one/sub/b.cif", "two/a.cif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(SALT)
+    scandir, looked_into = os.scandir, []
+    monkeypatch.setattr(os, "scandir", lambda path: looked_into.append(Path(path).name) or scandir(path))
+    assert [record.key for record in read(tmp_path / "one", [tmp_path / "two"])] == ["one/a", "sub/b", "two/a"]
+    assert looked_into == ["one", "sub", "two"]
+
+
+def test_a_generator_may_fill_one_folder_again_and_again(tmp_path):
+    def one_by_one():
+        for number in range(3):
+            (tmp_path / f"{number}.cif").write_text(SALT)
+            yield tmp_path
+            (tmp_path / f"{number}.cif").unlink()
+
+    assert [record.key for record in read(one_by_one())] == ["0", "1", "2"]
+
+
 def test_archives_are_read_in_memory_and_never_written(tmp_path):
     path = tmp_path / "all.zip"
     path.write_bytes(zipped(**{"../../evil.cif": SALT, "/root.cif": CESIUM, "POSCAR": POSCAR, "readme.md": "x"}))
@@ -812,7 +832,7 @@ def test_a_path_that_fits_two_files_is_an_error(tmp_path, monkeypatch):
         list(read("cifs", "all", labels=labels))
 
 
-@pytest.mark.parametrize("way", ["folders", "absolute", "paths", "archives", "inside"])
+@pytest.mark.parametrize("way", ["folders", "absolute", "paths", "archives", "inside", "list", "in lists"])
 def test_files_of_one_name_in_several_folders_say_which_they_are_of(way, tmp_path, monkeypatch):
     """Predictions did not say which of `x` and `x#2` was of a/x.cif."""
     monkeypatch.chdir(tmp_path)
@@ -831,6 +851,8 @@ def test_files_of_one_name_in_several_folders_say_which_they_are_of(way, tmp_pat
         "paths": [name for name in names if "sub" not in name],
         "archives": [f"{folder}.zip" for folder in files],
         "inside": ["all"],
+        "list": [[*files]],
+        "in lists": [["a", ("b.zip",)], "deep/b"],
     }[way]
     if way == "inside":
         for folder in files:

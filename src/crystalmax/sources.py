@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path, PurePath
@@ -39,6 +39,8 @@ _NAME_THEM = "give files named .cif, .vasp, .json, .xyz or POSCAR; name tables a
 Cell = Callable[[Crystal], Crystal] | None
 Mark = Callable[[Crystal], object] | None
 """What is done with each crystal where it is read; see `read`."""
+_Look = Callable[[Path], tuple[list[Path], list[OSError]]]
+"""What lies at a path: its files, in order, and why folders in it cannot be read; each path is looked at once."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def read(
     of pandas, and iterables of these. Folders and archives are searched at any depth for files whose format their name
     tells. Keys come from the identifier column of a table, from file names, or from positions; a key that occurs again
     gets `#2`, `#3` and so on. Names of files lose their suffix unless it alone tells two apart, and begin above the
-    folder that was given where several have files of one name.
+    folder that was given where several, also in lists, have files of one name.
 
     Args:
         sources: What to read.
@@ -84,9 +86,9 @@ def read(
         ValueError: The labels cannot be read, name a structure twice, or one of them fits structures of several files.
     """
     positions = map(str, range(len(sources))) if len(sources) > 1 else [""]
-    paths = [Path(source) for source in sources if isinstance(source, str | PathLike) and os.path.exists(source)]
-    keys = _keys_of(chain.from_iterable(map(_files_of, paths)))
-    pieces = chain.from_iterable(map(partial(_pieces, keys=keys, target=target), sources, positions))
+    look: _Look = cache(_files_in)
+    keys = _keys_of(chain.from_iterable(_files_of(path, look) for path in _paths_in(sources)))
+    pieces = chain.from_iterable(map(partial(_pieces, look=look, keys=keys, target=target), sources, positions))
     opened = partial(_open, max_sites=max_sites, cell=cell, mark=mark)
     records = chain.from_iterable(in_order(opened, _chunks(pieces), n_jobs))
     return _unique(records if labels is None else with_labels(records, read_labels(labels, target)))
@@ -104,7 +106,16 @@ def _chunks(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         yield chunk
 
 
-def _pieces(source: object, position: str, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
+def _paths_in(sources: Iterable[object]) -> Iterator[Path]:
+    """Paths of what is there, among sources and in lists of them."""
+    for source in sources:
+        if isinstance(source, list | tuple):
+            yield from _paths_in(source)
+        elif isinstance(source, str | PathLike) and os.path.exists(source):
+            yield Path(source)
+
+
+def _pieces(source: object, position: str, look: _Look, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
     if isinstance(source, str) and _JSON.match(source) and not os.path.exists(source):
         opened = partial(read_json, source.encode("utf-8", "replace"))
         yield _Piece(position or "0", f"JSON text {position or 0}", opened)
@@ -112,28 +123,30 @@ def _pieces(source: object, position: str, keys: Mapping[str, str], target: str)
     if isinstance(source, str) and source and not _LINES.search(source):  # as a path, none is the folder that we are in
         source = Path(source)
     if isinstance(source, PathLike):
-        yield from _pieces_of_path(Path(source), keys, target)
+        yield from _pieces_of_path(Path(source), look, keys, target)
     elif isinstance(source, Table):
         yield from _pieces_of_rows(rows_of(source, "row"), position or "table")
     elif isinstance(source, str | bytes):
         yield _Piece(position or "0", f"CIF text {position or 0}", partial(read_cif, source))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping) and not origin_of(source):
         # Structures of pymatgen and ASE are iterables too, of their sites.
+        is_list = isinstance(source, list | tuple)
         for row, entry in enumerate(source):
-            yield from _pieces(entry, f"{position}.{row}" if position else str(row), {}, target)
+            known = (look, keys) if is_list else (cache(_files_in), {})
+            yield from _pieces(entry, f"{position}.{row}" if position else str(row), *known, target)
     else:
         key = source.key if isinstance(source, Crystal) else ""
         yield _Piece(key or position or "0", f"{type(source).__name__} {position or 0}", partial(read_object, source))
 
 
-def _pieces_of_path(path: Path, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
-    keys = keys or _keys_of(_files_of(path))  # of an iterable, one path is known at a time
+def _pieces_of_path(path: Path, look: _Look, keys: Mapping[str, str], target: str) -> Iterator[_Piece]:
+    keys = keys or _keys_of(_files_of(path, look))  # of a generator, one path is known at a time
     if is_dataset(path):
         for row, crystal in enumerate(CrystalDataset.open(path)):
             yield _Piece(crystal.key, f"{path} row {row}", partial(read_object, crystal))
     elif os.path.isdir(path) or os.path.isfile(path):  # unlike methods of `Path`, false for a name that is too long
-        closed: list[OSError] = []
-        for file in (files := _files_in(path, closed)):
+        files, closed = look(path)
+        for file in files:
             yield from _pieces_of_file(file, keys, target)
         for error in closed:
             reason = f"this folder cannot be read ({error.strerror})"
@@ -145,10 +158,10 @@ def _pieces_of_path(path: Path, keys: Mapping[str, str], target: str) -> Iterato
         yield _refusal(path.name[:80], str(path)[:200], reason, "correct the path")
 
 
-def _files_of(path: Path) -> Iterator[tuple[str, Path, PurePath]]:
+def _files_of(path: Path, look: _Look) -> Iterator[tuple[str, Path, PurePath]]:
     """Each file that a path leads to, also in archives: source, folder or archive that was looked in, name there."""
     folder = path if os.path.isdir(path) else path.parent
-    for file in () if is_dataset(path) else _files_in(path, []):  # crystals of data sets have names
+    for file in () if is_dataset(path) else look(path)[0]:  # crystals of data sets have names
         yield str(file), folder, file.relative_to(folder)
         if file.suffix.lower() == ".zip":
             with suppress(*_NO_ARCHIVE), zipfile.ZipFile(file) as archive:
@@ -156,12 +169,13 @@ def _files_of(path: Path) -> Iterator[tuple[str, Path, PurePath]]:
                     yield f"{file}!{entry.filename}", file.with_suffix(""), PurePath(entry.filename)
 
 
-def _files_in(path: Path, closed: list[OSError]) -> list[Path]:
+def _files_in(path: Path) -> tuple[list[Path], list[OSError]]:
     if os.path.isfile(path):
-        return [path]
+        return [path], []
+    closed: list[OSError] = []
     wanted = (file for file in _files_below(path, closed) if _is_wanted(file.relative_to(path)))
     # A link that leads nowhere is a structure that is missing; what else is no file, such as a pipe, is none.
-    return sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file))
+    return sorted(file for file in wanted if os.path.isfile(file) or not os.path.exists(file)), closed
 
 
 def _files_below(folder: Path, closed: list[OSError]) -> Iterator[Path]:
@@ -216,8 +230,7 @@ def _entries_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[str, int], Outcomes]:
-    reader = reader_of(entry.filename)
-    if reader is None:
+    if (reader := reader_of(entry.filename)) is None:
         return partial(_refuse, "it is an archive within an archive", "unpack it first")
     if entry.file_size > MAX_FILE_BYTES:
         return partial(_refuse, *TOO_LARGE)
