@@ -25,10 +25,10 @@ NO_PARTS = {
         "CrystalDataset",
         "Dense",
         "Encoding",
+        "FoundPairs",
         "Level",
         "Pairs",
         "Scores",
-        "Steps",
     ),
     "Widths",
 }

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant
-from crystalmax.geometry import AllPairs, Geometry, Steps, merged, near_cubic, nearest_images, shortest_basis
+from crystalmax.geometry import AllPairs, FoundPairs, Geometry, merged, near_cubic, nearest_images, shortest_basis
 
 KINDS = ((Occupant(8, 1.0),), (Occupant(22, 1.0),), (Occupant(56, 1.0),))
 seeds = st.integers(0, 2**32 - 1)
@@ -229,6 +229,6 @@ def test_pairs_of_a_very_large_batch_are_merged_as_those_of_a_small_one():
         crystal_of_site=every,
     )
     displacement = torch.tensor([[3.0], [0.0], [0.0]], dtype=torch.float64).expand(3, n)
-    pairs = merged(batch, Steps(every, every, displacement), displacement[0])
+    pairs = merged(batch, FoundPairs(every, every, displacement), displacement[0])
     assert torch.equal(pairs.center, every)
     assert set(pairs.count.tolist()) == {1.0}

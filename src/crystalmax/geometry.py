@@ -82,22 +82,22 @@ class AllPairs:
         sites = transformed(positions, into, batch.crystal_of_site)
         center, neighbor, cell = _all_pairs(batch, n_cells)
         steps = sites.index_select(1, neighbor) - sites.index_select(1, center) + cells.index_select(1, cell)
-        found = Steps(center, neighbor, nearest_images(steps, supercell, batch.crystal_of_site[center]))
+        found = FoundPairs(center, neighbor, nearest_images(steps, supercell, batch.crystal_of_site[center]))
         if not self.merge:
             return found.as_pairs(torch.ones_like(center))
         return merged(batch, found, found.displacement.square().sum(0).sqrt())
 
 
-class Steps(NamedTuple):
+class FoundPairs(NamedTuple):
     """Pairs during the search: displacements are in angstrom and float64, with one axis in each row."""
 
     center: Pairwise
     neighbor: Pairwise
     displacement: Float[Tensor, "3 pairs"]
 
-    def take(self, rows: Shaped[Tensor, " _"]) -> "Steps":
+    def take(self, rows: Shaped[Tensor, " _"]) -> "FoundPairs":
         """The pairs in these rows, or where a mask is true."""
-        return Steps(self.center[rows], self.neighbor[rows], self.displacement[:, rows])
+        return FoundPairs(self.center[rows], self.neighbor[rows], self.displacement[:, rows])
 
     def as_pairs(self, count: Pairwise) -> Pairs:
         """The pairs as networks need them, each with a count of how many it stands for."""
@@ -225,7 +225,7 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
 
 
 def merged(
-    batch: CrystalBatch, steps: Steps, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
+    batch: CrystalBatch, steps: FoundPairs, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
 ) -> Pairs:
     """One pair for each distinct distance between two sites, with the count of equal ones; by center and neighbor.
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.geometry import Lattices, Steps, grids, merged, shortest_basis, site_pairs, transformed
+from crystalmax.geometry import FoundPairs, Lattices, grids, merged, shortest_basis, site_pairs, transformed
 from crystalmax.segments import gather, offsets, ranges
 
 # Cells are published with round numbers, so shells lie at round distances: no threshold should be one. In angstrom.
@@ -58,8 +58,8 @@ class Neighbors:
 
     def _nearest(
         self, batch: CrystalBatch, sites: Float[Tensor, "sites 3"], basis: Lattices, reach: Float[Tensor, " crystals"]
-    ) -> Steps:
-        """Steps from each site to its neighbors, grouped by center."""
+    ) -> FoundPairs:
+        """Pairs of each site and its neighbors, grouped by center."""
         everything = torch.arange(batch.n_crystals, device=batch.device)
         if self.max_neighbors is None:
             return self._chosen(batch.n_sites, _within(batch, sites, basis, everything, reach))
@@ -75,10 +75,10 @@ class Neighbors:
             return self._chosen(batch.n_sites, near)
         kept = near.take(~again[batch.crystal_of_site[near.center]])
         far = _within(batch, sites, basis, again.nonzero()[:, 0], reach)
-        both = Steps(*(torch.cat([old, new], dim=-1) for old, new in zip(kept, far, strict=True)))
+        both = FoundPairs(*(torch.cat([old, new], dim=-1) for old, new in zip(kept, far, strict=True)))
         return self._chosen(batch.n_sites, both)
 
-    def _chosen(self, n_sites: int, steps: Steps) -> Steps:
+    def _chosen(self, n_sites: int, steps: FoundPairs) -> FoundPairs:
         """The steps, of these, that lead to neighbors to keep; sorted by center and distance."""
         distance = steps.displacement.norm(dim=0)
         order = torch.argsort(distance)
@@ -98,8 +98,8 @@ def _within(
     basis: Lattices,
     crystals: Int[Tensor, " some"],
     radius: Float[Tensor, " crystals"],
-) -> Steps:
-    """Steps from each site to all sites within a radius, for some of the crystals.
+) -> FoundPairs:
+    """Pairs of each site and all sites within a radius, for some of the crystals.
 
     Args:
         batch: The batch.
@@ -123,7 +123,7 @@ def _within(
     square = displacement.square().sum(0)
     near = (square <= gather(radius, crystal)[pair] ** 2) & (square > _ITSELF**2)
     kept = near.nonzero()[:, 0]
-    return Steps(center[pair[kept]], neighbor[pair[kept]], displacement[:, kept])
+    return FoundPairs(center[pair[kept]], neighbor[pair[kept]], displacement[:, kept])
 
 
 def _images(
