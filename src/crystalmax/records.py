@@ -15,7 +15,7 @@ from crystalmax.structures import Refused
 log = logging.getLogger(__name__)
 
 GREATEST = 1e100
-"""Labels with a larger absolute value are taken for slips, and would overflow when squared."""
+"""Largest absolute value of a label; a larger one is a slip, and sums of squares overflow from some 1e150 on."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from crystalmax.featurizer import readable
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
+from crystalmax.records import GREATEST
 from crystalmax.small_data import SmallDataRegressor, weighed_shares
 from crystalmax.spec import seeded_weights
 from crystalmax.vectors import encode
@@ -104,14 +105,14 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
 
         Raises:
             Refused: A structure cannot be read.
-            ValueError: As `fit_crystals`, or lengths differ, or a value is not finite, or its square is not.
+            ValueError: As `fit_crystals`, or lengths differ, or a value is not finite, or beyond `records.GREATEST`.
         """
         values = np.asarray(y, dtype=np.float64)
         X = X if isinstance(X, Sized) else list(X)
         if values.shape != (len(X),):
             raise ValueError(f"there are {len(X)} structures but values of shape {values.shape}; give one value each")
-        if (wrong := np.flatnonzero(~(np.abs(values) < 1e150))).size:  # squares of larger ones have no end
-            raise ValueError(f"value {wrong[0]} is {values[wrong[0]]:g}, no number below 1e150; leave such rows out")
+        if (wrong := np.flatnonzero(~(np.abs(values) <= GREATEST))).size:
+            raise ValueError(f"value {wrong[0]} is {values[wrong[0]]:g}, not within {GREATEST:g}; leave such rows out")
         crystals, _, _ = readable(X, raise_on_error=True)
         pairs = zip(crystals, values.tolist(), strict=True)
         return self.fit_crystals([replace(crystal, targets={_TARGET: value}) for crystal, value in pairs], _TARGET)
