@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from crystalmax import saving
+from crystalmax import processes, saving
 from crystalmax.checkpoint import load
 from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
@@ -99,15 +100,25 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(home):
-    """Two processes, as torchrun starts them."""
+def wait_in_vain(home):
+    """What a second process does whose first one has ended before training."""
+    processes.PATIENCE = timedelta(seconds=1)
+    try:
+        run(STOPPED, objective(), devices=2)
+    except ConnectionError as error:
+        sys.exit(str(error))
+
+
+def start(home, task=work, ranks=("0", "1")):
+    """Two processes, as torchrun starts them, or one of these."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import test_processes; test_processes.work(sys.argv[2])"
-    for rank in ("0", "1"):
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import test_processes as here; "
+    script += f"here.{task.__name__}(sys.argv[2])"
+    for rank in ranks:
         environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
         with (home / f"{rank}.log").open("wb") as log:
             command = [sys.executable, "-c", script, str(TESTS), str(home)]
@@ -119,11 +130,11 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("two")
     with pytest.raises(Interrupted):
         run(STOPPED, Counting(objective(), at=3, act=lambda: os.kill(os.getpid(), signal.SIGTERM)), home / "continued")
-    processes = list(start(home))
+    started = list(start(home))
     try:
-        codes = [process.wait(timeout=120) for process in processes]
+        codes = [process.wait(timeout=120) for process in started]
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
     (home / "codes.json").write_text(json.dumps(codes))
     return home
@@ -180,6 +191,17 @@ def test_where_one_is_killed_the_other_ends_and_nothing_is_lost(home):
     assert "another process of this training is gone; go on with --resume" in (home / "0.log").read_text()
     assert torch.load(home / "killed" / "last.ckpt", weights_only=True)["global_step"] == 3
     assert_resumes(home / "killed")
+
+
+def test_where_the_first_ended_before_training_the_other_does_not_wait_for_long(tmp_path):
+    """It waited for half an hour."""
+    (second,) = start(tmp_path, wait_in_vain, ranks=("1",))
+    try:
+        assert second.wait(timeout=60) == 1
+    finally:
+        second.kill()
+    told = (tmp_path / "1.log").read_text().splitlines()
+    assert told[-1] == "another process of this training is gone; go on with --resume"
 
 
 def test_batches_are_dealt_in_turn_and_all_take_part_in_every_step():

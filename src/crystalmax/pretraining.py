@@ -28,7 +28,7 @@ from crystalmax.history import HISTORY, read_history, terms_of
 from crystalmax.intrinsic import prepared
 from crystalmax.joined import order
 from crystalmax.objectives.base import Objective
-from crystalmax.processes import Processes
+from crystalmax.processes import PATIENCE, Processes
 from crystalmax.saving import Interrupted, stopped_by_signals
 from crystalmax.shipped import folder_of
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
@@ -43,7 +43,6 @@ Recipe = str | Path | Mapping[str, object]
 
 VALID_FRACTION = 0.05
 _LOCK = "run.lock"
-_PATIENCE = 300  # seconds
 _APART = ("epochs", "seed", "batches_per_step", "weights")  # of the training, given beside a recipe
 
 
@@ -301,9 +300,9 @@ def _split(data: Dataset, geometry: Geometry, split: Split | None, seed: int) ->
 def _await(path: Path) -> None:
     began = time.monotonic()
     while not path.exists():
-        if time.monotonic() - began > _PATIENCE:
+        if time.monotonic() - began > PATIENCE.total_seconds():
             raise ConnectionError(
-                f"the first process has not written {path} for {_PATIENCE} s; begin the run again"
+                f"the first process has not written {path} for {PATIENCE.seconds} s; begin the run again"
             )
         time.sleep(0.05)
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -14,6 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
 
 from crystalmax.dataset import Rows
+
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for another, before training and in every step, until it takes that one for gone."""
 
 
 @contextmanager
@@ -94,10 +98,10 @@ class Processes:
             ValueError: The devices do not exist.
         """
         # A step of some objectives does not use all weights. Buffers are constants.
-        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if self.number > 1 else "auto"
+        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=PATIENCE)
         options |= {"accelerator": self.accelerator, "devices": self.devices, "num_nodes": self.nodes}
         try:
-            return pl.Trainer(strategy=several, use_distributed_sampler=False, **options)
+            return pl.Trainer(strategy=several if self.number > 1 else "auto", use_distributed_sampler=False, **options)
         except MisconfigurationException as error:
             raise ValueError(
                 f"{self.devices} devices of accelerator {self.accelerator!r} cannot be used: {error}"
