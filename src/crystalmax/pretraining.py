@@ -6,8 +6,8 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -106,11 +106,9 @@ def pretrain(
     start = None if start is None else folder_of(start)
     processes = Processes(devices, nodes, accelerator)
     first = processes.is_first()
-    plan = _resumed(run, data, recipe, start) if resume else _begun(run, data, recipe, start, first)
     asked = {"batches_per_step": batches_per_step, "weights": [*weights] or None, "seed": seed, "epochs": epochs}
     given = {name: value for name, value in asked.items() if value is not None}
-    if resume:
-        _check_goes_on(run, plan["training"], given)
+    plan = _resumed(run, data, recipe, start, given) if resume else _begun(run, data, recipe, start, first)
     plan["training"] |= given
     how = build({"use": "crystalmax.training.Training", **plan["training"]})
     assert isinstance(how, Training)  # the spec says so
@@ -128,16 +126,7 @@ def pretrain(
     extra["labels_of"] = () if parent is None else parent.labels_of
     processes.check(objective, how.batches_per_step)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
-    if first:
-        check_place(run)
-        run.mkdir(parents=True, exist_ok=True)
-    else:
-        _await(run / "run.json")  # before this process writes to the folder
-    with alone(run, run / _LOCK) if first else nullcontext():
-        if first:
-            if start is not None and not resume:
-                _keep(start, run / START)
-            write_json(run / "run.json", {**plan, "content_hash": hash_of(plan)})  # once the recipe has proved sound
+    with _folder(run, plan, None if resume else start, first):  # once the recipe has proved sound
         with stopped_by_signals():  # in training, it stops between two steps
             known = prepared(objective.modules(), data, learnt, run)
         try:
@@ -297,14 +286,24 @@ def _split(data: Dataset, geometry: Geometry, split: Split | None, seed: int) ->
     return split
 
 
-def _await(path: Path) -> None:
-    began = time.monotonic()
-    while not path.exists():
-        if time.monotonic() - began > PATIENCE.total_seconds():
-            raise ConnectionError(
-                f"the first process has not written {path} for {PATIENCE.seconds} s; begin the run again"
-            )
-        time.sleep(0.05)
+@contextmanager
+def _folder(run: Path, plan: Mapping[str, Any], start: Path | None, first: bool) -> Iterator[None]:
+    """Let only this job write the folder of a run; its first process makes it, others wait for the plan there."""
+    written, began = run / "run.json", time.monotonic()
+    if first:
+        check_place(run)
+        run.mkdir(parents=True, exist_ok=True)
+    with alone(run, run / _LOCK) if first else nullcontext():
+        if first:
+            if start is not None:
+                _keep(start, run / START)
+            write_json(written, {**plan, "content_hash": hash_of(plan)})
+        while not written.exists():
+            if time.monotonic() - began > PATIENCE.total_seconds():
+                found = f"the first process has not written {written} for {PATIENCE.seconds} s"
+                raise ConnectionError(f"{found}; begin the run again")
+            time.sleep(0.05)
+        yield
 
 
 def _begun(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, first: bool) -> dict[str, Any]:
@@ -345,7 +344,9 @@ def _of_recipe(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as it would 
     return json.loads(json.dumps([parts["objective"], parts["geometry"], training]))
 
 
-def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None) -> dict[str, Any]:
+def _resumed(
+    run: Path, data: Dataset, recipe: Recipe | None, start: Path | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -362,4 +363,5 @@ def _resumed(run: Path, data: Dataset, recipe: Recipe | None, start: Path | None
         raise ValueError(f"the run in {run} began with another recipe than {recipe}; leave the recipe out to go on")
     if start is not None and plan["start"] != read_spec(start)["content_hash"]:
         raise ValueError(f"the run in {run} did not start from {start}; leave that out to go on")
+    _check_goes_on(run, plan["training"], given)
     return plan

@@ -65,8 +65,7 @@ class FalsePermutation:
 
 def donor_crystals(batch: CrystalBatch, rng: Generator) -> Int[Tensor, " crystals"]:
     """For each crystal another one of the batch, uniformly drawn."""
-    n = batch.n_crystals
-    if n < 2:
+    if (n := batch.n_crystals) < 2:
         raise ValueError(f"false samples need another crystal to come from, but this batch has {n}")
     step = torch.randint(1, n, (n,), generator=rng, device=rng.device).to(batch.device)
     return (torch.arange(n, device=batch.device) + step) % n

@@ -97,8 +97,7 @@ def run(
 
 def rows_of(folder: Path, *, prefix: str = "") -> pd.DataFrame:
     """The rows of all cells in a folder whose names begin so, sorted."""
-    tables = [table for name in names_in(folder, prefix) if len(table := rows_in(folder, name))]
-    if not tables:
+    if not (tables := [table for name in names_in(folder, prefix) if len(table := rows_in(folder, name))]):
         return pd.DataFrame(columns=list(COLUMNS))
     # Integers that can be missing, or columns that some parts lack would turn into floats.
     whole = [dict.fromkeys(table.select_dtypes("integer"), "Int64") for table in tables]
