@@ -1,5 +1,7 @@
 """False constituents: from which crystals, how often, and held against what."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -104,9 +106,18 @@ def test_other_crystals_draws_at_both_levels_of_an_encoding(crystals, seed):
         assert ((parts.row == row) & (crystal != own)).any()
 
 
+@dataclass(frozen=True)
+class OtherTable:
+    """Each species with other elements: the table changes, the rows of the sites stay."""
+
+    def __call__(self, batch, rng):
+        return replace(batch, kinds=batch.kinds.roll(1, 0))
+
+
+@pytest.mark.parametrize("transform", [FalseComposition(), OtherTable()])
 @pytest.mark.parametrize("levels", [("site", "crystal"), ("crystal",)])
-def test_corrupted_gives_the_constituents_of_the_corrupted_batch(levels, batch):
-    net, transform = network(), FalseComposition()
+def test_corrupted_gives_the_constituents_of_the_corrupted_batch(levels, transform, batch):
+    net = network()
     truth = net(batch, greedy=True)
     sampler = Corrupted(transform, levels=levels)
     false = sampler.draw(truth, batch, lambda other: net(other, greedy=True), torch.Generator().manual_seed(1))

@@ -233,6 +233,10 @@ class Corruption:
             return replace(batch, lattice=batch.lattice[:-1])
         if self.fault == "species":
             return replace(batch, species=drawn + 1)
+        if self.fault == "cells":
+            return replace(batch, lattice=1.05 * batch.lattice)
+        if self.fault == "order":
+            return replace(batch, kinds=batch.kinds.flip(0), species=len(batch.kinds) - 1 - batch.species)
         return batch if self.fault == "nothing" else replace(batch, species=drawn)
 
 
@@ -243,7 +247,9 @@ class Corruption:
         ("chance", "draws from torch's global generator, .* pass `generator=rng`"),
         ("crystals", "made 5 crystals of 6; keep them all"),
         ("species", "has species that are no row of `kinds`; append new species"),
-        ("nothing", "changed nothing in 5 draws; a corruption must differ"),
+        ("nothing", "changed nothing in 5 draws that encoders see, .*; a corruption must differ"),
+        ("cells", "changed nothing in 5 draws that encoders see, .*; change cells or positions by an alteration"),
+        ("order", "changed nothing in 5 draws that encoders see"),
         ("none", "^Corruption returned NoneType; return CrystalBatch$"),
         ("alone", r"^Corruption fails on crystals of one element \(index 1 is out .*; return the batch as it is"),
     ],

@@ -67,7 +67,8 @@ class Corrupted:
             false = encode(corrupted)
             return {name: _as_owned_before(false[name], origin) for name in self.levels}
         corrupted = self.transform(batch, rng)
-        unchanged = corrupted.pairs is batch.pairs and torch.equal(corrupted.species, batch.species)
+        new = {name for name, value in vars(corrupted).items() if value is not getattr(batch, name)}
+        unchanged = new <= {"species"} and torch.equal(corrupted.species, batch.species)
         false = truth if unchanged else encode(corrupted)  # among crystals of one element, corruptions change nothing
         return {name: false[name].constituents for name in self.levels}
 

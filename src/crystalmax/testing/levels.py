@@ -110,10 +110,8 @@ def check_sampler(sampler: NegativeSampler, encoder: Encoder | None = None, geom
         _check_constituents(false, n_sets, net.widths[level].constituent, where)
         demand(len(false.owner) > 0, f"there are no {where}; draw some for at least one set")
         demand(same(false, again[level]), f"{name} gives other results for the same generator; draw all from `rng`")
-        demand(
-            not same(_mean(false, n_sets), _mean(known[level].constituents, n_sets)),
-            f"{where} are the true ones; a critic can learn nothing from them, so draw others",
-        )
+        true = same(_mean(false, n_sets), _mean(known[level].constituents, n_sets))
+        demand(not true, f"{where} are the true ones; a critic can learn nothing from them, so draw others")
 
 
 def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> None:
@@ -148,14 +146,10 @@ def _check_constituents(parts: Constituents, n_sets: int, width: int, where: str
     demand(found == width, f"{where} have width {found}, but `widths` promises {width}; make both agree")
     for index, bound, what in ((parts.row, len(parts.values), "row"), (parts.owner, n_sets, "owner")):
         demand_rows(index, bound, f"`{what}` of {where}")
-    demand(
-        bool((parts.owner.diff() >= 0).all()),
-        f"{where} are not grouped by owner; sort them by `owner`, as loops over sets rely on it",
-    )
-    demand(
-        bool((parts.weight >= 0).all()) and bool(torch.isfinite(parts.values).all()),
-        f"{where} have negative weights or values that are not finite",
-    )
+    grouped = bool((parts.owner.diff() >= 0).all())
+    demand(grouped, f"{where} are not grouped by owner; sort them by `owner`, as loops over sets rely on it")
+    sound = bool((parts.weight >= 0).all()) and bool(torch.isfinite(parts.values).all())
+    demand(sound, f"{where} have negative weights or values that are not finite")
 
 
 def _check_cells(encoder: Encoder, geometry: Geometry) -> None:
