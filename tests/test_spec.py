@@ -167,6 +167,7 @@ def test_a_mapping_without_use_stays_a_mapping():
         ({"use": f"{__name__}.Part", "inner": [{"use": f"{__name__}.Net"}]}, r"^at inner\[0\]: Net needs 'width'"),
         ({"use": f"{__name__}.Waiting"}, ": LazyLinear would take its size .*; give it the size$"),
         ({"use": f"{__name__}.Gone"}, "refusing to use .*Gone.* not a class"),
+        ({"use": f"{__name__}.Waitin"}, r"Waitin': not a class of \w+; did you mean 'Waiting'\?$"),
         ({"use": "crystalmax.no_such_module.Part"}, "cannot import 'crystalmax.no_such_module.Part'"),
         ({"use": 3}, "'use' is 3 and 'later' False; give the name"),
         ({"use": "JensenShannon", "later": "yes"}, "'later' 'yes'; give"),

@@ -245,13 +245,14 @@ def _find(name: str, trusted: tuple[str, ...]) -> type:
             "by name (`--trust NAME`, or `trusted=` in Python), by their public names only"
         )
     try:
-        found = vars(import_module(module)).get(attribute)
+        classes = {key: each for key, each in vars(import_module(module)).items() if isinstance(each, type)}
     except ModuleNotFoundError as error:
         raise ValueError(f"cannot import {name!r}: {error}") from error
     # A trusted module has untrusted ones in its namespace: what it imported itself.
-    if not isinstance(found, type) or not _inside(found.__module__, trusted):
-        raise ValueError(f"refusing to use {name!r}: it is not a class defined in {module.split('.')[0]}")
-    return found
+    known = {key: each for key, each in classes.items() if key[0] != "_" and _inside(each.__module__, trusted)}
+    if attribute not in known:
+        raise ValueError(f"refusing to use {name!r}: not a class of {module}{_did_you_mean(attribute, known)}")
+    return known[attribute]
 
 
 def _check_arguments(component: type, arguments: Mapping[str, object], *, later: bool) -> None:
