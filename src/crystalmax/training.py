@@ -44,6 +44,7 @@ Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["constant", "cosine"]
 _WARM_UP = 0.05
 """Fraction of all epochs in which the learning rate rises."""
+_ENDLESS = "take a lower rate, or try parts of your own with crystalmax.testing; the crystals are"
 
 
 @dataclass(frozen=True)
@@ -273,15 +274,14 @@ class _Module(pl.LightningModule):
     def training_step(self, shares: list[Share], batch_idx: int) -> None:
         optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
-        step = self.trainer.global_step
         sums: dict[str, float] = {}
         for share in shares:
             batch = self._batch(share.rows)
-            terms = self._terms(self.objective, batch, step, share.place)
+            terms = self._terms(self.objective, batch, self.trainer.global_step, share.place)
             total = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(total):
                 values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
-                raise FloatingPointError(f"the loss is not finite ({values}) on the crystals {', '.join(batch.keys)}")
+                raise FloatingPointError(f"the loss is not finite ({values}); {_ENDLESS} {', '.join(batch.keys)}")
             # Gradients become a mean over processes; a batch weighs the same in every step.
             weight = share.counts * self.trainer.world_size / self.how.batches_per_step
             with nullcontext() if share is shares[-1] else self._without_exchange():
@@ -290,7 +290,7 @@ class _Module(pl.LightningModule):
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         if not torch.isfinite(nn.utils.clip_grad_norm_(weights, self.how.clip)):
             keys = [key for share in shares for key in self.data.batch(share.rows).keys]
-            raise FloatingPointError(f"the gradient is not finite on the crystals {', '.join(keys)}")
+            raise FloatingPointError(f"the gradient is not finite; {_ENDLESS} {', '.join(keys)}")
         # A function of the position in the run alone, so that a resumed run has the same rates.
         done = (self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches) / self.how.epochs
         for group in optimizer.param_groups:
