@@ -56,7 +56,7 @@ def store(folder, crystals_and_targets):
 
 
 def few_trees(patch):
-    """The regressor for small data with 4 trees, and one search of hyperparameters: a study differs in nothing else."""
+    """The regressor for small data with 4 trees, and one search of hyperparameters: nothing else differs."""
     patch.setattr(assessment, "SmallDataRegressor", partial(SmallDataRegressor, 4))
     patch.setattr(small_data, "ANEW", 0)
 

@@ -30,7 +30,7 @@ from crystalmax.ingest import canonical_records, ingest
 from crystalmax.prediction import beside_median, finetune, predict, write
 from crystalmax.pretraining import pretrain
 from crystalmax.shipped import SHIPPED
-from crystalmax.small_data import SmallDataRegressor
+from studies import few_trees
 
 ROOT = Path(__file__).parents[1]
 
@@ -292,7 +292,7 @@ def quick(monkeypatch):
 
 def test_evaluation_answers_in_words_and_files(home, good_and_broken, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(assessment, "small_data", small_data)
-    monkeypatch.setattr(assessment, "SmallDataRegressor", partial(SmallDataRegressor, 4))
+    few_trees(monkeypatch)
     monkeypatch.setattr(evaluation, "plan_for", lambda n_labels, seed=0: evaluation.RepeatedFolds(2, 2, seed))
     out = tmp_path / "report"
     sources = (home.cifs, good_and_broken / "prose.cif", *home.labelled[1:])
