@@ -141,7 +141,8 @@ def _parsed(parse: Callable[[], object], key: str, max_sites: int, remedy: str) 
         return [refused]
     except Exception as error:  # whatever a parser raises on broken content, it means the same
         return [Refused(key, " ".join(f"it cannot be read ({type(error).__name__}: {error})".split()), remedy)]
-    if not (frames := parsed if isinstance(parsed, list) else [parsed]):
+    frames = parsed if isinstance(parsed, list) else [parsed]
+    if not frames:
         return [Refused(key, "it holds no structure", remedy)]
     keys = [f"{key}:{row}" for row in range(len(frames))] if len(frames) > 1 else [key]
     return [_taken(frame, name, max_sites) for name, frame in zip(keys, frames, strict=True)]

@@ -225,23 +225,23 @@ def nearest_images(steps: Float[Tensor, "3 pairs"], lattice: Lattices, crystal: 
 
 
 def merged(
-    batch: CrystalBatch, steps: FoundPairs, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
+    batch: CrystalBatch, found: FoundPairs, distance: Float[Tensor, " pairs"], tolerance: float = _SAME_DISTANCE
 ) -> Pairs:
     """One pair for each distinct distance between two sites, with the count of equal ones; by center and neighbor.
 
     Args:
         batch: The batch of the sites.
-        steps: Pairs in any order.
+        found: Pairs in any order.
         distance: Distance of each pair, in angstrom.
         tolerance: Consecutive distances that differ by at most this count as equal.
     """
     # Neighbors are numbered within their crystals, or for large batches the key would not fit into 64 bits.
     sizes = batch.sites_of_crystal
-    within = steps.neighbor - offsets(sizes)[batch.crystal_of_site[steps.center]]
-    both = steps.center * sizes.max() + within
+    within = found.neighbor - offsets(sizes)[batch.crystal_of_site[found.center]]
+    both = found.center * sizes.max() + within
     key, order = torch.sort(both * _FARTHEST + (distance / _RESOLUTION).long())
     fresh = torch.ones_like(key, dtype=torch.bool)
     fresh[1:] = key.diff() > tolerance / _RESOLUTION
     start = fresh.nonzero()[:, 0]
     count = torch.diff(start, append=start.new_tensor([len(key)]))
-    return steps.take(order[start + count // 2]).as_pairs(count)  # the one in the middle is closest to all
+    return found.take(order[start + count // 2]).as_pairs(count)  # the one in the middle is closest to all

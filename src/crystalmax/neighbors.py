@@ -78,18 +78,18 @@ class Neighbors:
         both = FoundPairs(*(torch.cat([old, new], dim=-1) for old, new in zip(kept, far, strict=True)))
         return self._chosen(batch.n_sites, both)
 
-    def _chosen(self, n_sites: int, steps: FoundPairs) -> FoundPairs:
-        """The steps, of these, that lead to neighbors to keep; sorted by center and distance."""
-        distance = steps.displacement.norm(dim=0)
+    def _chosen(self, n_sites: int, found: FoundPairs) -> FoundPairs:
+        """The pairs, of these, of neighbors to keep; sorted by center and distance."""
+        distance = found.displacement.norm(dim=0)
         order = torch.argsort(distance)
-        order = order[torch.argsort(steps.center[order], stable=True)]
-        center, distance = steps.center[order], distance[order]
+        order = order[torch.argsort(found.center[order], stable=True)]
+        center, distance = found.center[order], distance[order]
         begin = offsets(torch.bincount(center, minlength=n_sites))
         limit = (distance[begin[:-1]] + _TIE).clamp_min(self.cutoff + _SLACK)
         if self.max_neighbors is not None:
             last = torch.minimum(begin[:-1] + self.max_neighbors, begin[1:]) - 1
             limit = torch.minimum(limit, distance[last] + _TIE)
-        return steps.take(order[distance <= gather(limit, center)])
+        return found.take(order[distance <= gather(limit, center)])
 
 
 def _within(

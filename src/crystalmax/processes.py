@@ -97,11 +97,11 @@ class Processes:
         Raises:
             ValueError: The devices do not exist.
         """
-        # A step of some objectives does not use all weights. Buffers are constants.
-        several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=PATIENCE)
+        if self.number > 1:  # a step of some objectives does not use all weights; buffers are constants
+            options["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=PATIENCE)
         options |= {"accelerator": self.accelerator, "devices": self.devices, "num_nodes": self.nodes}
         try:
-            return pl.Trainer(strategy=several if self.number > 1 else "auto", use_distributed_sampler=False, **options)
+            return pl.Trainer(use_distributed_sampler=False, **options)
         except MisconfigurationException as error:
             raise ValueError(
                 f"{self.devices} devices of accelerator {self.accelerator!r} cannot be used: {error}"

@@ -130,9 +130,8 @@ def _pieces(source: object, position: str, look: _Look, keys: Mapping[str, str],
         yield _Piece(position or "0", f"CIF text {position or 0}", partial(read_cif, source))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping) and not origin_of(source):
         # Structures of pymatgen and ASE are iterables too, of their sites.
-        is_list = isinstance(source, list | tuple)
         for row, entry in enumerate(source):
-            known = (look, keys) if is_list else (cache(_files_in), {})
+            known = (look, keys) if isinstance(source, list | tuple) else (cache(_files_in), {})
             yield from _pieces(entry, f"{position}.{row}" if position else str(row), *known, target)
     else:
         key = source.key if isinstance(source, Crystal) else ""
