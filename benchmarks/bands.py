@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bands.py --data DIR --jobs 2
 
-They are those of `crystalmax.bands`, the last block of the statistics. Docs: `docs/research/bands.md`.
+They are those of `crystalmax.statistics.bands`, the last block of the statistics. Docs: `docs/research/bands.md`.
 """
 
 import warnings
@@ -16,9 +16,9 @@ from machine import about, publish
 from properties import BLIND, PROPERTIES, development, earlier, families, parser_of_properties, unseen, wanted
 from threadpoolctl import threadpool_limits
 
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.few_labels.small_data import SmallDataRegressor
+from crystalmax.storage.dataset import CrystalDataset
 
 MOST, TESTED = 1500, 300
 

@@ -17,8 +17,8 @@ from judged import errors, kept
 from machine import about, parser_of, publish
 from search import EPOCHS, SHIPPED, trained
 
-from crystalmax.baselines import BLOCKS
-from crystalmax.intrinsic import WEIGHTS, Statistics
+from crystalmax.statistics.baselines import BLOCKS
+from crystalmax.statistics.intrinsic import WEIGHTS, Statistics
 
 EARLIER = {name: weight for name, weight in WEIGHTS.items() if name != "moduli"}
 """What the weights that shipped until there were moduli had told."""

@@ -16,16 +16,16 @@ import pandas as pd
 import torch
 from machine import about, parser_of, publish
 
-from crystalmax.alterations import Rebuilt
-from crystalmax.corruptions import Dopant, Interstitial, SiteSwap, Strain, Vacancy
-from crystalmax.dataset import CrystalDataset, batches_of_sites
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
-from crystalmax.ingest import canonical_records
-from crystalmax.negatives import Corrupted, OtherCrystals, WithoutCollisions
+from crystalmax.judging.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.learning.training import Split, Training, train
+from crystalmax.learning.vectors import encode
+from crystalmax.reading.ingest import canonical_records
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.corruptions import Dopant, Interstitial, SiteSwap, Strain, Vacancy
+from crystalmax.samples.negatives import Corrupted, OtherCrystals, WithoutCollisions
+from crystalmax.samples.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.training import Split, Training, train
-from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 
 PAPER = (FalsePolymorph(), FalseComposition(), FalsePermutation())
 

@@ -17,11 +17,11 @@ from machine import about, publish
 from properties import development, earlier, parser_of_properties, unseen, wanted
 
 from crystalmax.crystal import Crystal, formula
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.pretraining import pretrain
+from crystalmax.judging.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.learning.pretraining import pretrain
 from crystalmax.shipped import SHIPPED
+from crystalmax.storage.dataset import CrystalDataset
 
 WAYS: dict[str, Path | None] = {"continued": SHIPPED, "alone": None}
 """What learning from one's own structures starts from."""

@@ -22,12 +22,12 @@ from machine import about, parser_of, publish
 from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
-from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import AllPairs
-from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
 from crystalmax.plots import BLUE, GREEN, INK, ORANGE, STYLE, style, svg
+from crystalmax.reading.ingest import canonical_records
 from crystalmax.spec import build, read_recipe, seeded_weights
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 
 SIZES = np.logspace(2, 6, 9)
 LARGE = 9_000  # pairs from which on the slope is fitted

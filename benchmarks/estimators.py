@@ -22,9 +22,9 @@ from jaxtyping import Float
 from machine import about, publish
 from torch import Generator, Tensor
 
-from crystalmax.critics import ProjectedDot
 from crystalmax.encoding import Constituents, Widths
-from crystalmax.estimators import NWJ, DonskerVaradhan, Estimator, InfoNCE, JensenShannon, Scores, Smile
+from crystalmax.objectives.critics import ProjectedDot
+from crystalmax.objectives.estimators import NWJ, DonskerVaradhan, Estimator, InfoNCE, JensenShannon, Scores, Smile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -36,13 +36,13 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from crystalmax.baselines import composition_statistics, element_fractions, structure_statistics
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw, FeatureSet, Plan, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.powers import Powers
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.few_labels.powers import Powers
+from crystalmax.few_labels.small_data import SmallDataRegressor
+from crystalmax.judging.evaluation import Draw, FeatureSet, Plan, default_models, evaluate
+from crystalmax.statistics.baselines import composition_statistics, element_fractions, structure_statistics
+from crystalmax.storage.dataset import CrystalDataset
 from crystalmax.study.vectors import files_by_name
 
 COVERAGE = 0.9

@@ -21,9 +21,9 @@ from properties import earlier, families, parser_of_properties, unseen, wanted
 
 from crystalmax import CrystalRegressor
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import untrained
 from crystalmax.regressor import predict
+from crystalmax.storage.dataset import CrystalDataset
 
 TARGETS = (
     *("last_phdos_peak_cm1", "formation_energy_eV_per_atom", "band_gap_expt_eV", "band_gap_eV"),

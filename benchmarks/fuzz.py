@@ -29,18 +29,18 @@ from unittest.mock import patch
 import numpy as np
 from machine import about, publish
 
-from crystalmax import disk
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
-from crystalmax.cif import read_cif
-from crystalmax.dataset import CrystalDataset, DatasetWriter
-from crystalmax.formats import read_json, read_poscar, read_xyz
 from crystalmax.integrity import verify
-from crystalmax.manifest import ARRAYS, CONTENT
-from crystalmax.sources import read
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.formats import read_json, read_poscar, read_xyz
+from crystalmax.reading.sources import read
+from crystalmax.reading.structures import Reading
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.structures import Reading
-from crystalmax.writing import checksum, hash_of
+from crystalmax.storage import disk
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter
+from crystalmax.storage.manifest import ARRAYS, CONTENT
+from crystalmax.storage.writing import checksum, hash_of
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 RECIPES = Path(sys.modules["crystalmax"].__file__ or "").parent / "recipes"

@@ -18,13 +18,13 @@ import atheris
 
 with atheris.instrument_imports(include=["crystalmax"]):
     from crystalmax.checkpoint import WEIGHTS, load
-    from crystalmax.cif import read_cif
-    from crystalmax.formats import read_json, read_poscar, read_xyz
+    from crystalmax.reading.cif import read_cif
+    from crystalmax.reading.formats import read_json, read_poscar, read_xyz
     from crystalmax.spec import read_recipe
 
 import fuzz
 
-from crystalmax.writing import checksum_of, hash_of
+from crystalmax.storage.writing import checksum_of, hash_of
 
 STRUCTURES = {"cif": read_cif, "poscar": read_poscar, "xyz": read_xyz, "json": read_json}
 """These answer with a refusal and raise nothing at all; those below may raise ValueError."""

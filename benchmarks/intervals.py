@@ -14,8 +14,8 @@ from joblib import Parallel, delayed
 from machine import about, publish
 from properties import draws_of, earlier, families, parser_of_properties, plans_of, unseen, wanted
 
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.storage.dataset import CrystalDataset
 
 
 def main() -> None:

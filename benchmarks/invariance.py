@@ -18,12 +18,12 @@ from jaxtyping import Float
 from machine import about, parser_of, publish
 
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.learning.vectors import encode
 from crystalmax.neighbors import Neighbors
-from crystalmax.sources import read
+from crystalmax.reading.sources import read
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset
 
 ENCODERS = ("infomax", "blocks", "cgcnn", "megnet", "alignn")
 

@@ -10,8 +10,8 @@ from properties import PROPERTIES, development, unseen
 from train import learnt_from
 
 from crystalmax.crystal import formula
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.judging.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.storage.dataset import CrystalDataset
 
 DEVELOPMENT = LabelBudgets(budgets=(100, 400), n_draws=8, seed=2)
 

@@ -5,14 +5,15 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
-from crystalmax.critics import ProjectedDot
 from crystalmax.crystal import CrystalBatch
 from crystalmax.elements import N_ELEMENTS
+from crystalmax.encoders.distances import DistanceBasis
 from crystalmax.encoders.graph import SpeciesVectors, crystal_level
-from crystalmax.encoders.layers import DistanceBasis, perceptron
 from crystalmax.encoders.sitenet import SiteNet
 from crystalmax.encoding import Constituents, Encoding, Widths
-from crystalmax.regularizers import GaussianNoise, Noised
+from crystalmax.layers import perceptron
+from crystalmax.objectives.critics import ProjectedDot
+from crystalmax.objectives.regularizers import GaussianNoise, Noised
 from crystalmax.segments import gather, paired_dot, segment_mean
 
 

@@ -37,16 +37,17 @@ import pyarrow.parquet as pq
 from machine import about, parser_of, publish
 from matplotlib.figure import Figure
 
-from crystalmax import baselines, elements
+from crystalmax import elements
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.dataset import CrystalDataset
-from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import fingerprint_of
-from crystalmax.ingest import canonical_records, ingest
+from crystalmax.learning.pretraining import pretrain
+from crystalmax.learning.saving import Interrupted
 from crystalmax.plots import BLUE, INK, ORANGE, STYLE, style, svg
-from crystalmax.pretraining import pretrain
-from crystalmax.records import Record
-from crystalmax.training import Interrupted
+from crystalmax.reading.duplicates import without_duplicates
+from crystalmax.reading.ingest import canonical_records, ingest
+from crystalmax.reading.records import Record
+from crystalmax.statistics import baselines
+from crystalmax.storage.dataset import CrystalDataset
 
 GROUPS = (
     "Li Na K Rb Cs|Be Mg Ca Sr Ba|Sc Y La Ce Pr Nd Sm Gd Tb Dy Ho Er Tm Yb Lu|Ti Zr Hf|V Nb Ta|Cr Mo W|Mn Tc Re|"

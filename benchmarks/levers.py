@@ -6,8 +6,9 @@ Every network learns for six epochs from the same 5,000 of the structures that `
 the lever says otherwise, and is judged as in `search.py`: ridge regression on its vectors, eight properties, 100 and
 400 labels, eight draws. Two seeds each, four of a recipe as it is, and untrained networks of the same seeds. Called
 again, it goes on with what is missing from the file. Beside the errors stands what linear maps of the vectors tell of
-plain statistics, without a label (`crystalmax.probe`). One to three minutes a lever and seed on one core. At the length
-of the weights that ship: `--structures 40000 --epochs 20 --recipes intrinsic` and another folder; eight minutes.
+plain statistics, without a label (`crystalmax.learning.probe`). One to three minutes a lever and seed on one core. At
+the length of the weights that ship: `--structures 40000 --epochs 20 --recipes intrinsic` and another folder; eight
+minutes.
 
 But for those that begin with `data`, levers are lines of a recipe: `crystalmax study --recipes NAME=FILE --trust lab`
 asks the same of other data.
@@ -31,13 +32,13 @@ from machine import about, go_on, parser_of, store
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.intrinsic import Statistics
+from crystalmax.learning.pretraining import parts_of, untrained
+from crystalmax.learning.probe import told
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.plots import BLUE, GREEN, INK, STYLE, svg
-from crystalmax.pretraining import parts_of, untrained
-from crystalmax.probe import told
-from crystalmax.training import Split, Training, train
+from crystalmax.statistics.intrinsic import Statistics
+from crystalmax.storage.dataset import CrystalDataset, Dataset
 
 Lines = Mapping[str, Any]
 """What a lever changes: values by their place in a recipe; `beside`, an objective and its weight in a mixture;

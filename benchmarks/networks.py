@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from crystalmax import checkpoint, fitted
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import Draw
+from crystalmax.judging.evaluation import Draw
 from crystalmax.shipped import SHIPPED
+from crystalmax.storage.dataset import CrystalDataset
 
 WAYS = ("without", "with")
 

@@ -11,7 +11,7 @@ import pandas as pd
 from machine import about, parser_of, publish
 
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.few_labels.small_data import SmallDataRegressor
 from crystalmax.study.matbench import FOLDS
 
 TARGET = "last_phdos_peak_cm1"

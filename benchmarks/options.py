@@ -8,7 +8,7 @@ from typing import get_args
 from docstring_parser import parse
 
 from crystalmax.cli import Options, app
-from crystalmax.training import Training
+from crystalmax.learning.training import Training
 
 COMMANDS = ("ingest", "pretrain", "represent", "evaluate", "fit", "finetune", "predict", "demo", "study", "verify")
 LEFT_TO_US = {

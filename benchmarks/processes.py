@@ -30,12 +30,12 @@ import torch
 from machine import about, parser_of, publish
 from torch import nn
 
-from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import AllPairs
-from crystalmax.ingest import canonical_records, ingest
-from crystalmax.processes import Processes
+from crystalmax.learning.processes import Processes
+from crystalmax.learning.training import Split, Training, train
+from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.training import Split, Training, train
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 
 SITES = 1200
 STEPS = 20

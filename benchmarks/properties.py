@@ -12,8 +12,8 @@ import pandas as pd
 from machine import go_on, parser_of
 
 from crystalmax.crystal import Crystal, formula
-from crystalmax.evaluation import Draw, LabelBudgets
-from crystalmax.ingest import canonical_records
+from crystalmax.judging.evaluation import Draw, LabelBudgets
+from crystalmax.reading.ingest import canonical_records
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
 

@@ -16,14 +16,14 @@ import torch
 from machine import about, parser_of, publish
 from sklearn.ensemble import ExtraTreesRegressor
 
-from crystalmax.baselines import composition_statistics, structure_statistics
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
 from crystalmax.featurizer import untrained
-from crystalmax.ingest import canonical_records
+from crystalmax.judging.evaluation import FeatureSet, LabelBudgets, default_models, evaluate
+from crystalmax.learning.training import Split, Training, train
+from crystalmax.learning.vectors import encode
+from crystalmax.reading.ingest import canonical_records
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.training import Split, Training, train
-from crystalmax.vectors import encode
+from crystalmax.statistics.baselines import composition_statistics, structure_statistics
+from crystalmax.storage.dataset import CrystalDataset
 
 TARGETS = ("formation_energy_eV_per_atom", "band_gap_eV")
 TWINS = (1001, 1002, 1003)

@@ -22,12 +22,12 @@ from machine import about, parser_of, publish
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from crystalmax.dataset import Dataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import Statistics
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.spec import build, describe, seeded_weights
-from crystalmax.training import Split, Training, train
+from crystalmax.statistics.intrinsic import Statistics
+from crystalmax.storage.dataset import Dataset
 
 SHIPPED: dict[str, Any] = {
     "learning_rate": 8.12e-4,

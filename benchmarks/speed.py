@@ -22,13 +22,13 @@ import torch
 from machine import about, parser_of, publish
 
 from crystalmax.cells import canonical
-from crystalmax.cif import read_cif
-from crystalmax.dataset import CrystalDataset, DatasetWriter, batches_of_sites
 from crystalmax.geometry import AllPairs
+from crystalmax.learning.vectors import encode
 from crystalmax.memory import keep_freed_memory
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.structures import Reading
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.structures import Reading
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter, batches_of_sites
 
 REPEATS = 7
 GEOMETRY = AllPairs()

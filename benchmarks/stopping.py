@@ -29,11 +29,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.learning.pretraining import parts_of, untrained
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.plots import BLUE, GREEN, ORANGE, STYLE, svg
-from crystalmax.pretraining import parts_of, untrained
-from crystalmax.training import Split, Training, train
+from crystalmax.storage.dataset import CrystalDataset
 
 RECIPES, SEEDS = ("paper", "infomax", "intrinsic"), (0, 1)
 STOPS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27)

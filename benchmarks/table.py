@@ -21,7 +21,7 @@ import paper
 from entries import joined
 from few_labels import DEFAULT, POTENTIALS, THEIRS
 
-from crystalmax.evaluation import TRIVIAL
+from crystalmax.judging.evaluation import TRIVIAL
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from crystalmax.ingest import canonical_records
+from crystalmax.reading.ingest import canonical_records
 
 TABLES = {
     "elastic_tensor": {"K_VRH": "bulk_modulus_GPa", "G_VRH": "shear_modulus_GPa", "poisson_ratio": "poisson_ratio"},

@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from machine import about, parser_of, publish
 
-from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.geometry import AllPairs
-from crystalmax.ingest import canonical_records
 from crystalmax.memory import keep_freed_memory
+from crystalmax.reading.ingest import canonical_records
 from crystalmax.spec import build, read_recipe
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 
 SETTINGS = {"one thread": ("1", "passive"), "two, asleep": ("2", "passive"), "two, spinning": ("2", "active")}
 REPEATS = 3

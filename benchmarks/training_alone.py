@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.training import Split, Training, train
+from crystalmax.storage.dataset import CrystalDataset
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ import numpy as np
 from machine import about, publish
 from properties import earlier, families, parser_of_properties, plans_of, unseen, wanted
 
-from crystalmax.dataset import CrystalDataset
-from crystalmax.evaluation import TWIN_SEEDS, FeatureSet, default_models, evaluate
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.judging.evaluation import TWIN_SEEDS, FeatureSet, default_models, evaluate
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
+from crystalmax.storage.dataset import CrystalDataset
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from crystalmax.crystal import N_KIND_COLUMNS
-from crystalmax.encoders.layers import GaussianBasis, perceptron
+from crystalmax.encoders.distances import GaussianBasis
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.layers import perceptron
 from crystalmax.segments import gather, segment_mean
 
 

@@ -6,10 +6,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from crystalmax import SmallDataRegressor, assessment, small_data
+from crystalmax import SmallDataRegressor
 from crystalmax.cells import canonical
-from crystalmax.dataset import DatasetWriter
+from crystalmax.few_labels import small_data
 from crystalmax.fingerprint import Fingerprint
+from crystalmax.judging import assessment
+from crystalmax.storage.dataset import DatasetWriter
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import BUDGETS, Study
 from crystals import crystal, perovskite, pure, rock_salt

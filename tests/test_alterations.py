@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 
-from crystalmax.alterations import Altered, Rebuilt
-from crystalmax.augmentations import Supercell, ThermalDisplacement
-from crystalmax.corruptions import Interstitial, Strain, Vacancy
 from crystalmax.encoding import Encoding
 from crystalmax.geometry import AllPairs
-from crystalmax.negatives import Corrupted
+from crystalmax.samples.alterations import Altered, Rebuilt
+from crystalmax.samples.augmentations import Supercell, ThermalDisplacement
+from crystalmax.samples.corruptions import Interstitial, Strain, Vacancy
+from crystalmax.samples.negatives import Corrupted
+from crystalmax.samples.transforms import Transform
 from crystalmax.spec import build, describe
-from crystalmax.transforms import Transform
 from test_negatives import network
 from test_transforms import batches, generators, same_geometry
 

@@ -9,8 +9,12 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.tree import ExtraTreeRegressor
 
-from crystalmax import baselines, evaluation
-from crystalmax.assessment import (
+from crystalmax.demo import overall
+from crystalmax.encoders import SiteNet
+from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.geometry import AllPairs
+from crystalmax.judging import evaluation
+from crystalmax.judging.assessment import (
     COMPOSITION,
     SMALL_DATA,
     VECTORS,
@@ -22,13 +26,10 @@ from crystalmax.assessment import (
     report_assessment,
     tables,
 )
-from crystalmax.demo import overall
-from crystalmax.encoders import SiteNet
-from crystalmax.evaluation import TWIN_SEEDS, FeatureSet, LabelBudgets, RepeatedFolds, evaluate
-from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.geometry import AllPairs
+from crystalmax.judging.evaluation import TWIN_SEEDS, FeatureSet, LabelBudgets, RepeatedFolds, evaluate
+from crystalmax.judging.verdict import verdict
 from crystalmax.spec import seeded_weights
-from crystalmax.verdict import verdict
+from crystalmax.statistics import baselines
 from crystals import conventional_rock_salt, perovskite, pure, rock_salt
 
 

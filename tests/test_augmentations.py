@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.alterations import Alteration, Rebuilt
-from crystalmax.augmentations import OtherCell, Supercell, ThermalDisplacement
 from crystalmax.crystal import CrystalBatch
 from crystalmax.geometry import AllPairs
+from crystalmax.samples.alterations import Alteration, Rebuilt
+from crystalmax.samples.augmentations import OtherCell, Supercell, ThermalDisplacement
 from crystalmax.spec import build, describe
 from crystals import metal, perovskite, pure, quartz
 from test_corruptions import outcome, same_crystals, tensors

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax import bands, elements
-from crystalmax.bands import of_bands, overlaps, overlaps_of, shells_of
+from crystalmax import elements
 from crystalmax.cells import canonical
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.elements import ATOMIC_NUMBERS
+from crystalmax.statistics import bands
+from crystalmax.statistics.bands import of_bands, overlaps, overlaps_of, shells_of
 from crystals import deficient_perovskite, metal, mixed, oblique, perovskite, pure, rock_salt
 
 APART = 30.0

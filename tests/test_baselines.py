@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax import baselines, electrons
-from crystalmax.baselines import (
+from crystalmax.crystal import Crystal, Occupant, formula
+from crystalmax.elements import FEATURES, SYMBOLS, table
+from crystalmax.statistics import baselines, electrons
+from crystalmax.statistics.baselines import (
     BLOCKS,
     SHELLS,
     composition_statistics,
@@ -21,9 +23,7 @@ from crystalmax.baselines import (
     statistics_widths,
     structure_statistics,
 )
-from crystalmax.crystal import Crystal, Occupant, formula
-from crystalmax.elements import FEATURES, SYMBOLS, table
-from crystalmax.surroundings import CUTOFF, FADING, surroundings
+from crystalmax.statistics.surroundings import CUTOFF, FADING, surroundings
 
 ALL_FEATURES = tuple(BLOCKS.values())
 Z = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}

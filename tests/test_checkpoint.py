@@ -12,16 +12,16 @@ from torch import nn
 
 from crystalmax import elements
 from crystalmax.checkpoint import FORMAT, Model, load, save
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import GaussianBasis, SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.objectives import DeepInfoMax, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import describe, seeded_weights
-from crystalmax.training import Split, Training, train
-from crystalmax.writing import checksums, hash_of, write_json
+from crystalmax.storage.dataset import CrystalDataset
+from crystalmax.storage.writing import checksums, hash_of, write_json
 from crystals import some_crystals
 from disks import full_disk
 

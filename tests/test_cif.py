@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifParser
 
-from crystalmax.cif import read_cif
 from crystalmax.crystal import Occupant
-from crystalmax.structures import Reading, Refused, convert
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.structures import Reading, Refused, convert
 
 
 def cif(atoms, *, cell=(5, 5, 5, 90, 90, 90), symmetry="_symmetry_space_group_name_H-M 'P 1'", name="x", extra=""):

@@ -21,15 +21,16 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from crystalmax import CrystalFeaturizer, CrystalRegressor, __version__, assessment, evaluation
+from crystalmax import CrystalFeaturizer, CrystalRegressor, __version__
 from crystalmax.__main__ import main
-from crystalmax.assessment import small_data
 from crystalmax.checkpoint import load, read_spec
-from crystalmax.dataset import CrystalDataset
-from crystalmax.ingest import canonical_records, ingest
+from crystalmax.judging import assessment, evaluation
+from crystalmax.judging.assessment import small_data
+from crystalmax.learning.pretraining import pretrain
 from crystalmax.prediction import beside_median, finetune, predict, write
-from crystalmax.pretraining import pretrain
+from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.shipped import SHIPPED
+from crystalmax.storage.dataset import CrystalDataset
 from studies import few_trees
 
 ROOT = Path(__file__).parents[1]
@@ -216,7 +217,7 @@ def test_statistics_are_taken_by_as_many_processes_as_asked_for(home, tmp_path, 
         asked.append(n_jobs)
         return map(work, items)
 
-    monkeypatch.setattr("crystalmax.sources.in_order", here)
+    monkeypatch.setattr("crystalmax.reading.sources.in_order", here)
     monkeypatch.setattr("crystalmax.featurizer.in_order", here)
     labelled = (home.cifs, "--labels", home.path / "labels.csv", "--target", "band_gap")
     model = ("--model", home.path / "run", "--jobs", 3)
@@ -443,7 +444,7 @@ def test_a_source_that_is_given_twice_is_a_failure(home, tmp_path):
 
 
 def test_what_cannot_be_written_is_known_before_anything_is_read(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("crystalmax.ingest.records_of_files", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr("crystalmax.reading.ingest.records_of_files", lambda *_, **__: pytest.fail("it was read"))
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.csv").mkdir()
     said = f"cannot be written: '{tmp_path / 'file'}' is no folder; choose another place"
@@ -469,7 +470,7 @@ def test_a_data_set_that_cannot_be_written_is_named(home, tmp_path, monkeypatch)
 
 
 def test_control_c_is_told_and_leaves_no_folder_behind(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("crystalmax.assessment.feature_sets", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("crystalmax.judging.assessment.feature_sets", mock.Mock(side_effect=KeyboardInterrupt))
     done = crystalmax("evaluate", *home.labelled, "--target", "band_gap", "--out", tmp_path / "out")
     assert (done.code, done.err) == (130, "crystalmax: interrupted\n")
     assert not (tmp_path / "out").exists()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from joblib import parallel_config
 
-from crystalmax import columns
-from crystalmax.columns import standardised
-from crystalmax.dataset import CrystalDataset
-from crystalmax.writing import checksum
+from crystalmax.storage import columns
+from crystalmax.storage.columns import standardised
+from crystalmax.storage.dataset import CrystalDataset
+from crystalmax.storage.writing import checksum
 from crystals import rock_salt
 
 

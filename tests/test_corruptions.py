@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.alterations import Alteration
-from crystalmax.corruptions import Dopant, Interstitial, SiteSwap, Strain, Vacancy, near_in_table
 from crystalmax.crystal import CrystalBatch, Occupant
 from crystalmax.elements import ATOMIC_NUMBERS, N_ELEMENTS, SYMBOLS
 from crystalmax.geometry import AllPairs
+from crystalmax.samples.alterations import Alteration
+from crystalmax.samples.corruptions import Dopant, Interstitial, SiteSwap, Strain, Vacancy, near_in_table
+from crystalmax.samples.transforms import Transform
 from crystalmax.spec import build, describe
-from crystalmax.transforms import Transform
 from crystals import crystal, metal, mixed, oblique, perovskite, pure, rock_salt
 from test_transforms import batches, compositions, evenly, generators, same_geometry
 

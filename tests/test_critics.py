@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.critics import Critic, ProjectedDot
 from crystalmax.encoding import Constituents, Widths
+from crystalmax.objectives.critics import Critic, ProjectedDot
 from crystalmax.spec import build, describe
 from reference.deep_infomax import score
 

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax import disk
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import CrystalDataset, DatasetWriter, batches_of_sites
-from crystalmax.disk import DiskArray
-from crystalmax.manifest import CONTENT, FORMAT
-from crystalmax.writing import hash_of
+from crystalmax.storage import disk
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter, batches_of_sites
+from crystalmax.storage.disk import DiskArray
+from crystalmax.storage.manifest import CONTENT, FORMAT
+from crystalmax.storage.writing import hash_of
 from crystals import random_crystals, rock_salt, some_crystals
 from disks import full_disk
 
@@ -73,7 +73,7 @@ def test_every_crystal_comes_back_as_it_was(kept, tmp_path):
 
 
 def test_properties_that_appear_late_are_unknown_before(tmp_path, monkeypatch):
-    monkeypatch.setattr("crystalmax.dataset._CHUNK", 2)
+    monkeypatch.setattr("crystalmax.storage.dataset._CHUNK", 2)
     crystals = labelled() * 2
     data = write_dataset(tmp_path / "data", [*crystals, replace(rock_salt(), targets={"age": 1.0})], provenance={})
     expected = CrystalDataset.from_crystals([*crystals, replace(rock_salt(), targets={"age": 1.0})])
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_nothing(nth, tmp_path):
 
 def test_a_killed_write_is_cleared_away_by_the_next(tmp_path):
     script = (
-        "import os, sys; from pathlib import Path; from crystalmax.dataset import DatasetWriter; "
+        "import os, sys; from pathlib import Path; from crystalmax.storage.dataset import DatasetWriter; "
         "writer = DatasetWriter(Path(sys.argv[1]), provenance={}).__enter__(); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "data")], check=False)

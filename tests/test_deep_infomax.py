@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from crystalmax.critics import ProjectedDot
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents
-from crystalmax.estimators import InfoNCE, JensenShannon
 from crystalmax.geometry import AllPairs
-from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
+from crystalmax.objectives.critics import ProjectedDot
 from crystalmax.objectives.deep_infomax import PAPER_NEGATIVES, drawn, joined
-from crystalmax.regularizers import GaussianNoise, NoRegularizer
+from crystalmax.objectives.estimators import InfoNCE, JensenShannon
+from crystalmax.objectives.regularizers import GaussianNoise, NoRegularizer
+from crystalmax.samples.negatives import Corrupted, NegativeSampler, OtherCrystals
+from crystalmax.samples.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystalmax.spec import build, describe, read_recipe, seeded_weights
-from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystals import some_crystals
 from encoders import in_double, unchecked
 from reference import deep_infomax, site_net
@@ -350,7 +350,7 @@ from torch import Generator
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.negatives import OtherCrystals
+from crystalmax.samples.negatives import OtherCrystals
 from crystalmax.testing import toy_crystals
 
 batch = AllPairs(8)(CrystalBatch.collate(toy_crystals()))

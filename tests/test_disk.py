@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax import disk
-from crystalmax.disk import DiskArray
+from crystalmax.storage import disk
+from crystalmax.storage.disk import DiskArray
 
 NUMBERS = np.arange(40 * 3 * 2, dtype="<f4").reshape(40, 3, 2)
 

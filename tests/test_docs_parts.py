@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crystalmax.alterations import Rebuilt
-from crystalmax.corruptions import Strain, Vacancy
-from crystalmax.negatives import Corrupted, WithoutCollisions
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.corruptions import Strain, Vacancy
+from crystalmax.samples.negatives import Corrupted, WithoutCollisions
 from crystalmax.spec import PUBLIC_MODULES, build
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalmax.dataset import DatasetWriter
-from crystalmax.pretraining import parts_of
+from crystalmax.learning.pretraining import parts_of
+from crystalmax.storage.dataset import DatasetWriter
 from crystals import some_crystals
 
 ROOT = Path(__file__).parent.parent

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from crystalmax import sources
 from crystalmax.cells import canonical
 from crystalmax.cli import app
-from crystalmax.dataset import CrystalDataset
-from crystalmax.duplicates import without_duplicates
 from crystalmax.fingerprint import Fingerprint, are_close, fingerprint_of
-from crystalmax.ingest import canonical_records
+from crystalmax.reading import sources
+from crystalmax.reading.duplicates import without_duplicates
+from crystalmax.reading.ingest import canonical_records
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import conventional_rock_salt, metal, mixed, perovskite, quartz, rock_salt, some_crystals
 from labelled import table_of
 

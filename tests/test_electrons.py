@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax import electrons, elements
+from crystalmax import elements
 from crystalmax.elements import ATOMIC_NUMBERS, N_ELEMENTS
+from crystalmax.statistics import electrons
 
 BALANCE = "charge that does not balance"
 

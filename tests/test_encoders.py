@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import load
 from crystalmax.crystal import CrystalBatch, Occupant
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.learning.pretraining import pretrain
 from crystalmax.neighbors import Neighbors
-from crystalmax.pretraining import pretrain
 from crystalmax.spec import build, describe, read_recipe
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import (
     metal,
     mixed,

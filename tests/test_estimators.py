@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.estimators import NWJ, DonskerVaradhan, Estimator, InfoNCE, JensenShannon, Scores, Smile
+from crystalmax.objectives.estimators import NWJ, DonskerVaradhan, Estimator, InfoNCE, JensenShannon, Scores, Smile
 from crystalmax.spec import build, describe
 from reference.bounds import donsker_varadhan, nwj, smile
 from reference.deep_infomax import info_nce, jensen_shannon

@@ -17,7 +17,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from crystalmax.evaluation import (
+from crystalmax.few_labels.powers import unit_of
+from crystalmax.few_labels.small_data import SmallDataRegressor
+from crystalmax.judging.evaluation import (
     TRIVIAL,
     FeatureSet,
     LabelBudgets,
@@ -28,9 +30,7 @@ from crystalmax.evaluation import (
     evaluate,
     plan_for,
 )
-from crystalmax.powers import unit_of
-from crystalmax.small_data import SmallDataRegressor
-from crystalmax.verdict import (
+from crystalmax.judging.verdict import (
     Method,
     _amount,
     _best,

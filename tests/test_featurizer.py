@@ -28,8 +28,8 @@ from crystalmax.encoding import Encoding
 from crystalmax.featurizer import CrystalFeaturizer, untrained
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax
+from crystalmax.reading.structures import Refused
 from crystalmax.spec import describe, seeded_weights
-from crystalmax.structures import Refused
 from crystals import (
     conventional_rock_salt,
     crystal,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crystalmax.crystal import Occupant
 from crystalmax.fingerprint import TOLERANCE, Fingerprint, occur_in
-from crystalmax.surroundings import CUTOFF
+from crystalmax.statistics.surroundings import CUTOFF
 from crystals import (
     conventional_rock_salt,
     crystal,

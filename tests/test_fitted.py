@@ -11,16 +11,16 @@ import pytest
 
 from crystalmax import CrystalFeaturizer, CrystalRegressor, SmallDataRegressor
 from crystalmax.checkpoint import Model
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.fitted import Fitted, fit, holds_fit, load, predict, save
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.objectives import Regression
-from crystalmax.records import Record
-from crystalmax.records import labelled as gathered
-from crystalmax.structures import Refused
-from crystalmax.writing import check_free, hash_of
+from crystalmax.reading.records import Record
+from crystalmax.reading.records import labelled as gathered
+from crystalmax.reading.structures import Refused
+from crystalmax.storage.dataset import CrystalDataset
+from crystalmax.storage.writing import check_free, hash_of
 from crystals import perovskite, pure, rock_salt
 
 
@@ -174,7 +174,7 @@ def test_what_was_changed_is_refused(plain, tmp_path, break_it, message):
 def test_columns_that_another_version_made_otherwise_are_refused(plain, tmp_path, monkeypatch):
     save(plain, tmp_path / "fit")
     assert load(tmp_path / "fit").target == "edge"
-    monkeypatch.setattr("crystalmax.surroundings.SOFTENING", 4)
+    monkeypatch.setattr("crystalmax.statistics.surroundings.SOFTENING", 4)
     with pytest.raises(ValueError, match="to columns that this version does not make; fit it again"):
         load(tmp_path / "fit")
 
@@ -236,7 +236,7 @@ def test_a_description_comes_last(plain, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crystalmax.fitted.write_json", full)
+    monkeypatch.setattr("crystalmax.storage.writing.write_json", full)
     with pytest.raises(OSError, match="No space left"):
         save(plain, tmp_path / "fit")
     assert not (tmp_path / "fit").exists(), "it would be in the way of the next"

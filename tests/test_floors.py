@@ -1,6 +1,7 @@
 """The shape of the package: floors without a cycle, files that stay small, heavy imports where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -20,27 +21,27 @@ MOST_LINES = 18_460
 OWNERS = {
     "pymatgen": set(),
     "ase": set(),
-    "gemmi": {"structures.py", "cif.py", "symbols.py", "symmetry.py"},
+    "gemmi": {"reading/structures.py", "reading/cif.py", "reading/symbols.py", "reading/symmetry.py"},
     "sklearn": {
-        "assessment.py",
         "featurizer.py",
         "regressor.py",
-        "evaluation.py",
-        "kernels.py",
-        "small_data.py",
         "plots.py",
-        "powers.py",
-        "probe.py",
-        "quantile_models.py",
-        "ridge.py",
+        "few_labels/kernels.py",
+        "few_labels/powers.py",
+        "few_labels/quantile_models.py",
+        "few_labels/ridge.py",
+        "few_labels/small_data.py",
+        "judging/assessment.py",
+        "judging/evaluation.py",
+        "learning/probe.py",
         "study/material.py",
         "study/matbench.py",
         "study/models.py",
         "study/representation.py",
         "study/maps.py",
     },
-    "matplotlib": {"plots.py", "report.py", "study/figures.py"},
-    "lightning": {"training.py", "saving.py", "processes.py"},
+    "matplotlib": {"plots.py", "judging/report.py", "study/figures.py"},
+    "lightning": {"learning/training.py", "learning/saving.py", "learning/processes.py"},
 }
 
 
@@ -78,6 +79,15 @@ def imports_of_package(root):
 def inner(imports):
     """The graph inside the package. A package that only re-exports stands above its own modules."""
     return {name: {other for other in others if other in imports and other != name} for name, others in imports.items()}
+
+
+def between_folders(graph):
+    """The same graph with each folder for all that is in it; a file beside the folders stands for itself."""
+    folders = {name: ".".join(name.split(".")[:2]) for name in graph}
+    found = {folder: set() for folder in folders.values()}
+    for name, others in graph.items():
+        found[folders[name]] |= {folders[other] for other in others} - {folders[name]}
+    return found
 
 
 def longest_chain(graph):
@@ -120,6 +130,16 @@ def test_imports_form_floors_without_a_cycle():
     assert len(chain) <= MOST_FLOORS, f"too many floors: {' -> '.join(chain)}"
 
 
+def test_folders_import_downwards_only():
+    assert longest_chain(between_folders(inner(imports_of_package(ROOT))))
+
+
+def test_every_folder_with_code_is_explained():
+    page = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.partition("| folder |")[2].partition("\n\n")[0]
+    assert {*re.findall(r"^\| `(\w+)`", table, re.M)} == {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+
 def test_files_stay_small():
     assert {name: count for name, count in lines().items() if count > MOST_LINES_A_FILE} == {}
     assert sum(lines().values()) < MOST_LINES
@@ -151,6 +171,7 @@ def plant(folder, **modules):
     root.mkdir()
     (root / "__init__.py").write_text("", encoding="utf-8")
     for name, text in modules.items():
+        (root / name).parent.mkdir(exist_ok=True)
         (root / f"{name}.py").write_text(text, encoding="utf-8")
     return imports_of_package(root)
 
@@ -163,6 +184,13 @@ def test_a_planted_cycle_is_found(tmp_path):
     )
     with pytest.raises(AssertionError, match=r"import cycle: toy\."):
         longest_chain(graph)
+
+
+def test_a_planted_cycle_of_folders_is_found(tmp_path):
+    graph = inner(plant(tmp_path, **{"low/a": "", "low/b": "import toy.high.c", "high/c": "import toy.low.a"}))
+    assert longest_chain(graph) == ("toy.low.b", "toy.high.c", "toy.low.a")
+    with pytest.raises(AssertionError, match=r"import cycle: toy\."):
+        longest_chain(between_folders(graph))
 
 
 def test_a_planted_chain_has_its_length(tmp_path):

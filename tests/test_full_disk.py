@@ -13,16 +13,16 @@ import test_training as training
 from crystalmax.cells import canonical
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
 from crystalmax.prediction import finetune
+from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.spec import seeded_weights
+from crystalmax.storage.writing import alone
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.preparation import Source, prepare
 from crystalmax.study.settings import BUDGETS
-from crystalmax.writing import alone
 from crystals import rock_salt, some_crystals
 from disks import full_disk
 from labelled import table_of

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmax.cells import canonical
-from crystalmax.cif import read_cif
-from crystalmax.formats import read_json, read_poscar, read_xyz
-from crystalmax.sources import read
-from crystalmax.structures import Reading
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.formats import read_json, read_poscar, read_xyz
+from crystalmax.reading.sources import read
+from crystalmax.reading.structures import Reading
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

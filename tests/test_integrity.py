@@ -10,20 +10,20 @@ import pandas as pd
 import pytest
 
 from crystalmax.checkpoint import Model, save
-from crystalmax.columns import standardised
-from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
-from crystalmax.manifest import CONTENT
+from crystalmax.judging.report import write_report
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.prediction import write
-from crystalmax.report import write_report
 from crystalmax.spec import seeded_weights
+from crystalmax.storage.columns import standardised
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter
+from crystalmax.storage.manifest import CONTENT
+from crystalmax.storage.writing import at_once, checksum, checksums, folder_at_once, hash_of, write_json
 from crystalmax.study import runner
 from crystalmax.study.cell import Cell, Result
-from crystalmax.training import Split, Training, train
-from crystalmax.writing import at_once, checksum, checksums, folder_at_once, hash_of, write_json
 from crystals import some_crystals
 from disks import full_disk
 from test_cli import crystalmax

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmax.dataset import CrystalDataset, Dataset
 from crystalmax.geometry import AllPairs
-from crystalmax.joined import JoinedDataset, drawn, order
-from crystalmax.pretraining import pretrain
-from crystalmax.training import Training, train
+from crystalmax.learning.pretraining import pretrain
+from crystalmax.learning.training import Training, train
+from crystalmax.storage.dataset import CrystalDataset, Dataset
+from crystalmax.storage.joined import JoinedDataset, drawn, order
 from crystals import some_crystals
 from test_training import GEOMETRY, HOW, SPLIT, Counting, objective, without
 

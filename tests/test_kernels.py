@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from crystalmax import kernels
-from crystalmax.kernels import PRIORS, BlockMatern, most_likely
+from crystalmax.few_labels import kernels
+from crystalmax.few_labels.kernels import PRIORS, BlockMatern, most_likely
 
 WIDTHS = (2, 3, 1)
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from crystalmax.encoders import SiteNet
-from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, ScaledDistance, perceptron
+from crystalmax.encoders.distances import DistanceBasis, GaussianBasis, ScaledDistance
+from crystalmax.layers import perceptron
 from crystalmax.spec import build, describe
 from reference.networks import run
 

@@ -18,13 +18,14 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 import crystalmax
-from crystalmax import limits, sources, spec
-from crystalmax.cif import read_cif
-from crystalmax.formats import read_json, read_poscar, read_xyz
-from crystalmax.sources import read
+from crystalmax import limits, spec
+from crystalmax.reading import sources
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.formats import read_json, read_poscar, read_xyz
+from crystalmax.reading.sources import read
+from crystalmax.reading.structures import Refused
+from crystalmax.reading.tables import rows_of
 from crystalmax.spec import seeded_weights
-from crystalmax.structures import Refused
-from crystalmax.tables import rows_of
 from test_cif import XYZ, cif, named
 from test_sources import CESIUM, POSCAR, SALT, zipped
 
@@ -249,7 +250,7 @@ def test_archives_in_archives_are_not_opened(tmp_path):
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
 def test_a_cell_of_a_table_may_not_be_huge(form, tmp_path, monkeypatch):
-    for module in ("crystalmax.sources", "crystalmax.limits"):
+    for module in ("crystalmax.reading.sources", "crystalmax.limits"):
         monkeypatch.setattr(f"{module}.MAX_FILE_BYTES", 10**6)
     table = pd.DataFrame({"id": ["a", "b"], "cif": [SALT + "#" * 10**6, SALT]})
     if form != "frame":

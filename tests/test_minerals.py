@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmax import minerals as source
-from crystalmax.baselines import density
-from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal, Occupant
 from crystalmax.minerals import Mineral, gems, join, minerals
-from crystalmax.structures import Reading
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.structures import Reading
+from crystalmax.statistics.baselines import density
 
 
 @pytest.fixture(scope="module")

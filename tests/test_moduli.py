@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from crystalmax import moduli
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.moduli import of_springs
-from crystalmax.surroundings import CUTOFF, surroundings
+from crystalmax.statistics import moduli
+from crystalmax.statistics.moduli import of_springs
+from crystalmax.statistics.surroundings import CUTOFF, surroundings
 from crystals import crystal, metal, oblique, perovskite, pure, quartz, rock_salt, rotated
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from crystalmax import native
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import pair_network
+from crystalmax.encoders.distances import GaussianBasis, ScaledDistance
 from crystalmax.encoders.interpolation import between, interpolated
-from crystalmax.encoders.layers import GaussianBasis, ScaledDistance
 from crystalmax.encoders.pair_network import PairNetwork, distinct_triples, evaluated
 from crystalmax.geometry import AllPairs
 from crystalmax.layers import Dense
-from crystalmax.negatives import drawn_from_others
+from crystalmax.samples.negatives import drawn_from_others
 from crystalmax.segments import attention, distinct, paired_dot, weighted_sum
 from crystalmax.spec import build, read_recipe, seeded_weights
 from crystals import crystal, pure, random_crystals, some_crystals

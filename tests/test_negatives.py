@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level
-from crystalmax.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, Smile
 from crystalmax.geometry import AllPairs
-from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals, WithoutCollisions, collisions
 from crystalmax.objectives import DeepInfoMax
+from crystalmax.objectives.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, Smile
+from crystalmax.samples.negatives import Corrupted, NegativeSampler, OtherCrystals, WithoutCollisions, collisions
+from crystalmax.samples.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystalmax.spec import build, describe
-from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystals import metal, perovskite, pure, quartz, random_crystals
 from test_transforms import evenly
 

@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from crystalmax import baselines
-from crystalmax.alterations import Rebuilt
 from crystalmax.checkpoint import Model, load, save
-from crystalmax.contrasts import BarlowTwins, Contrast, NTXent, VICReg
-from crystalmax.corruptions import Strain, Vacancy
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import (
+from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
+from crystalmax.objectives.base import Objective
+from crystalmax.objectives.contrasts import BarlowTwins, Contrast, NTXent, VICReg
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.corruptions import Strain, Vacancy
+from crystalmax.spec import build, describe, seeded_weights
+from crystalmax.statistics import baselines
+from crystalmax.statistics.intrinsic import (
     Composition,
     Coordination,
     Density,
@@ -28,9 +30,7 @@ from crystalmax.intrinsic import (
     SpaceGroup,
     Statistics,
 )
-from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
-from crystalmax.objectives.base import Objective
-from crystalmax.spec import build, describe, seeded_weights
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import some_crystals
 
 CONTRASTS = (NTXent(), BarlowTwins(), VICReg())
@@ -262,7 +262,7 @@ def test_statistics_that_another_version_made_otherwise_are_made_again(tmp_path,
     statistics.prepared(data, rows, tmp_path)
     statistics.prepared(data, rows, tmp_path)
     assert len([*tmp_path.glob("*.f4")]) == 1
-    monkeypatch.setattr("crystalmax.surroundings.SOFTENING", 4)
+    monkeypatch.setattr("crystalmax.statistics.surroundings.SOFTENING", 4)
     statistics.prepared(data, rows, tmp_path)
     assert len([*tmp_path.glob("*.f4")]) == 2
 

@@ -25,7 +25,8 @@ from torch import nn
 from crystalmax.crystal import Pairs
 from crystalmax.encoders.alignn import EdgeGatedConvolutions
 from crystalmax.encoders.cgcnn import GatedConvolution
-from crystalmax.encoders.graph import Ends, taken
+from crystalmax.encoders.graph import Ends
+from crystalmax.encoders.interpolation import taken
 from crystalmax.encoders.megnet import Graph, LocalUpdate, StateUpdate
 
 CENTER = torch.arange(3).repeat_interleave(4)

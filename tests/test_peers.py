@@ -13,8 +13,8 @@ from pymatgen.core import Lattice, Structure
 
 from crystalmax.encoders import SiteNet
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.ingest import canonical_records
 from crystalmax.prediction import represent
+from crystalmax.reading.ingest import canonical_records
 
 PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crystalmax.powers import Powers, unit_of
+from crystalmax.few_labels.powers import Powers, unit_of
 
 
 def skewed(seed, n=200):

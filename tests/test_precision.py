@@ -12,18 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax.alterations import Rebuilt
-from crystalmax.augmentations import ThermalDisplacement
 from crystalmax.cells import canonical
-from crystalmax.contrasts import BarlowTwins, NTXent, VICReg
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
-from crystalmax.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, Smile
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import Prepares
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
+from crystalmax.objectives.contrasts import BarlowTwins, NTXent, VICReg
+from crystalmax.objectives.estimators import NWJ, DonskerVaradhan, InfoNCE, JensenShannon, Smile
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.augmentations import ThermalDisplacement
 from crystalmax.spec import build, read_recipe, seeded_weights
-from crystalmax.training import Split, Training, train
+from crystalmax.statistics.intrinsic import Prepares
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import perovskite, pure, random_crystals, rock_salt, some_crystals
 from encoders import in_double
 

@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from crystalmax import baselines, pretraining
 from crystalmax.checkpoint import load
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
-from crystalmax.intrinsic import Density
-from crystalmax.pretraining import parts_of, pretrain, untrained
-from crystalmax.saving import Interrupted
+from crystalmax.learning import pretraining
+from crystalmax.learning.pretraining import parts_of, pretrain, untrained
+from crystalmax.learning.saving import Interrupted
+from crystalmax.learning.training import Split, train
+from crystalmax.learning.vectors import encode
+from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.seen import FILE, Seen
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import read_recipe
-from crystalmax.training import Split, train
-from crystalmax.vectors import encode
+from crystalmax.statistics import baselines
+from crystalmax.statistics.intrinsic import Density
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import rock_salt, some_crystals
 
 

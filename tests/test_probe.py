@@ -8,10 +8,11 @@ import pytest
 from sklearn import config_context
 from sklearn.linear_model import RidgeCV
 
-from crystalmax import baselines, probe
 from crystalmax.checkpoint import load
-from crystalmax.dataset import CrystalDataset
-from crystalmax.pretraining import pretrain
+from crystalmax.learning import probe
+from crystalmax.learning.pretraining import pretrain
+from crystalmax.statistics import baselines
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import rock_salt
 
 

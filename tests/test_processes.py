@@ -17,18 +17,18 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from crystalmax import processes, saving
 from crystalmax.checkpoint import load
-from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.encoders import SiteNet
-from crystalmax.joined import JoinedDataset
+from crystalmax.learning import processes, saving
+from crystalmax.learning.pretraining import pretrain
+from crystalmax.learning.processes import Processes, Share, Steps, quiet
+from crystalmax.learning.saving import Interrupted
+from crystalmax.learning.training import train
 from crystalmax.objectives import DeepInfoMax
 from crystalmax.objectives.base import Objective
-from crystalmax.pretraining import pretrain
-from crystalmax.processes import Processes, Share, Steps, quiet
-from crystalmax.saving import Interrupted
 from crystalmax.spec import seeded_weights
-from crystalmax.training import train
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter
+from crystalmax.storage.joined import JoinedDataset
 from test_training import ALL, DATA, GEOMETRY, HOW, SPLIT, Counting, objective, without
 
 PLANS = {

@@ -18,17 +18,17 @@ from crystalmax import SmallDataRegressor
 from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch, formula
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
+from crystalmax.learning.saving import Interrupted
+from crystalmax.learning.vectors import encode
 from crystalmax.objectives import Blend, DeepInfoMax, Ensemble, Regression
 from crystalmax.objectives.base import Objective
 from crystalmax.prediction import finetune
+from crystalmax.reading.structures import Refused
 from crystalmax.regressor import CrystalRegressor, predict
-from crystalmax.saving import Interrupted
 from crystalmax.spec import build, describe, seeded_weights
-from crystalmax.structures import Refused
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import crystal, perovskite, pure, rock_salt, rotated, some_crystals, supercell
 
 GEOMETRY = AllPairs(max_sites=6)
@@ -439,7 +439,7 @@ def test_finetuning_tells_mean_errors_of_labels_left_out_and_of_their_median(tmp
 
 def test_each_copy_has_its_own_seed_and_learns_as_is_promised(monkeypatch):
     calls = []
-    monkeypatch.setattr("crystalmax.training.train", lambda *a, **_: calls.append((a[2], a[3])))
+    monkeypatch.setattr("crystalmax.learning.training.train", lambda *a, **_: calls.append((a[2], a[3])))
     for seed in (0, 1):
         regressor(sites_per_batch=400, seed=seed).fit(CRYSTALS, VALUES)
     assert len({how.seed for _, how in calls}) == 4

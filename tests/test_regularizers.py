@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crystalmax.encoding import Widths
-from crystalmax.regularizers import GaussianNoise, NoRegularizer, Regularizer, UniformPrior
+from crystalmax.objectives.regularizers import GaussianNoise, NoRegularizer, Regularizer, UniformPrior
 from crystalmax.spec import build, describe
 from reference.deep_infomax import divergence, noised
 

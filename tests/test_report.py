@@ -12,9 +12,9 @@ from sklearn import config_context
 from sklearn.linear_model import Ridge
 
 from crystalmax import plots
-from crystalmax.evaluation import FeatureSet, LabelBudgets, RepeatedFolds, evaluate
-from crystalmax.report import comparison_table, ranking_table, write_report
-from crystalmax.verdict import Verdict, verdict
+from crystalmax.judging.evaluation import FeatureSet, LabelBudgets, RepeatedFolds, evaluate
+from crystalmax.judging.report import comparison_table, ranking_table, write_report
+from crystalmax.judging.verdict import Verdict, verdict
 
 
 def scores_of(plan):

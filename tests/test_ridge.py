@@ -5,8 +5,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from crystalmax.ridge import PowerRidge
-from crystalmax.small_data import SmallDataRegressor
+from crystalmax.few_labels.ridge import PowerRidge
+from crystalmax.few_labels.small_data import SmallDataRegressor
 
 PENALTIES = np.logspace(-2, 5, 15)
 

@@ -10,14 +10,14 @@ import pytest
 
 from crystalmax import seen
 from crystalmax.checkpoint import Model, load
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.fingerprint import RANKS
 from crystalmax.geometry import AllPairs
+from crystalmax.learning.pretraining import pretrain
 from crystalmax.objectives import Blend, Ensemble, Mixture, Reconstruction, Regression
-from crystalmax.pretraining import pretrain
 from crystalmax.seen import Seen, caution, seen_before
 from crystalmax.spec import describe
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import perovskite, quartz, rock_salt, some_crystals
 
 

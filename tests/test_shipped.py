@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystalmax import CrystalFeaturizer, CrystalRegressor, baselines
+from crystalmax import CrystalFeaturizer, CrystalRegressor
 from crystalmax.checkpoint import load, read_spec
 from crystalmax.crystal import Occupant
-from crystalmax.dataset import CrystalDataset
 from crystalmax.integrity import verify
 from crystalmax.seen import Seen
 from crystalmax.shipped import SHIPPED
+from crystalmax.statistics import baselines
+from crystalmax.storage.dataset import CrystalDataset
 from crystals import perovskite, pure, rock_salt, some_crystals
 
 

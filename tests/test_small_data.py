@@ -21,10 +21,11 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
-from crystalmax import SmallDataRegressor, small_data
-from crystalmax.kernels import PRIORS
-from crystalmax.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
-from crystalmax.small_data import (
+from crystalmax import SmallDataRegressor
+from crystalmax.few_labels import small_data
+from crystalmax.few_labels.kernels import PRIORS
+from crystalmax.few_labels.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
+from crystalmax.few_labels.small_data import (
     ANEW,
     MASSES,
     PLACES,
@@ -147,7 +148,7 @@ def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_fr
     process, each, surprises = Process.fit(X, y, (1, 3)), [], []
     inputs, told = process.process.X_train_, process.process.y_train_
     for prior in PRIORS:
-        monkeypatch.setattr("crystalmax.quantile_models.PRIORS", (prior,))
+        monkeypatch.setattr("crystalmax.few_labels.quantile_models.PRIORS", (prior,))
         each.append(Process.fit(X, y, (1, 3)).process.kernel_)
         again = GaussianProcessRegressor(each[-1], alpha=1e-6, optimizer=None)
         alone = 0.0
@@ -158,12 +159,12 @@ def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_fr
         surprises.append(alone)
     assert surprises[0] != pytest.approx(surprises[1], rel=1e-3)
     np.testing.assert_array_equal(process.process.kernel_.theta, each[int(np.argmin(surprises))].theta)
-    monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS)
-    monkeypatch.setattr("crystalmax.quantile_models.FEW", 40)
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.PRIORS", PRIORS)
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.FEW", 40)
     np.testing.assert_array_equal(Process.fit(X, y, (1, 3)).process.kernel_.theta, process.process.kernel_.theta)
-    monkeypatch.setattr("crystalmax.quantile_models.FEW", 39)
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.FEW", 39)
     of_many = Process.fit(X, y, (1, 3)).process.kernel_
-    monkeypatch.setattr("crystalmax.quantile_models.PRIORS", PRIORS[:1])
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.PRIORS", PRIORS[:1])
     np.testing.assert_array_equal(of_many.theta, Process.fit(X, y, (1, 3)).process.kernel_.theta)
 
 
@@ -608,7 +609,7 @@ def test_quantiles_are_asked_for_by_probabilities():
 
 
 def test_labels_that_decide_hyperparameters_are_drawn_anew_with_another_seed(monkeypatch):
-    monkeypatch.setattr("crystalmax.quantile_models.FEW", 20)
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.FEW", 20)
     X, y = smooth(60)
     found = [Process.fit(X, y, (4,), seed=seed).process.kernel_.theta for seed in (0, 0, 1)]
     np.testing.assert_array_equal(found[0], found[1])
@@ -660,7 +661,7 @@ def test_rows_are_predicted_some_at_a_time(monkeypatch):
     tracemalloc.start()
     together = regressor.predict_with_interval(unseen)
     all_at_once = tracemalloc.get_traced_memory()[1]
-    monkeypatch.setattr("crystalmax.small_data.AT_ONCE", 50)
+    monkeypatch.setattr("crystalmax.few_labels.small_data.AT_ONCE", 50)
     tracemalloc.reset_peak()
     np.testing.assert_allclose(regressor.predict_with_interval(unseen), together, rtol=1e-9, atol=1e-9)
     assert tracemalloc.get_traced_memory()[1] < all_at_once / 3

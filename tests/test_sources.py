@@ -23,12 +23,12 @@ from ase.build import bulk
 from joblib import parallel_config
 from pymatgen.core import Lattice, Molecule, Structure
 
-from crystalmax import sources
-from crystalmax.dataset import DatasetWriter
-from crystalmax.listing import notes, skipped
-from crystalmax.records import labelled
-from crystalmax.sources import read
-from crystalmax.tables import identifier_of, read_csv, read_labels, without_suffix
+from crystalmax.reading import sources
+from crystalmax.reading.listing import notes, skipped
+from crystalmax.reading.records import labelled
+from crystalmax.reading.sources import read
+from crystalmax.reading.tables import identifier_of, read_csv, read_labels, without_suffix
+from crystalmax.storage.dataset import DatasetWriter
 
 HEAD = """data_{name}
 _cell_length_a {a}

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crystalmax import spec
-from crystalmax.critics import ProjectedDot
 from crystalmax.encoding import Widths
+from crystalmax.objectives.critics import ProjectedDot
 from crystalmax.spec import build, describe, parts_in, read_recipe, read_toml, rebuilt, seeded_weights
 
 HERE = (__name__,)
@@ -251,7 +251,7 @@ def test_a_whole_number_is_a_number_and_a_type_that_is_not_known_takes_anything(
         "crystalmax.spec.import_module",
         "crystalmax.spec.Path",
         "crystalmax.crystal.Tensor",
-        "crystalmax.critics.nn",
+        "crystalmax.objectives.critics.nn",
         "crystalmax.__main__.main",
         "crystalmax.spec._find",
         "torch.optim.adamw.Tensor",

@@ -14,13 +14,14 @@ import pytest
 from joblib import parallel_config
 from sklearn.linear_model import Ridge
 
-from crystalmax import featurizer, sources, spread
-from crystalmax.duplicates import without_duplicates
-from crystalmax.evaluation import FeatureSet, RepeatedFolds, evaluate
+from crystalmax import featurizer, spread
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.fingerprint import fingerprint_of
-from crystalmax.ingest import canonical_records, ingest
 from crystalmax.integrity import verify
+from crystalmax.judging.evaluation import FeatureSet, RepeatedFolds, evaluate
+from crystalmax.reading import sources
+from crystalmax.reading.duplicates import without_duplicates
+from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.spread import in_order, one_thread
 from crystals import rock_salt, some_crystals
 from labelled import cif_of

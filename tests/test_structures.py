@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition, DummySpecies, Element, Lattice, Molecule, Species, Structure
 
 from crystalmax.crystal import Crystal, Occupant
-from crystalmax.structures import Refused, checked, close_pairs, convert
+from crystalmax.reading.structures import Refused, checked, close_pairs, convert
 
 CUBE = 4.0 * np.eye(3)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs
 from crystalmax.objectives import DeepInfoMax
-from crystalmax.regularizers import NoRegularizer
+from crystalmax.objectives.regularizers import NoRegularizer
 from crystalmax.spec import build, read_recipe
+from crystalmax.storage.dataset import CrystalDataset
 from crystalmax.study import ablation, networks
 from crystalmax.study.ablation import ADDED, LOCAL, cells, means_of_sites, rivals, variants
 from crystals import perovskite, quartz, rock_salt

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crystalmax import baselines
-from crystalmax.baselines import BLOCKS
+from crystalmax.statistics import baselines
+from crystalmax.statistics.baselines import BLOCKS
 from crystalmax.study import page, paper
 from crystalmax.study.blocks import cells, sets
 from crystalmax.study.summary import differences

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crystalmax.dataset import DatasetWriter
+from crystalmax.storage.dataset import DatasetWriter
 from crystalmax.study.matbench import FOLDS, folds
 from crystalmax.study.preparation import Source, matbench_source, prepare, sources_of
 from crystalmax.study.settings import Budget

@@ -11,8 +11,8 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from crystalmax import plots
-from crystalmax.evaluation import default_models
-from crystalmax.report import Section, write_report
+from crystalmax.judging.evaluation import default_models
+from crystalmax.judging.report import Section, write_report
 from crystalmax.study import page, runner, summary
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.matbench import FOLDS

@@ -1,6 +1,6 @@
 import pytest
 
-from crystalmax.symbols import from_label, from_type, sum_formula
+from crystalmax.reading.symbols import from_label, from_type, sum_formula
 
 
 @pytest.mark.parametrize(

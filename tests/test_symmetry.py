@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmax.symmetry import Operations, operations_of, orbits
+from crystalmax.reading.symmetry import Operations, operations_of, orbits
 
 
 def group(name):

@@ -16,21 +16,22 @@ import torch
 from torch import nn
 
 from crystalmax import spec
-from crystalmax.alterations import Alteration, Rebuilt
-from crystalmax.augmentations import ThermalDisplacement
-from crystalmax.contrasts import BarlowTwins, NTXent, VICReg
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.encoders import ALIGNN, CGCNN, GaussianBasis, MEGNet, SiteNet
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
-from crystalmax.estimators import DonskerVaradhan, Estimator, InfoNCE
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import Statistics
-from crystalmax.negatives import Corrupted, OtherCrystals
 from crystalmax.neighbors import Neighbors
 from crystalmax.objectives import Contrastive, DeepInfoMax, Mixture, Reconstruction, Regression
 from crystalmax.objectives.base import Objective
-from crystalmax.regularizers import NoRegularizer, UniformPrior
+from crystalmax.objectives.contrasts import BarlowTwins, NTXent, VICReg
+from crystalmax.objectives.estimators import DonskerVaradhan, Estimator, InfoNCE
+from crystalmax.objectives.regularizers import NoRegularizer, UniformPrior
+from crystalmax.samples.alterations import Alteration, Rebuilt
+from crystalmax.samples.augmentations import ThermalDisplacement
+from crystalmax.samples.negatives import Corrupted, OtherCrystals
+from crystalmax.samples.transforms import FalseComposition, FalsePolymorph, Transform
 from crystalmax.segments import gather, segment_mean, segment_sum
+from crystalmax.statistics.intrinsic import Statistics
 from crystalmax.testing import (
     check_encoder,
     check_estimator,
@@ -40,7 +41,6 @@ from crystalmax.testing import (
     check_transform,
     toy_crystals,
 )
-from crystalmax.transforms import FalseComposition, FalsePolymorph, Transform
 from encoders import made
 
 SINGLE = Neighbors(4.0, 6, merge=False)
@@ -50,7 +50,7 @@ VIEWS = Rebuilt((ThermalDisplacement(),), AllPairs(max_sites=20))
 def shipped(role, *modules):
     """All parts of a role in these modules, with their defaults."""
     known = spec._public_classes().values()
-    parts = [part() for part in known if is_dataclass(part) and part.__module__.split(".")[1] in modules]
+    parts = [part() for part in known if is_dataclass(part) and part.__module__.split(".")[-1] in modules]
     return [part for part in parts if isinstance(part, role)]
 
 
@@ -518,8 +518,10 @@ def test_parts_that_lack_what_their_role_asks_for_are_told_what():
     said = ast.literal_eval(done.stdout)
     assert said["check_encoder"] == "Bare has no widths; write it as crystalmax.encoding.Encoder says"
     needed = "chance, loss, mean_over_false"
-    assert said["check_estimator"] == f"Bare has no {needed}; write it as crystalmax.estimators.Estimator says"
-    assert said["check_sampler"] == "Bare has no draw; write it as crystalmax.negatives.NegativeSampler says"
+    assert (
+        said["check_estimator"] == f"Bare has no {needed}; write it as crystalmax.objectives.estimators.Estimator says"
+    )
+    assert said["check_sampler"] == "Bare has no draw; write it as crystalmax.samples.negatives.NegativeSampler says"
     assert said["check_objective"].startswith("Bare does not inherit crystalmax.objectives.base.Objective")
     assert said["check_geometry"].endswith("Bare'> is a class; give one that is made of it")
     assert said["check_transform"].startswith("NotImplementedError on small crystals: Module [Bare] is missing")
@@ -556,6 +558,7 @@ def test_alterations_that_ship_keep_the_contract_as_they_are(alteration):
 def test_all_that_ships_was_looked_at():
     """An empty list of parts would pass every check."""
     assert len(TRANSFORMS) >= 11
+    assert len(ALTERATIONS) >= 5
     assert len(shipped(Estimator, "estimators")) >= 5
 
 

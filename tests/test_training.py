@@ -21,18 +21,18 @@ from hypothesis import strategies as st
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from crystalmax import saving
-from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
-from crystalmax.intrinsic import Density
-from crystalmax.negatives import OtherCrystals
+from crystalmax.learning import saving
+from crystalmax.learning.saving import Interrupted
+from crystalmax.learning.training import Split, Training, train
 from crystalmax.objectives import DeepInfoMax, Reconstruction
 from crystalmax.objectives.base import Objective
-from crystalmax.regularizers import NoRegularizer
-from crystalmax.saving import Interrupted
+from crystalmax.objectives.regularizers import NoRegularizer
+from crystalmax.samples.negatives import OtherCrystals
 from crystalmax.spec import seeded_weights
-from crystalmax.training import Split, Training, train
+from crystalmax.statistics.intrinsic import Density
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 from crystals import perovskite, pure, rock_salt
 from encoders import Dropping
 

@@ -11,8 +11,7 @@ from scipy.stats import chi2
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.geometry import AllPairs
-from crystalmax.spec import build, describe
-from crystalmax.transforms import (
+from crystalmax.samples.transforms import (
     FalseComposition,
     FalsePermutation,
     FalsePolymorph,
@@ -20,6 +19,7 @@ from crystalmax.transforms import (
     donor_crystals,
     donor_sites,
 )
+from crystalmax.spec import build, describe
 from crystals import metal, oblique, perovskite, pure, quartz, random_crystals, rock_salt
 
 TRANSFORMS = (FalseComposition(), FalsePolymorph(), FalsePermutation())

@@ -21,11 +21,11 @@ from joblib import parallel_config
 
 from crystalmax.checkpoint import SPEC, WEIGHTS
 from crystalmax.crystal import Crystal, formula
-from crystalmax.dataset import CrystalDataset
-from crystalmax.ingest import canonical_records
-from crystalmax.pretraining import pretrain
+from crystalmax.learning.pretraining import pretrain
+from crystalmax.reading.ingest import canonical_records
 from crystalmax.seen import FILE as SEEN
 from crystalmax.shipped import SHIPPED
+from crystalmax.storage.dataset import CrystalDataset
 
 LEARNT_FROM = ("mp_cgcnn", "mp_flla", "amcsd", "perov_5", "carbon_24")
 EVALUATED = ("matbench_phonons", "mp_dielectric", "expt_gap_mp", "mp_3dsc", "gems")

@@ -9,14 +9,14 @@ import numpy as np
 from exchange import Vectors, main
 
 from crystalmax.cells import canonical
-from crystalmax.cif import read_cif
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoders import SiteNet
 from crystalmax.geometry import AllPairs
+from crystalmax.learning.vectors import encode
+from crystalmax.reading.cif import read_cif
+from crystalmax.reading.structures import Refused
 from crystalmax.spec import seeded_weights
-from crystalmax.structures import Refused
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset
 
 
 def site_net(seed: int | None) -> Vectors:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crystalmax.featurizer import CrystalFeaturizer as CrystalFeaturizer
+    from crystalmax.few_labels.small_data import SmallDataRegressor as SmallDataRegressor
     from crystalmax.regressor import CrystalRegressor as CrystalRegressor
-    from crystalmax.small_data import SmallDataRegressor as SmallDataRegressor
 
 __version__ = "0.1.0"
 __all__ = ["CrystalFeaturizer", "CrystalRegressor", "SmallDataRegressor"]
@@ -15,7 +15,7 @@ __all__ = ["CrystalFeaturizer", "CrystalRegressor", "SmallDataRegressor"]
 _HOME = {
     "CrystalFeaturizer": "crystalmax.featurizer",
     "CrystalRegressor": "crystalmax.regressor",
-    "SmallDataRegressor": "crystalmax.small_data",
+    "SmallDataRegressor": "crystalmax.few_labels.small_data",
 }
 
 

@@ -38,7 +38,7 @@ from crystalmax.geometry import Geometry
 from crystalmax.objectives.base import Objective
 from crystalmax.shipped import folder_of
 from crystalmax.spec import build, describe, seeded_weights
-from crystalmax.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
+from crystalmax.storage.writing import at_once, checksum_of, folder_at_once, hash_of, is_changed, is_listing, read_json
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter, Token, validators
 
 from crystalmax import __version__
-from crystalmax.writing import check_file, check_free
+from crystalmax.storage.writing import check_file, check_free
 
 if TYPE_CHECKING:
-    from crystalmax.records import Record
+    from crystalmax.reading.records import Record
 
 app = App(
     name="crystalmax",
@@ -77,9 +77,9 @@ def ingest(
         max_sites: Cells with more sites are refused.
         unique: Leave out each structure that came before; skipped.csv names the one that it repeats.
     """
-    from crystalmax.duplicates import without_duplicates
     from crystalmax.fingerprint import fingerprint_of
-    from crystalmax.ingest import ingest as run
+    from crystalmax.reading.duplicates import without_duplicates
+    from crystalmax.reading.ingest import ingest as run
 
     records = _read(sources, options, max_sites, labels=options.labels, mark=fingerprint_of if unique else None)
     data, n_skipped, n_noted = run(without_duplicates(records) if unique else records, out, made_from=sources)
@@ -124,10 +124,10 @@ def pretrain(
     """
     from joblib import parallel_config
 
-    from crystalmax.dataset import CrystalDataset
-    from crystalmax.joined import JoinedDataset
-    from crystalmax.pretraining import pretrain as run
-    from crystalmax.processes import Processes
+    from crystalmax.learning.pretraining import pretrain as run
+    from crystalmax.learning.processes import Processes
+    from crystalmax.storage.dataset import CrystalDataset
+    from crystalmax.storage.joined import JoinedDataset
 
     if not (first := Processes(devices, nodes, accelerator).is_first()):
         logging.getLogger().setLevel(logging.WARNING)  # all would say the same
@@ -192,11 +192,11 @@ def evaluate(
         split: Whether crystals of one formula stay on one side of every split.
         seed: Of the test split and the draws.
     """
-    from crystalmax.assessment import assess, feature_sets, report_assessment
-    from crystalmax.evaluation import plan_for
     from crystalmax.featurizer import CrystalFeaturizer
-    from crystalmax.listing import list_left_out
-    from crystalmax.records import labelled
+    from crystalmax.judging.assessment import assess, feature_sets, report_assessment
+    from crystalmax.judging.evaluation import plan_for
+    from crystalmax.reading.listing import list_left_out
+    from crystalmax.reading.records import labelled
     from crystalmax.seen import seen_before
 
     check_file(out / "report.html")
@@ -235,8 +235,8 @@ def finetune(
         seed: Of the heads, the folds and the order.
     """
     from crystalmax import prediction
-    from crystalmax.listing import list_left_out
-    from crystalmax.records import labelled
+    from crystalmax.reading.listing import list_left_out
+    from crystalmax.reading.records import labelled
     from crystalmax.regressor import CrystalRegressor
 
     check_free(out)
@@ -269,8 +269,8 @@ def fit(
         seed: Of the forest, the networks and the labels that are left out to choose between members.
     """
     from crystalmax import checkpoint, fitted, prediction
-    from crystalmax.listing import list_left_out
-    from crystalmax.records import labelled
+    from crystalmax.reading.listing import list_left_out
+    from crystalmax.reading.records import labelled
 
     check_free(out)
     read = labelled(_read(sources, options, labels=options.labels, target=target), target)
@@ -387,7 +387,7 @@ def verify(folders: Annotated[list[Path], Parameter(help="Data set, run, model o
 
 def _read(sources: list[Path], options: Options, max_sites: int = 1000, **how: Any) -> Iterable["Record"]:  # noqa: ANN401
     """Canonical records, with a count on a terminal; `how` as `sources.read` takes it."""
-    from crystalmax.ingest import records_of_files
+    from crystalmax.reading.ingest import records_of_files
     from crystalmax.terminal import counted
 
     return counted(records_of_files(*sources, max_sites=max_sites, n_jobs=options.jobs, **how), "crystals")

@@ -9,15 +9,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from crystalmax import __version__, plots
-from crystalmax.assessment import VECTORS, Assessment, assess, feature_sets, figures, tables
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
-from crystalmax.ingest import canonical_records, ingest
+from crystalmax.judging.assessment import VECTORS, Assessment, assess, feature_sets, figures, tables
+from crystalmax.judging.report import Drawing, write_report
+from crystalmax.learning.pretraining import losses, pretrain
 from crystalmax.minerals import gems, join, minerals
-from crystalmax.pretraining import losses, pretrain
-from crystalmax.records import Record
-from crystalmax.report import Drawing, write_report
+from crystalmax.reading.ingest import canonical_records, ingest
+from crystalmax.reading.records import Record
+from crystalmax.storage.dataset import CrystalDataset
 
 PROPERTIES = ("refractive_index", "mohs_hardness")
 """Measured properties that are predicted; both are plain numbers."""

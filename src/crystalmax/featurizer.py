@@ -12,18 +12,18 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 
-from crystalmax import baselines, checkpoint
-from crystalmax.checkpoint import Model
+from crystalmax import checkpoint
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.ingest import canonical_records
+from crystalmax.learning.vectors import encode
+from crystalmax.reading.ingest import canonical_records
+from crystalmax.reading.structures import Refused, origin_of
+from crystalmax.reading.tables import Table
 from crystalmax.spec import rebuilt, seeded_weights
 from crystalmax.spread import in_order
-from crystalmax.structures import Refused, origin_of
-from crystalmax.tables import Table
-from crystalmax.vectors import encode
+from crystalmax.statistics import baselines
+from crystalmax.storage.dataset import CrystalDataset
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class CrystalFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         model_: After `from_pretrained`: the model that the encoder belongs to, with what it has learnt from.
     """
 
-    model_: Model | None = None
+    model_: checkpoint.Model | None = None
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt
 
 from crystalmax.crystal import Crystal, formula
-from crystalmax.surroundings import CUTOFF, surroundings
+from crystalmax.statistics.surroundings import CUTOFF, surroundings
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 20)
 """Which neighbours of each species are compared, by rank from the nearest on. Packings of spheres differ from the 13th

@@ -23,29 +23,19 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 
 from crystalmax import __version__, checkpoint
-from crystalmax.baselines import REFERENCE
-from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal, formula
-from crystalmax.dataset import CrystalDataset
 from crystalmax.elements import SYMBOLS
 from crystalmax.featurizer import CrystalFeaturizer
+from crystalmax.few_labels.small_data import SmallDataRegressor, check_coverage
 from crystalmax.objectives.supervised import Ensemble
 from crystalmax.prediction import error_of_median, table_of
-from crystalmax.records import Record
+from crystalmax.reading.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
 from crystalmax.seen import caution
-from crystalmax.small_data import SmallDataRegressor, check_coverage
-from crystalmax.writing import (
-    check_free,
-    checksum_of,
-    folder_at_once,
-    hash_of,
-    is_changed,
-    is_listing,
-    read_json,
-    write_json,
-)
+from crystalmax.statistics.baselines import REFERENCE
+from crystalmax.storage import writing
+from crystalmax.storage.dataset import CrystalDataset
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +68,9 @@ class Fitted:
     numbers: Float[np.ndarray, "labels columns"]
     values: Float[np.ndarray, " labels"]
     groups: Int[np.ndarray, " labels"]
-    model: Model | None = None
+    model: checkpoint.Model | None = None
     seed: int = 0
-    networks: Model | None = None
+    networks: checkpoint.Model | None = None
 
     @property
     def featurizer(self) -> CrystalFeaturizer:
@@ -115,7 +105,7 @@ class Fitted:
         return np.column_stack([numbers, said])
 
 
-def featurizer_of(model: Model | None, n_jobs: int | None = None) -> CrystalFeaturizer:
+def featurizer_of(model: checkpoint.Model | None, n_jobs: int | None = None) -> CrystalFeaturizer:
     """Makes statistics, after the vectors of a network if there is one."""
     if model is None:
         return CrystalFeaturizer(None, n_jobs=n_jobs)
@@ -126,7 +116,7 @@ def fit(
     crystals: Sequence[Crystal],
     target: str,
     *,
-    model: Model | None = None,
+    model: checkpoint.Model | None = None,
     networks: bool = False,
     seed: int = 0,
     n_jobs: int | None = None,
@@ -157,7 +147,7 @@ def fit(
         return found
     tuned = CrystalRegressor(model.encoder, geometry=model.geometry, beside=False, seed=seed)
     tuned.fit_crystals(crystals, target)
-    copies = Model(tuned.objective_, tuned.geometry, {"target": target, "labels": len(crystals)})
+    copies = checkpoint.Model(tuned.objective_, tuned.geometry, {"target": target, "labels": len(crystals)})
     return replace(found, numbers=np.column_stack([numbers, tuned.held_out_]), networks=copies)
 
 
@@ -208,7 +198,7 @@ def save(fitted: Fitted, folder: str | Path) -> tuple[float, float]:
         FileExistsError: The folder exists already.
         ValueError: Labels are too few.
     """
-    check_free(folder := Path(folder))
+    writing.check_free(folder := Path(folder))
     error = fitted.regressor.error_  # before anything is written, as labels may be too few
     if fitted.networks is not None:
         log.info("fine-tuned networks have a share of %.0f %% in predictions", 100 * fitted.regressor.shares_[-1])
@@ -221,14 +211,14 @@ def save(fitted: Fitted, folder: str | Path) -> tuple[float, float]:
         "encoder": fitted.model is not None,
         "networks": fitted.networks is not None,
         "seed": fitted.seed,
-        "files": {NUMBERS: checksum_of(content)},
+        "files": {NUMBERS: writing.checksum_of(content)},
     }
-    with folder_at_once(folder) as partial:
+    with writing.folder_at_once(folder) as partial:
         for model, name in ((fitted.model, ENCODER), (fitted.networks, NETWORKS)):
             if model is not None:
                 checkpoint.save(model, partial / name)
         (partial / NUMBERS).write_bytes(content)
-        write_json(partial / SPEC, {**spec, "content_hash": hash_of(spec)})
+        writing.write_json(partial / SPEC, {**spec, "content_hash": writing.hash_of(spec)})
     return error, error_of_median(fitted.values)
 
 
@@ -242,7 +232,7 @@ def load(folder: str | Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
     if not (folder / NUMBERS).is_file():
         raise ValueError(f"{folder / NUMBERS} is missing; {_AGAIN}")
     content = (folder / NUMBERS).read_bytes()
-    if checksum_of(content)["sha256"] != spec["files"][NUMBERS]["sha256"]:
+    if writing.checksum_of(content)["sha256"] != spec["files"][NUMBERS]["sha256"]:
         raise ValueError(f"{folder / NUMBERS} is not as it was saved; {_AGAIN}")
     try:
         arrays = safetensors.numpy.load(content)
@@ -272,7 +262,7 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / SPEC
     try:
-        spec = read_json(path, checkpoint.MAX_SPEC_BYTES)
+        spec = writing.read_json(path, checkpoint.MAX_SPEC_BYTES)
     except ValueError as error:
         raise ValueError(f"{folder} holds no fitted model ({error}); make one with `crystalmax fit`") from None
     kinds = {"format": int, "crystalmax": str, "target": str, "columns": list, "seed": int}
@@ -280,12 +270,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     if (
         not isinstance(spec, dict)
         or any(not isinstance(spec.get(name), kind) for name, kind in kinds.items())
-        or not is_listing(spec.get("files"))
+        or not writing.is_listing(spec.get("files"))
         or NUMBERS not in spec["files"]
     ):
         raise ValueError(f"{path} does not describe a fitted model; {_AGAIN}")
     if spec["format"] != FORMAT:
         raise ValueError(f"{path} has format {spec['format']}, but this version reads format {FORMAT}; {_AGAIN}")
-    if is_changed(spec):
+    if writing.is_changed(spec):
         raise ValueError(f"{path} is not as it was saved; {_AGAIN}")
     return spec

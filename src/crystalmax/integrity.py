@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from crystalmax import fitted
 from crystalmax.checkpoint import SPEC, START, WEIGHTS, read_spec, stopped
-from crystalmax.dataset import CrystalDataset
-from crystalmax.disk import DiskArray
-from crystalmax.manifest import ARRAYS, MANIFEST, read_manifest
-from crystalmax.writing import PARTIAL, checksum, is_changed, read_packed
+from crystalmax.storage.dataset import CrystalDataset
+from crystalmax.storage.disk import DiskArray
+from crystalmax.storage.manifest import ARRAYS, MANIFEST, read_manifest
+from crystalmax.storage.writing import PARTIAL, checksum, is_changed, read_packed
 
 _CHUNK = 2**20  # rows of an array that are checked at once
 _AGAIN = "make it again, or get another copy"

@@ -1,4 +1,7 @@
-"""A linear layer with its activation and normalisation, which a loop in C does in one pass over memory."""
+"""Layers that networks share: linear, activation and normalisation, which a loop in C does in one pass over memory."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -35,6 +38,11 @@ class Dense(nn.Linear):
         norm = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
         out: Tensor = _Dense.apply(input, self.weight, self.bias, *norm, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return out
+
+
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear maps between these widths, each followed by Mish and then LayerNorm."""
+    return nn.Sequential(*(Dense(width_in, width_out) for width_in, width_out in pairwise(widths)))
 
 
 class _Dense(torch.autograd.Function):

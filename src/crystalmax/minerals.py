@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from crystalmax.baselines import density
 from crystalmax.crystal import Crystal
 from crystalmax.elements import ATOMIC_NUMBERS, SYMBOLS
+from crystalmax.statistics.baselines import density
 
 # Relative difference between computed density and listed specific gravity above which a join is taken for wrong.
 DENSITY_SLACK = 0.07

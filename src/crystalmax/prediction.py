@@ -8,16 +8,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from crystalmax import checkpoint
-from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.featurizer import CrystalFeaturizer
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
-from crystalmax.records import Record
+from crystalmax.reading.records import Record
 from crystalmax.regressor import CrystalRegressor
 from crystalmax.regressor import predict as predicted
-from crystalmax.writing import at_once, check_free
+from crystalmax.storage.dataset import CrystalDataset
+from crystalmax.storage.writing import at_once, check_free
 
 
 def represent(records: Iterable[Record], featurizer: CrystalFeaturizer) -> pd.DataFrame:
@@ -50,7 +49,7 @@ def finetune(
     values = np.array([crystal.targets[target] for crystal in crystals])
     error = float(np.abs(regressor.held_out_ - values).mean())
     extra = {"target": target, "labels": len(crystals), "epochs": regressor.epochs, "error": error}
-    checkpoint.save(Model(regressor.objective_, regressor.geometry, extra), out)
+    checkpoint.save(checkpoint.Model(regressor.objective_, regressor.geometry, extra), out)
     return error, error_of_median(values)
 
 
@@ -67,7 +66,7 @@ def beside_median(error: float, trivial: float, n_labels: int) -> str:
     return f"{told}{worth}{f'; of {n_labels} labels both come out too low' if n_labels < 10 else ''}"
 
 
-def predict(records: Iterable[Record], model: Model) -> pd.DataFrame:
+def predict(records: Iterable[Record], model: checkpoint.Model) -> pd.DataFrame:
     """A row a record: `key`, `prediction`, in `refusal` the reason where there is none, and its notes in `note`.
 
     Raises:

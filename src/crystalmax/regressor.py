@@ -16,16 +16,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from crystalmax import checkpoint
 from crystalmax.crystal import Crystal, formula
-from crystalmax.dataset import CrystalDataset, Rows, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
+from crystalmax.few_labels.small_data import SmallDataRegressor, weighed_shares
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.learning.vectors import encode
 from crystalmax.objectives.blend import Blend
 from crystalmax.objectives.supervised import Ensemble, Regression
-from crystalmax.records import GREATEST
-from crystalmax.small_data import SmallDataRegressor, weighed_shares
+from crystalmax.reading.records import GREATEST
 from crystalmax.spec import seeded_weights
-from crystalmax.vectors import encode
+from crystalmax.storage.dataset import CrystalDataset, Rows, batches_of_sites
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +184,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         return out
 
     def _train(self, data: CrystalDataset, target: str, rows: Rows, member: int) -> Regression:
-        from crystalmax.processes import Processes  # imports Lightning, which predictions do not need
-        from crystalmax.training import Split, Training, train
+        from crystalmax.learning.processes import Processes  # imports Lightning, which predictions do not need
+        from crystalmax.learning.training import Split, Training, train
 
         values = data.values(target)[rows]
         # Other heads and orders make the errors of members more independent, so that their mean has a smaller error.

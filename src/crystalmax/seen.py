@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, UInt
 from crystalmax.checkpoint import Model
 from crystalmax.crystal import Crystal
 from crystalmax.fingerprint import RANKS, Fingerprint, are_close
-from crystalmax.writing import at_once
+from crystalmax.storage.writing import at_once
 
 FILE = "seen.npz"
 MOST = 200_000

@@ -34,8 +34,9 @@ MAX_RECIPE_BYTES = 2**20
 DEFAULT = "intrinsic"
 """Name of the recipe that is used unless another is given: the one with the best vectors."""
 _PARTS = (
-    "encoding geometry neighbors transforms alterations corruptions augmentations estimators critics regularizers "
-    "negatives encoders encoders.layers objectives contrasts intrinsic"
+    "encoding geometry neighbors samples.transforms samples.alterations samples.corruptions samples.augmentations "
+    "samples.negatives encoders objectives objectives.estimators objectives.critics objectives.regularizers "
+    "objectives.contrasts statistics.intrinsic"
 )
 PUBLIC_MODULES = tuple(f"crystalmax.{name}" for name in _PARTS.split())
 _TRUSTED = ("crystalmax", "torch.optim")

@@ -9,19 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mish, silu
 
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
-from crystalmax.encoders.graph import (
-    N_SPECIES_FEATURES,
-    MeanOverSites,
-    Part,
-    SpeciesVectors,
-    SumOfParts,
-    crystal_level,
-    ends,
-    taken,
-)
-from crystalmax.encoders.interpolation import Between, between
-from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
+from crystalmax.encoders.distances import DistanceBasis, GaussianBasis
+from crystalmax.encoders.graph import N_SPECIES_FEATURES, MeanOverSites, SpeciesVectors, SumOfParts, crystal_level, ends
+from crystalmax.encoders.interpolation import Between, Part, between, taken
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.layers import perceptron
 from crystalmax.segments import distinct, gather, offsets, ranges, segment_sum
 
 Edges = Int[Tensor, " edges"]

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mish
 
 from crystalmax.crystal import Pairs
-from crystalmax.encoders.graph import Part, SumOfParts
-from crystalmax.encoders.layers import DistanceBasis, perceptron
+from crystalmax.encoders.distances import DistanceBasis
+from crystalmax.encoders.graph import SumOfParts
+from crystalmax.encoders.interpolation import Part
 from crystalmax.encoders.pair_network import Triples
+from crystalmax.layers import perceptron
 from crystalmax.segments import attention
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
+from crystalmax.encoders.distances import DistanceBasis, GaussianBasis
 from crystalmax.encoders.graph import Ends, MeanOverSites, SpeciesVectors, SumOfParts, crystal_level, ends, two_levels
-from crystalmax.encoders.layers import DistanceBasis, GaussianBasis
 from crystalmax.encoding import Encoding, Level, Widths
 from crystalmax.segments import gather, segment_sum
 

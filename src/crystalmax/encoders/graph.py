@@ -10,16 +10,14 @@ from torch import Tensor, nn
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs
 from crystalmax.elements import N_ELEMENTS
-from crystalmax.encoders.interpolation import Between, interpolated
-from crystalmax.encoders.layers import DistanceBasis, perceptron
+from crystalmax.encoders.distances import DistanceBasis
+from crystalmax.encoders.interpolation import Part, taken
 from crystalmax.encoding import Constituents, Level, Widths
+from crystalmax.layers import perceptron
 from crystalmax.segments import distinct, gather, segment_mean
 
 N_SPECIES_FEATURES = len(elements.FEATURES) + 1
 _QUANTUM = 1e-6  # angstrom; distances are rounded to this grid, so that equal ones are recognised
-
-Part = tuple[Tensor, Tensor | Between | None]
-"""A table, and for each row of a concatenation its row there, or its place between rows; None if rows are the same."""
 
 
 class SumOfParts(nn.Module):
@@ -41,13 +39,6 @@ class SumOfParts(nn.Module):
         """One row for each row of the concatenation."""
         terms = [taken(layer(table), at) for layer, (table, at) in zip(self.maps, parts, strict=True)]
         return sum(terms[1:], terms[0])
-
-
-def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Float[Tensor, "parts width"]:
-    """The rows of a `Part`, one for each row of the concatenation."""
-    if at is None:
-        return table
-    return interpolated(table, at) if isinstance(at, Between) else gather(table, at)
 
 
 def species_features(

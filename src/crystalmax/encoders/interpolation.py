@@ -1,4 +1,4 @@
-"""Interpolation of smooth functions of distance between knots.
+"""Rows of tables, and interpolation of smooth functions of distance between them.
 
 The cubic through two knots on each side (Lagrange) is exact to float32 where knots are close, and both its value and
 its gradient cost four rows of a table instead of a network.
@@ -22,10 +22,21 @@ class Between(NamedTuple):
     part: Float[Tensor, " rows"]
 
 
+Part = tuple[Tensor, Tensor | Between | None]
+"""A table, and for each row of a concatenation its row there, or its place between rows; None if rows are the same."""
+
+
 def between(place: Float[Tensor, " rows"], dtype: torch.dtype) -> Between:
     """`Between` for places in units of the spacing, if knot r is at r - 1."""
     first = place.floor()
     return Between(first.long(), (place - first).to(dtype))
+
+
+def taken(table: Float[Tensor, "rows width"], at: Tensor | Between | None) -> Float[Tensor, "parts width"]:
+    """The rows of a `Part`, one for each row of the concatenation."""
+    if at is None:
+        return table
+    return interpolated(table, at) if isinstance(at, Between) else gather(table, at)
 
 
 def interpolated(knots: Float[Tensor, "knots width"], at: Between) -> Float[Tensor, "rows width"]:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mish
 
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
+from crystalmax.encoders.distances import DistanceBasis, GaussianBasis
 from crystalmax.encoders.graph import SpeciesVectors, SumOfParts, crystal_level, ends, two_levels
-from crystalmax.encoders.layers import DistanceBasis, GaussianBasis, perceptron
 from crystalmax.encoding import Encoding, Level, Widths
+from crystalmax.layers import perceptron
 from crystalmax.segments import attention, gather, segment_mean, segment_sum
 
 

@@ -10,8 +10,9 @@ from torch.nn.functional import mish
 
 from crystalmax import native
 from crystalmax.crystal import Pairs
+from crystalmax.encoders.distances import DistanceBasis
 from crystalmax.encoders.interpolation import Between, between, interpolated
-from crystalmax.encoders.layers import DistanceBasis, perceptron
+from crystalmax.layers import perceptron
 from crystalmax.segments import attention, distinct, gather, hash_slots, offsets, ranges
 
 _CROWD = 100  # distances between two species from which on knots are considered

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from crystalmax import elements
 from crystalmax.crystal import CrystalBatch, Pairs, pairs_of
 from crystalmax.encoders.attention_blocks import AttentionBlocks
+from crystalmax.encoders.distances import DistanceBasis, ScaledDistance
 from crystalmax.encoders.graph import N_SPECIES_FEATURES, crystal_level, deaf_to_charges, species_features, two_levels
-from crystalmax.encoders.layers import DistanceBasis, ScaledDistance, perceptron
 from crystalmax.encoders.pair_network import PairNetwork, distinct_triples
 from crystalmax.encoding import Constituents, Encoding, Level, Widths
+from crystalmax.layers import perceptron
 from crystalmax.segments import gather, segment_mean
 
 

@@ -9,7 +9,9 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
-from crystalmax.history import BESIDE
+
+BESIDE = ("epoch", "split", "crystals", "crystals_per_second")
+"""What else a row of the history holds: names that no term of a loss may have."""
 
 
 class Objective(nn.Module, ABC):

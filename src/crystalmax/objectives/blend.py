@@ -14,7 +14,7 @@ from crystalmax.objectives.base import Objective
 from crystalmax.objectives.supervised import Ensemble
 
 if TYPE_CHECKING:
-    from crystalmax.small_data import SmallDataRegressor
+    from crystalmax.few_labels.small_data import SmallDataRegressor
 
 
 class Blend(Objective):
@@ -55,7 +55,7 @@ class Blend(Objective):
     @cached_property
     def regressor(self) -> "SmallDataRegressor":
         """Fitted to the vectors of the labelled crystals; the same vectors and package versions give the same one."""
-        from crystalmax.small_data import SmallDataRegressor  # with scikit-learn, which training does not need
+        from crystalmax.few_labels.small_data import SmallDataRegressor  # needs scikit-learn, which training does not
 
         known = (each.cpu().numpy() for each in (self.vectors, self.values, self.groups))
         return SmallDataRegressor(random_state=self.seed).fit(*known)

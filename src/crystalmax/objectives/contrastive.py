@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from crystalmax.alterations import Rebuilt
-from crystalmax.contrasts import Contrast, NTXent
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder
 from crystalmax.layers import Dense
 from crystalmax.objectives.base import Objective
-from crystalmax.transforms import Transform
+from crystalmax.objectives.contrasts import Contrast, NTXent
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.transforms import Transform
 
 
 class Contrastive(Objective):

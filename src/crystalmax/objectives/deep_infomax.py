@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from crystalmax.critics import ProjectedDot
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoder, Encoding, Level, Widths
-from crystalmax.estimators import Estimator, JensenShannon, Scores
-from crystalmax.negatives import Corrupted, NegativeSampler, OtherCrystals
 from crystalmax.objectives.base import Objective
-from crystalmax.regularizers import GaussianNoise
+from crystalmax.objectives.critics import ProjectedDot
+from crystalmax.objectives.estimators import Estimator, JensenShannon, Scores
+from crystalmax.objectives.regularizers import GaussianNoise
+from crystalmax.samples.negatives import Corrupted, NegativeSampler, OtherCrystals
+from crystalmax.samples.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum, uniform
-from crystalmax.transforms import FalseComposition, FalsePermutation, FalsePolymorph
 
 PAPER_NEGATIVES: tuple[NegativeSampler, ...] = (
     OtherCrystals(),

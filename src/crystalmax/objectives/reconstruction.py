@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
-from crystalmax.dataset import Dataset
 from crystalmax.encoding import Encoder, width_of
-from crystalmax.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution, prepared
 from crystalmax.layers import Dense
 from crystalmax.objectives.base import Objective
+from crystalmax.statistics.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution, prepared
+from crystalmax.storage.dataset import Dataset
 
 DEFAULT: tuple[Intrinsic, ...] = (Composition(), Density(), RadialDistribution(), Coordination())
 

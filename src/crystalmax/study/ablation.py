@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from crystalmax.checkpoint import Model
-from crystalmax.dataset import CrystalDataset, batches_of_sites
 from crystalmax.encoding import Encoder
 from crystalmax.segments import segment_mean
 from crystalmax.spec import read_recipe
+from crystalmax.storage.dataset import CrystalDataset, batches_of_sites
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.networks import Features

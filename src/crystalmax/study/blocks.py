@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from crystalmax.assessment import small_data
-from crystalmax.baselines import BLOCKS, statistics_widths
+from crystalmax.judging.assessment import small_data
+from crystalmax.statistics.baselines import BLOCKS, statistics_widths
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.networks import Features

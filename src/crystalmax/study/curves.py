@@ -5,7 +5,7 @@ from functools import partial
 import pandas as pd
 
 from crystalmax import checkpoint
-from crystalmax.history import read_history
+from crystalmax.learning.history import read_history
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.representation import RECIPES, network_cell
 from crystalmax.study.settings import Study

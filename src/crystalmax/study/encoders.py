@@ -14,8 +14,9 @@ from jaxtyping import Int
 from torch import nn
 
 from crystalmax import checkpoint
-from crystalmax.evaluation import Kind
-from crystalmax.history import read_history
+from crystalmax.judging.evaluation import Kind
+from crystalmax.learning.history import read_history
+from crystalmax.learning.vectors import encode
 from crystalmax.spec import read_recipe
 from crystalmax.study import networks, runner
 from crystalmax.study.ablation import MODELS
@@ -24,7 +25,6 @@ from crystalmax.study.material import Material
 from crystalmax.study.networks import Features
 from crystalmax.study.representation import Method, drawn, scored
 from crystalmax.study.settings import Study
-from crystalmax.vectors import encode
 
 ENCODERS: Mapping[str, str] = {"Site-Net": "infomax", "CGCNN": "cgcnn", "MEGNet": "megnet", "ALIGNN": "alignn"}
 """The encoders that are compared, and the shipped recipe of each."""

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from crystalmax.judging.report import Drawing
 from crystalmax.plots import BLUE, GREEN, GREYS, INK, LOOKS, ORANGE, PURPLE, STYLE, draw_errors, tick_errors
-from crystalmax.report import Drawing
 from crystalmax.study.chemistry import CLASSES
 from crystalmax.study.transfer import STARTS
 

@@ -7,8 +7,8 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from crystalmax.assessment import small_data
-from crystalmax.evaluation import Draw
+from crystalmax.judging.assessment import small_data
+from crystalmax.judging.evaluation import Draw
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material, SplitBy
 from crystalmax.study.overlap import counts

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from sklearn.model_selection import GroupShuffleSplit
 
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset
 from crystalmax.fingerprint import Fingerprint
+from crystalmax.storage.dataset import CrystalDataset
 
 SplitBy = Literal["formula", "row", "fold"]
 """How data are split: by formula, so that its crystals stay together; by row; or by the official test fold 0."""

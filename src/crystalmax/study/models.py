@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPRegressor
 
-from crystalmax.evaluation import default_models
+from crystalmax.judging.evaluation import default_models
 
 
 class HiddenLayer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types

@@ -7,8 +7,9 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Float
 
-from crystalmax import checkpoint, pretraining
-from crystalmax.writing import at_once
+from crystalmax import checkpoint
+from crystalmax.learning import pretraining
+from crystalmax.storage.writing import at_once
 
 Recipe = str | Mapping[str, object]
 """Name of a shipped recipe, or what such a file holds."""

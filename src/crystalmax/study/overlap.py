@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Bool
 
-from crystalmax.dataset import Rows
 from crystalmax.fingerprint import occur_in
+from crystalmax.storage.dataset import Rows
 from crystalmax.study.material import Material
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from crystalmax import __version__, plots
-from crystalmax.assessment import SMALL_DATA
-from crystalmax.report import Section, Table, comparison_table, write_report
+from crystalmax.judging.assessment import SMALL_DATA
+from crystalmax.judging.report import Section, Table, comparison_table, write_report
+from crystalmax.storage.writing import at_once
 from crystalmax.study import encoders, figures, runner
 from crystalmax.study.matbench import FOLDS, LEADERBOARD
 from crystalmax.study.material import Material, Property
@@ -17,7 +18,6 @@ from crystalmax.study.representation import ALL_STATISTICS, JOINED, OURS, RECIPE
 from crystalmax.study.settings import Study
 from crystalmax.study.summary import Finding, differences, findings
 from crystalmax.study.transfer import STARTS
-from crystalmax.writing import at_once
 
 SEEN = {"structures_in_pretraining": "structures seen", "formulas_in_pretraining": "formulas seen"}
 """Columns of overlap in tables of errors, and their names there."""

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from crystalmax.checkpoint import MAX_SPEC_BYTES
-from crystalmax.evaluation import TRIVIAL
-from crystalmax.pretraining import parts_of
+from crystalmax.judging.evaluation import TRIVIAL
+from crystalmax.learning.pretraining import parts_of
 from crystalmax.spec import build, parts_in
+from crystalmax.storage.writing import at_once, read_json, write_json
 from crystalmax.study import networks, runner
 from crystalmax.study.cell import Cell
 from crystalmax.study.material import SplitBy
@@ -26,7 +27,6 @@ from crystalmax.study.representation import OURS, RECIPES
 from crystalmax.study.runner import Forecast, Outcome
 from crystalmax.study.settings import BUDGETS, Study
 from crystalmax.study.vectors import Vectors, read_vectors
-from crystalmax.writing import at_once, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _read_recipes(files: Files, trusted: tuple[str, ...]) -> dict[str, dict[str,
                 f"the recipe {name!r} learns labels of {labels}, more of them than a draw may see; give one that "
                 "learns from structures alone"
             )
-        build({"use": "crystalmax.training.Training", **parts["training"]})
+        build({"use": "crystalmax.learning.training.Training", **parts["training"]})
     return found
 
 

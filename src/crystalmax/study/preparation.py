@@ -14,18 +14,18 @@ from joblib import Parallel, delayed
 
 from crystalmax import __version__
 from crystalmax.crystal import Crystal
-from crystalmax.dataset import CrystalDataset, DatasetWriter
 from crystalmax.fingerprint import Fingerprint
-from crystalmax.ingest import canonical_records
-from crystalmax.listing import skipped
-from crystalmax.manifest import MANIFEST, is_dataset
-from crystalmax.records import Record
+from crystalmax.reading.ingest import canonical_records
+from crystalmax.reading.listing import skipped
+from crystalmax.reading.records import Record
+from crystalmax.reading.tables import identifier_of, read_csv
 from crystalmax.spec import build, read_toml
+from crystalmax.storage.dataset import CrystalDataset, DatasetWriter
+from crystalmax.storage.manifest import MANIFEST, is_dataset
+from crystalmax.storage.writing import checksum, stays
 from crystalmax.study.matbench import FOLDS, matbench
 from crystalmax.study.material import FINGERPRINTS, Material, Property
 from crystalmax.study.settings import Budget
-from crystalmax.tables import identifier_of, read_csv
-from crystalmax.writing import checksum, stays
 
 log = logging.getLogger(__name__)
 

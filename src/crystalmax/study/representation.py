@@ -10,16 +10,15 @@ import pandas as pd
 from jaxtyping import Int
 from sklearn.base import BaseEstimator
 
-from crystalmax import baselines
-from crystalmax.assessment import small_data
-from crystalmax.dataset import Rows
 from crystalmax.encoding import width_of
-from crystalmax.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
-from crystalmax.study import networks
+from crystalmax.judging.assessment import small_data
+from crystalmax.judging.evaluation import TRIVIAL, Draw, FeatureSet, Kind, evaluate
+from crystalmax.statistics import baselines
+from crystalmax.storage.dataset import Rows
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.models import downstream_models
-from crystalmax.study.networks import Features
+from crystalmax.study.networks import Features, Recipe
 from crystalmax.study.overlap import counts
 from crystalmax.study.settings import Study
 from crystalmax.study.vectors import read_vectors
@@ -275,7 +274,7 @@ def _network_of(study: Study, recipe: str) -> tuple[object, object]:
     return objective.get("encoder"), content["geometry"]
 
 
-def network_vectors(study: Study, material: Material, recipe: networks.Recipe, rows: Rows | None = None) -> Features:
+def network_vectors(study: Study, material: Material, recipe: Recipe, rows: Rows | None = None) -> Features:
     """Vectors of a network that learnt from the donor of a data set, as `Study.network` trains it."""
     return study.encoded(study.network(study.material(material.donor), recipe, rows), material)
 

@@ -26,8 +26,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from crystalmax import __version__
 from crystalmax.spread import one_thread
+from crystalmax.storage.writing import at_once
 from crystalmax.study.cell import COLUMNS, Cell, Result
-from crystalmax.writing import at_once
 
 log = logging.getLogger(__name__)
 

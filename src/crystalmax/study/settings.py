@@ -13,15 +13,15 @@ from torch import nn
 
 from crystalmax import checkpoint
 from crystalmax.checkpoint import SPEC, Model, read_spec, stopped
-from crystalmax.dataset import Rows
-from crystalmax.evaluation import TWIN_SEEDS
-from crystalmax.pretraining import parts_of, pretrain
+from crystalmax.judging.evaluation import TWIN_SEEDS
+from crystalmax.learning.pretraining import parts_of, pretrain
+from crystalmax.learning.training import Split
+from crystalmax.learning.vectors import encode
+from crystalmax.storage.dataset import Rows
+from crystalmax.storage.writing import hash_of
 from crystalmax.study import networks
 from crystalmax.study.material import Material, Parts, SplitBy
 from crystalmax.study.vectors import Vectors, whole_rows
-from crystalmax.training import Split
-from crystalmax.vectors import encode
-from crystalmax.writing import hash_of
 
 
 @dataclass(frozen=True)

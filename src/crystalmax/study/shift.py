@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool
 
-from crystalmax.dataset import Rows
-from crystalmax.evaluation import TRIVIAL
+from crystalmax.judging.evaluation import TRIVIAL
+from crystalmax.storage.dataset import Rows
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.overlap import same_formula, same_structure

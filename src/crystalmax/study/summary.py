@@ -9,11 +9,11 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from crystalmax.evaluation import TRIVIAL, Scores
+from crystalmax.judging.evaluation import TRIVIAL, Scores
+from crystalmax.judging.verdict import Verdict, against, verdict
 from crystalmax.study import runner
 from crystalmax.study.material import Material, Property
 from crystalmax.study.settings import Study
-from crystalmax.verdict import Verdict, against, verdict
 
 CELL = ["part", "dataset", "property", "split", "model", "labels"]
 """Columns that two methods must share to be compared."""

@@ -10,10 +10,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from crystalmax.checkpoint import Model
-from crystalmax.dataset import CrystalDataset, Rows
-from crystalmax.evaluation import TWIN_SEEDS
+from crystalmax.judging.evaluation import TWIN_SEEDS
 from crystalmax.regressor import CrystalRegressor, predict
 from crystalmax.spec import read_recipe
+from crystalmax.storage.dataset import CrystalDataset, Rows
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
 from crystalmax.study.overlap import counts

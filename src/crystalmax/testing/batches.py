@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from crystalmax.alterations import Alteration, Rebuilt
 from crystalmax.crystal import CrystalBatch, Occupant, pairs_of
 from crystalmax.geometry import AllPairs, Geometry
+from crystalmax.samples.alterations import Alteration, Rebuilt
+from crystalmax.samples.transforms import Transform
 from crystalmax.segments import demand_rows, gather, segment_mean, segment_sum
 from crystalmax.testing.claims import (
     check_description,
@@ -23,7 +24,6 @@ from crystalmax.testing.claims import (
     same,
     toy_crystals,
 )
-from crystalmax.transforms import Transform
 
 _DRAWS = 5
 

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from crystalmax.alterations import Rebuilt
-from crystalmax.augmentations import OtherCell, Supercell
 from crystalmax.crystal import Crystal, CrystalBatch, Occupant, pairs_of
 from crystalmax.encoders import SiteNet
 from crystalmax.encoding import Constituents, Encoder, Encoding
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.negatives import NegativeSampler
 from crystalmax.neighbors import Neighbors
+from crystalmax.samples.alterations import Rebuilt
+from crystalmax.samples.augmentations import OtherCell, Supercell
+from crystalmax.samples.negatives import NegativeSampler
 from crystalmax.segments import demand_rows, gather, segment_mean
 from crystalmax.testing.batches import moments
 from crystalmax.testing.claims import (

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import Crystal, CrystalBatch
-from crystalmax.dataset import CrystalDataset
 from crystalmax.geometry import AllPairs, Geometry
-from crystalmax.intrinsic import prepared
 from crystalmax.objectives.base import Objective
+from crystalmax.statistics.intrinsic import prepared
+from crystalmax.storage.dataset import CrystalDataset
 from crystalmax.testing.claims import check_description, contract, demand, left_alone, own_chance, same, toy_crystals
 
 _STEPS = 30

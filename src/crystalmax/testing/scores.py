@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from crystalmax.estimators import Estimator, Scores
+from crystalmax.objectives.estimators import Estimator, Scores
 from crystalmax.testing.claims import check_description, contract, demand, demand_close, demand_role, demand_type
 
 

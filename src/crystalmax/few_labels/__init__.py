@@ -1,0 +1,1 @@
+"""Models from few labels: rows of numbers in, distributions out."""

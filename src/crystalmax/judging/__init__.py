@@ -1,0 +1,1 @@
+"""How well features predict, and what that means."""

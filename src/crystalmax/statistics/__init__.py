@@ -1,0 +1,1 @@
+"""Plain numbers of crystals, made without any network."""

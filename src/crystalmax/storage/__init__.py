@@ -1,0 +1,1 @@
+"""Crystals and numbers of them on disk."""
