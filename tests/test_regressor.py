@@ -19,6 +19,7 @@ from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch, formula
 from crystalmax.encoders import SiteNet
+from crystalmax.few_labels.small_data import SHARPNESS
 from crystalmax.geometry import AllPairs
 from crystalmax.learning.saving import Interrupted
 from crystalmax.learning.vectors import encode
@@ -91,7 +92,7 @@ def test_a_prediction_is_shared_by_the_copies_and_by_frozen_vectors_and_the_medi
     for share in product(range(5), repeat=3):
         if sum(share) == 4:
             left_out = (share[0] * tuned + share[1] * beside.held_out_ + share[2] * guessed) / 4
-            weight = np.abs(left_out - VALUES).mean() ** -30
+            weight = np.abs(left_out - VALUES).mean() ** -SHARPNESS
             weights, total = weights + weight * np.array(share) / 4, total + weight
     of_copies, of_beside, of_median = weights / total
     assert (made.share, made.of_median) == (pytest.approx(of_copies), pytest.approx(of_median))
@@ -99,6 +100,19 @@ def test_a_prediction_is_shared_by_the_copies_and_by_frozen_vectors_and_the_medi
     np.testing.assert_allclose(fitted.predict(CRYSTALS), expected, rtol=1e-6)
     told = of_copies * tuned + of_beside * beside.held_out_ + of_median * guessed
     np.testing.assert_allclose(fitted.held_out_, told, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(50, SHARPNESS), (10 * SHARPNESS, SHARPNESS), (1000, 100)])
+def test_many_labels_leave_less_to_what_is_poor(fitted, monkeypatch, labels, expected):
+    copies = fitted.objective_.networks
+    data = CrystalDataset.from_crystals([canonical(CRYSTALS[0])] * labels)
+    frozen, ones = mock.Mock(held_out_=np.ones(labels)), np.ones(labels)
+    frozen.fit.return_value = frozen
+    monkeypatch.setattr("crystalmax.regressor.SmallDataRegressor", lambda **_: frozen)
+    weighed = mock.Mock(return_value=(0.5, 0.5, 0.0))
+    monkeypatch.setattr("crystalmax.regressor.weighed_shares", weighed)
+    fitted._beside(copies, ones, ones, data, ones, np.arange(labels))
+    assert weighed.call_args.args[2] == expected
 
 
 def test_the_median_of_the_labels_has_its_share(fitted):

@@ -283,6 +283,12 @@ def test_shares_do_not_depend_on_the_unit_of_errors(unit):
     assert found[0] > 0.6
 
 
+def test_sharper_weights_leave_less_to_the_poorer_member():
+    off = np.array([[1.0], [1.2]]) * np.ones(30)
+    shares = [weighed_shares(2, lambda shares: np.array(shares) @ off, sharpness)[0] for sharpness in (20, 40, 100)]
+    assert 0.7 < shares[0] < shares[1] - 0.05 < shares[2] - 0.08
+
+
 def test_one_label_does_not_decide_between_members():
     """One is off by half as much as the other, but for one label, which only the other foresees."""
     near, far = np.full(40, 1.0), np.full(40, 2.0)

@@ -18,7 +18,7 @@ from crystalmax import checkpoint
 from crystalmax.crystal import Crystal, formula
 from crystalmax.encoding import Encoder
 from crystalmax.featurizer import readable
-from crystalmax.few_labels.small_data import SmallDataRegressor, weighed_shares
+from crystalmax.few_labels.small_data import SHARPNESS, SmallDataRegressor, weighed_shares
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.learning.vectors import encode
 from crystalmax.objectives.blend import Blend
@@ -165,7 +165,8 @@ class CrystalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         vectors = encode(self.encoder, self.geometry, data)
         frozen = SmallDataRegressor(random_state=self.seed).fit(vectors, values, groups)
         left_out = np.stack([by_copies, frozen.held_out_, by_medians])
-        shares = weighed_shares(len(left_out), lambda shares: np.array(shares) @ left_out - values)
+        sharpness = max(SHARPNESS, len(values) / 10)  # parts may differ a lot, which many labels tell well
+        shares = weighed_shares(len(left_out), lambda shares: np.array(shares) @ left_out - values, sharpness)
         of_copies, _, of_median = shares
         start = copy.deepcopy(self.encoder)
         blend = Blend(copies, start, labels=len(values), share=of_copies, of_median=of_median, seed=self.seed)

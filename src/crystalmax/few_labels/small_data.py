@@ -34,6 +34,7 @@ from crystalmax.few_labels.quantile_models import (
 )
 from crystalmax.memory import keep_freed_memory
 
+Shares = tuple[float, ...]
 MASSES: Float[np.ndarray, " masses"] = np.linspace(0, 0.98, 99)
 """Probabilities between the ends of the intervals that are tried; in between, ends are interpolated."""
 
@@ -235,7 +236,7 @@ def check_coverage(coverage: float) -> None:
         raise ValueError(f"a coverage of {coverage} was asked for; give one between 0 and 1, such as 0.9")
 
 
-def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) -> tuple[float, ...]:
+def weighed_shares(members: int, miss: Callable[[Shares], Labels], sharpness: float = SHARPNESS) -> Shares:
     """Shares of this many members: a mean over all mixtures of `STEPS`, weighted by their held-out errors, `miss`."""
     steps = [counts for counts in product(range(STEPS + 1), repeat=members) if sum(counts) == STEPS]
     mixtures = [tuple(count / STEPS for count in counts) for counts in steps]
@@ -243,7 +244,7 @@ def weighed_shares(members: int, miss: Callable[[tuple[float, ...]], Labels]) ->
     farthest = FARTHEST * float(np.quantile(missed[missed.mean(axis=1).argmin()], 0.95))
     errors = np.minimum(missed, farthest or np.inf).mean(axis=1)  # it is 0 where almost all labels are foreseen
     errors = np.maximum(errors, np.finfo(float).tiny)  # where all labels are equal
-    weights = (errors.min() / errors) ** SHARPNESS
+    weights = (errors.min() / errors) ** sharpness
     return tuple((weights @ np.array(mixtures) / weights.sum()).tolist())
 
 

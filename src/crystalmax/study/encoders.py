@@ -22,7 +22,6 @@ from crystalmax.study import networks, runner
 from crystalmax.study.ablation import MODELS
 from crystalmax.study.cell import Cell, Result
 from crystalmax.study.material import Material
-from crystalmax.study.networks import Features
 from crystalmax.study.representation import Method, drawn, scored
 from crystalmax.study.settings import Study
 
@@ -134,8 +133,8 @@ def _scored(study: Study, dataset: str, name: str, way: Way) -> Result:
     return Result(rows, _price(study, donor, way))
 
 
-def _vectors(study: Study, material: Material, way: Way) -> Features:
-    def made() -> Features:
+def _vectors(study: Study, material: Material, way: Way) -> networks.Features:
+    def made() -> networks.Features:
         model = _model(study, study.material(material.donor), way)
         return encode(model.encoder, model.geometry, material.data, SITES_PER_BATCH)
 

@@ -11,8 +11,7 @@ from filelock import FileLock
 from jaxtyping import Int
 from torch import nn
 
-from crystalmax import checkpoint
-from crystalmax.checkpoint import SPEC, Model, read_spec, stopped
+from crystalmax.checkpoint import SPEC, Model, load, read_spec, stopped
 from crystalmax.judging.evaluation import TWIN_SEEDS
 from crystalmax.learning.pretraining import parts_of, pretrain
 from crystalmax.learning.training import Split
@@ -173,7 +172,7 @@ class Study:
             recipe: Name of a recipe, or its content, perhaps changed.
             rows: Rows to learn from; those among `Parts.valid` are for the validation loss.
         """
-        return checkpoint.load(self.network_folder(material, recipe, rows), trusted=self.trusted)
+        return load(self.network_folder(material, recipe, rows), trusted=self.trusted)
 
     def network_folder(self, material: Material, recipe: networks.Recipe = "infomax", rows: Rows | None = None) -> Path:
         """The run folder of `network`, as `pretraining.pretrain` writes it; trained on first use.
