@@ -19,7 +19,7 @@ from crystalmax.cells import canonical
 from crystalmax.checkpoint import Model, load, save
 from crystalmax.crystal import CrystalBatch, formula
 from crystalmax.encoders import SiteNet
-from crystalmax.few_labels.small_data import SHARPNESS
+from crystalmax.few_labels.small_data import SHARPNESS, weighed_shares
 from crystalmax.geometry import AllPairs
 from crystalmax.learning.saving import Interrupted
 from crystalmax.learning.vectors import encode
@@ -102,13 +102,34 @@ def test_a_prediction_is_shared_by_the_copies_and_by_frozen_vectors_and_the_medi
     np.testing.assert_allclose(fitted.held_out_, told, rtol=1e-6)
 
 
+def say_of_labels_left_out(held_out, monkeypatch):
+    """The regressor on frozen vectors has predicted this of the labels that it was not told."""
+    frozen = mock.Mock(held_out_=held_out)
+    frozen.fit.return_value = frozen
+    monkeypatch.setattr("crystalmax.regressor.SmallDataRegressor", lambda **_: frozen)
+
+
+def test_shares_follow_from_what_each_part_said_of_labels_left_out(fitted, monkeypatch):
+    """The labels of `fitted` are told by frozen vectors alone; here all parts err about as much."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40)
+    of_copies, of_frozen, of_medians = left_out = values + rng.normal(size=(3, 40)) * [[1.0], [1.1], [1.2]]
+    data = CrystalDataset.from_crystals([canonical(CRYSTALS[0])] * 40)
+    say_of_labels_left_out(of_frozen, monkeypatch)
+    copies = fitted.objective_.networks
+    blend, held_out = fitted._beside(copies, of_copies, of_medians, data, values, np.arange(40))
+    shares = np.array(weighed_shares(3, lambda shares: np.array(shares) @ left_out - values))
+    assert shares.min() > 0.1
+    assert (blend.share, blend.of_median) == (pytest.approx(shares[0]), pytest.approx(shares[2]))
+    np.testing.assert_allclose(held_out, shares @ left_out)
+
+
 @pytest.mark.parametrize(("labels", "expected"), [(50, SHARPNESS), (10 * SHARPNESS, SHARPNESS), (1000, 100)])
 def test_many_labels_leave_less_to_what_is_poor(fitted, monkeypatch, labels, expected):
     copies = fitted.objective_.networks
     data = CrystalDataset.from_crystals([canonical(CRYSTALS[0])] * labels)
-    frozen, ones = mock.Mock(held_out_=np.ones(labels)), np.ones(labels)
-    frozen.fit.return_value = frozen
-    monkeypatch.setattr("crystalmax.regressor.SmallDataRegressor", lambda **_: frozen)
+    ones = np.ones(labels)
+    say_of_labels_left_out(ones, monkeypatch)
     weighed = mock.Mock(return_value=(0.5, 0.5, 0.0))
     monkeypatch.setattr("crystalmax.regressor.weighed_shares", weighed)
     fitted._beside(copies, ones, ones, data, ones, np.arange(labels))
