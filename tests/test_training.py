@@ -667,7 +667,8 @@ def given(*made):
         (lambda loss: {"a": 1.5}, "Given gave 1.5 as 'a'"),
         (lambda loss: {"a": loss.long()}, r"Given gave a tensor of shape \[\] as 'a'; give a floating-point"),
         (lambda loss: {"a": loss.detach()}, "Given gave terms that depend on no weight"),
-        (lambda loss: {"crystals": loss}, "Given gave a term called 'crystals', which the history needs"),
+        (lambda loss: {"crystals": loss}, "Given gave a term called 'crystals', which is the name of no loss; give"),
+        (lambda loss: {0: loss}, "Given gave a term called 0, which is the name of no loss"),
     ],
 )
 def test_what_cannot_be_minimised_is_refused_with_the_name_of_the_objective(made, said):

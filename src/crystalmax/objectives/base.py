@@ -43,8 +43,8 @@ class Objective(nn.Module, ABC):
         if not isinstance(terms, Mapping) or not terms:
             raise ValueError(f"{name} gave {type(terms).__name__} {terms!r:.40}; give a mapping with a term at least")
         for term, value in terms.items():
-            if term in BESIDE:
-                raise ValueError(f"{name} gave a term called {term!r}, which the history needs; give it another name")
+            if not isinstance(term, str) or term in BESIDE:
+                raise ValueError(f"{name} gave a term called {term!r}, which is the name of no loss; give it another")
             if not (isinstance(value, Tensor) and value.shape == () and value.is_floating_point()):
                 found = f"a tensor of shape {[*value.shape]}" if isinstance(value, Tensor) else f"{value!r:.40}"
                 raise ValueError(f"{name} gave {found} as {term!r}; give a floating-point tensor of one number, ()")
