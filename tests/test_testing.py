@@ -150,8 +150,9 @@ class Toy(nn.Module):
         if self.fault == "row":
             members = replace(members, row=members.row + 10**7)
         whole = Constituents(parts, torch.arange(batch.n_sites), batch.crystal_of_site, torch.ones(batch.n_sites))
+        of_crystal = batch.crystal_of_site * (self.fault != "crystal of sites")
         levels = (
-            Level("site", members, sites, batch.crystal_of_site),
+            Level("site", members, sites, of_crystal),
             Level("crystal", whole, crystals, torch.arange(batch.n_crystals)),
         )
         return Encoding(levels)
@@ -183,6 +184,10 @@ def test_a_sound_encoder_passes():
             r"`owner` of constituents of level 'site' of Toy is of torch.int32; make it torch.int64, by `.long",
         ),
         ("64 bits", r"level 'crystal' of Toy has vectors of torch.float64; return them by `.float"),
+        (
+            "crystal of sites",
+            "level 'site' of Toy must have a set for each site, and `batch.crystal_of_site` as its `cr",
+        ),
         ("row", r"`row` of constituents of level 'site' of Toy has 10000000 to \d+, not 0 to \d+; number"),
         ("tensor", "^Toy returned Tensor; return Encoding$"),
         ("raises", "^KeyError on small crystals: 'oops'; mend what raised it$"),

@@ -137,6 +137,9 @@ def _check_levels(encoder: Encoder, encoding: Encoding, batch: CrystalBatch) -> 
             level.crystal.shape == (n_sets,) and bool((level.crystal.diff() >= 0).all()),
             f"{where} must say in `crystal`, ascending, which crystal each of its {n_sets} sets belongs to",
         )
+        if level.name == "site":
+            sites = torch.equal(level.crystal, batch.crystal_of_site)
+            demand(sites, f"{where} must have a set for each site, and `batch.crystal_of_site` as its `crystal`")
     top = encoding.levels[-1].crystal.tolist()
     demand(top == list(range(batch.n_crystals)), f"the last level of {name} must have one set a crystal, in order")
 
