@@ -4,13 +4,17 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from crystalmax.checkpoint import load
+from crystalmax.crystal import N_KIND_COLUMNS
 from crystalmax.encoders import SiteNet
+from crystalmax.encoding import Constituents, Encoding, Level, Widths
 from crystalmax.geometry import AllPairs
 from crystalmax.integrity import verify
 from crystalmax.learning import pretraining
@@ -20,6 +24,7 @@ from crystalmax.learning.training import Split, train
 from crystalmax.learning.vectors import encode
 from crystalmax.reading.ingest import canonical_records, ingest
 from crystalmax.seen import FILE, Seen
+from crystalmax.segments import segment_mean
 from crystalmax.shipped import SHIPPED
 from crystalmax.spec import read_recipe
 from crystalmax.statistics import baselines
@@ -295,6 +300,90 @@ def test_what_could_not_be_loaded_is_refused_before_training(data, tmp_path):
     content = {"objective": {"use": f"{__name__}.Bare", "encoder": encoder}}
     with pytest.raises(ValueError, match=r"\[objective\] is Bare and \[geometry\] AllPairs; a recipe needs one that"):
         pretrain(data, tmp_path / "run", recipe=content, trusted=(__name__,))
+
+
+class Odd(SiteNet):
+    """Trains without an error, but for nothing."""
+
+    def __init__(self, *, fault="none"):
+        super().__init__(site_width=4, crystal_width=4, hidden=8)
+        self.fault = fault
+        self.layers = [torch.nn.Linear(4, 4)]
+        self.shift = torch.rand(4)
+
+    @property
+    def widths(self):
+        widths = super().widths
+        return {"atom": widths["site"], "crystal": widths["crystal"]} if self.fault == "names" else widths
+
+    def forward(self, batch, *, greedy=False):
+        with torch.no_grad() if self.fault == "no_grad" else nullcontext():
+            site, crystal = super().forward(batch, greedy=greedy).levels
+        if self.fault == "layers":
+            crystal = replace(crystal, summaries=self.layers[0](crystal.summaries))
+        if self.fault == "tensor":
+            crystal = replace(crystal, summaries=crystal.summaries + self.shift)
+        if self.fault == "one row":
+            crystal = replace(crystal, summaries=crystal.summaries[:1], crystal=crystal.crystal[:1])
+        return Encoding((crystal, site) if self.fault == "order" else (site, crystal))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "order",
+            r"Odd gives crystal vectors of shape \(\d+, 4\), not \(8, 4\); let its last level have one a crystal",
+        ),
+        ("one row", r"Odd gives crystal vectors of shape \(1, 4\), not \(8, 4\); let its last level"),
+        ("names", r"Odd promises the levels \['atom', 'crystal'\] but returns \['site', 'crystal'\]; make `widths`"),
+        ("no_grad", "crystal vectors of Odd depend on none of its weights; leave `detach` and `no_grad` out"),
+        ("layers", "Odd gives other vectors once it is built again and has its weights back; keep layers in"),
+        ("tensor", "Odd gives other vectors once it is built again .*, and other tensors by `register_buffer`"),
+    ],
+)
+def test_an_encoder_that_would_be_trained_in_vain_is_refused_before_anything_is_written(fault, message, data, tmp_path):
+    objective = {"use": "Reconstruction", "encoder": {"use": f"{__name__}.Odd", "fault": fault}}
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        pretrain(data, tmp_path / "run", recipe={"objective": objective}, trusted=(__name__,))
+    assert not (tmp_path / "run").exists()
+    assert torch.equal(before, torch.get_rng_state())
+    objective["encoder"]["fault"] = "none"
+    pretrain(data, tmp_path / "run", recipe={"objective": objective}, epochs=1, trusted=(__name__,))
+
+
+class Doubled(SiteNet):
+    """Stores another width than it is given."""
+
+    def __init__(self, *, site_width=4):
+        super().__init__(site_width=2 * site_width, crystal_width=4, hidden=8)
+
+
+def test_a_part_that_would_be_read_back_as_another_is_refused_before_training(data, tmp_path):
+    objective = {"use": "Reconstruction", "encoder": {"use": f"{__name__}.Doubled"}}
+    with pytest.raises(ValueError, match=r"Reconstruction, or a part of it, is built differently from its description"):
+        pretrain(data, tmp_path / "run", recipe={"objective": objective}, trusted=(__name__,))
+    assert not (tmp_path / "run").exists()
+
+
+class Counts(torch.nn.Module):
+    """Knows a crystal by its kinds of sites, and has no weights."""
+
+    widths = {"crystal": Widths(N_KIND_COLUMNS, N_KIND_COLUMNS)}  # noqa: RUF012
+
+    def forward(self, batch, *, greedy=False):
+        kinds, sites = batch.kinds[batch.species], torch.arange(batch.n_sites)
+        whole = Constituents(kinds, sites, batch.crystal_of_site, torch.ones(batch.n_sites))
+        means = segment_mean(kinds, batch.crystal_of_site, batch.n_crystals)
+        return Encoding((Level("crystal", whole, means, torch.arange(batch.n_crystals)),))
+
+
+def test_an_encoder_without_weights_gives_vectors_too(data, tmp_path):
+    objective = {"use": "Reconstruction", "encoder": {"use": f"{__name__}.Counts"}}
+    pretrain(data, tmp_path / "run", recipe={"objective": objective}, epochs=1, trusted=(__name__,))
+    model = load(tmp_path / "run", trusted=(__name__,))
+    assert encode(model.encoder, model.geometry, data).shape == (len(data), N_KIND_COLUMNS)
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has such a device")

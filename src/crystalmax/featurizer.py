@@ -6,7 +6,7 @@ from functools import cache
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -178,9 +178,7 @@ def _shipped() -> tuple[Encoder, Geometry]:
 def untrained(encoder: Encoder, seed: int) -> Encoder:
     """The same network with the initial weights of this seed."""
     with seeded_weights(seed):
-        twin = rebuilt(encoder)
-    assert isinstance(twin, Encoder)  # since the original is one
-    return twin
+        return cast(Encoder, rebuilt(encoder))
 
 
 def readable(

@@ -99,14 +99,9 @@ def _within(
     crystals: Int[Tensor, " some"],
     radius: Float[Tensor, " crystals"],
 ) -> FoundPairs:
-    """Pairs of each site and all sites within a radius, for some of the crystals.
+    """Pairs of each site and all sites within a radius, in angstrom, for some of the crystals.
 
-    Args:
-        batch: The batch.
-        sites: Coordinates in the basis.
-        basis: Shortest bases, with which few images have to be tried.
-        crystals: The crystals to search in.
-        radius: Radius for every crystal of the batch, in angstrom.
+    Sites have coordinates in a shortest basis, with which few images have to be tried.
     """
     sizes = batch.sites_of_crystal
     center, neighbor = site_pairs(batch, ranges(offsets(sizes)[crystals], sizes[crystals]))

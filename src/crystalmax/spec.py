@@ -94,11 +94,18 @@ def build(spec: object, *, trusted: tuple[str, ...] = ()) -> object:
         raise ValueError("the parts are nested too deeply; write a spec of fewer levels") from None
 
 
-def rebuilt(component: object) -> object:
-    """An equal component with new random weights; errors are those of `describe` and `build`."""
+def rebuilt(component: object, *, trusted: tuple[str, ...] | None = None) -> object:
+    """An equal component with new random weights; errors are those of `describe` and `build`.
+
+    Unless packages are `trusted`, all that it is made of are, as that runs here already.
+    """
     spec = describe(component)
-    # What it is made of runs here already, so its packages need no further trust.
-    return build(spec, trusted=tuple({name.partition(".")[0] for name in parts_in(spec) if "." in name}))
+    if trusted is None:
+        trusted = tuple({name.partition(".")[0] for name in parts_in(spec) if "." in name})
+    if describe(made := build(spec, trusted=trusted)) != spec:
+        found = f"{type(component).__name__}, or a part of it, is built differently from its description"
+        raise TypeError(f"{found}; let __init__ store what it is given")
+    return made
 
 
 def parts_in(spec: object) -> set[str]:

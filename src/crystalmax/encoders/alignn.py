@@ -84,12 +84,7 @@ class EdgeGatedConvolution(nn.Module):
 
 
 class EdgeGatedConvolutions(nn.Module):
-    """Several edge-gated convolutions in a row; between two of them, SiLU(norm(z)) is added to each edge.
-
-    Args:
-        width: Width of nodes and edges.
-        number: Number of convolutions.
-    """
+    """Several edge-gated convolutions in a row; between two of them, SiLU(norm(z)) is added to each edge."""
 
     def __init__(self, width: int, number: int) -> None:
         super().__init__()

@@ -25,12 +25,7 @@ class Graph(NamedTuple):
 
 
 class Update(nn.Module):
-    """A network with two layers on a concatenation of parts.
-
-    Args:
-        n_parts: Number of parts.
-        width: Width of each part, and of the result.
-    """
+    """A network with two layers on a concatenation of parts, each as wide as the result."""
 
     def __init__(self, n_parts: int, width: int) -> None:
         super().__init__()
@@ -46,11 +41,7 @@ class Update(nn.Module):
 
 
 class LocalUpdate(nn.Module):
-    """Each pair from its two sites and the state, then each site from its pairs and the state: eq. 1 to 4.
-
-    Args:
-        width: Of all vectors.
-    """
+    """Each pair from its two sites and the state, then each site from its pairs and the state: eq. 1 to 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -68,11 +59,7 @@ class LocalUpdate(nn.Module):
 
 
 class StateUpdate(nn.Module):
-    """The state of each crystal from the means over the updates of its pairs and of its sites: eq. 5 and 6.
-
-    Args:
-        width: Of all vectors.
-    """
+    """The state of each crystal from the means over the updates of its pairs and of its sites: eq. 5 and 6."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from torch import nn
 
 from crystalmax import __version__, elements, plots, seen
 from crystalmax.checkpoint import SPEC, START, WEIGHTS, Model, load, read_spec, save
+from crystalmax.crystal import Crystal
 from crystalmax.encoding import Encoder
 from crystalmax.geometry import AllPairs, Geometry
 from crystalmax.learning import probe
@@ -31,7 +32,7 @@ from crystalmax.learning.training import Split, Training, train
 from crystalmax.learning.vectors import encode
 from crystalmax.objectives.base import Objective
 from crystalmax.shipped import folder_of
-from crystalmax.spec import build, describe, read_recipe, seeded_weights
+from crystalmax.spec import build, describe, read_recipe, rebuilt, seeded_weights
 from crystalmax.statistics.intrinsic import prepared
 from crystalmax.storage import writing
 from crystalmax.storage.dataset import CrystalDataset, Dataset, Rows
@@ -126,6 +127,8 @@ def pretrain(
     extra = {"data": data.content_hash, "recipe": plan["recipe"], "crystals": len(learnt), "start": plan["start"]}
     extra["labels_of"] = () if parent is None else parent.labels_of
     processes.check(objective, how.batches_per_step)
+    with seeded_weights(how.seed + 1):  # other weights than its own, and the chance of others is left as it is
+        _try(objective, geometry, data.crystals(split.train[:8]), trusted)
     order(data, split.train, how.weights, how.seed, epoch=0)  # refuses weights that do not fit, before writing
     with _folder(run, plan, None if resume else start, first):  # once the recipe has proved sound
         with stopped_by_signals():  # in training, it stops between two steps
@@ -194,10 +197,27 @@ def untrained(parts: Mapping[str, Any], seed: int, *, trusted: tuple[str, ...] =
     try:
         with seeded_weights(seed):
             for part in (objective, geometry):
-                build(describe(part), trusted=trusted)  # or they could not be saved in the end, or not loaded
+                rebuilt(part, trusted=trusted)  # or they could not be saved in the end, or not loaded
     except TypeError as error:
         raise ValueError(str(error)) from None
     return objective, geometry
+
+
+def _try(objective: Objective, geometry: Geometry, crystals: list[Crystal], trusted: tuple[str, ...]) -> None:
+    """Raise a ValueError for an encoder that would be trained in vain, after trying it on these crystals."""
+    few, encoder, name = CrystalDataset.from_crystals(crystals), objective.encoder, type(objective.encoder).__name__
+    twin = cast(Objective, rebuilt(objective, trusted=trusted))
+    twin.load_state_dict(objective.state_dict())
+    one, other = (encode(each, geometry, few) for each in (encoder, twin.encoder))
+    if not np.allclose(one, other, atol=1e-4, equal_nan=True):
+        advice = "keep layers in an nn.ModuleList, and other tensors by `register_buffer`"
+        raise ValueError(f"{name} gives other vectors once it is built again and has its weights back; {advice}")
+    encoding = twin.encoder(geometry(few.batch(np.arange(len(few)))))
+    if (found := [level.name for level in encoding.levels]) != (promised := [*encoder.widths]):
+        raise ValueError(f"{name} promises the levels {promised} but returns {found}; make `widths` say the same")
+    learns = any(weight.requires_grad for weight in cast(nn.Module, encoder).parameters())
+    if learns and not encoding.crystals.requires_grad:
+        raise ValueError(f"crystal vectors of {name} depend on none of its weights; leave `detach` and `no_grad` out")
 
 
 def _take_weights(objective: Objective, model: Model) -> None:

@@ -31,10 +31,15 @@ def encode(
     out = np.empty((len(data), width_of(encoder)), dtype=np.float32)
     if isinstance(encoder, nn.Module) and encoder.training:
         encoder = deepcopy(encoder).eval()
-    device = next(encoder.parameters()).device if isinstance(encoder, nn.Module) else torch.device("cpu")
+    weights = encoder.parameters() if isinstance(encoder, nn.Module) else ()
+    device = next((each.device for each in weights), torch.device("cpu"))
     with torch.inference_mode():
         for rows in batches_of_sites(data.n_sites, sites_per_batch):
-            out[rows] = encoder(geometry(data.batch(rows).to(device))).crystals.float().cpu().numpy()
+            found = encoder(geometry(data.batch(rows).to(device))).crystals
+            if found.shape != (wanted := (len(rows), out.shape[1])):  # a single row would be taken for all
+                said = f"gives crystal vectors of shape {tuple(found.shape)}, not {wanted}"
+                raise ValueError(f"{type(encoder).__name__} {said}; let its last level have one a crystal")
+            out[rows] = found.float().cpu().numpy()
     if n_endless := int((~np.isfinite(out).all(1)).sum()):
         log.warning(
             "%s gives %d of %d crystals vectors that are not finite", type(encoder).__name__, n_endless, len(data)

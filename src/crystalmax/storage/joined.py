@@ -128,12 +128,6 @@ def drawn(groups: Sequence[Rows], weights: Sequence[float], seed: int, epoch: in
 
     Each group is gone through in a random order, and then in another. An epoch goes on where the last one stopped, so
     no crystal of a group comes a second time before all others of the group have come once.
-
-    Args:
-        groups: Rows of each data set.
-        weights: Weight of each data set.
-        seed: Seed of the random orders.
-        epoch: Number of the epoch, from 0 on.
     """
     if len(weights) != len(groups):
         raise ValueError(f"{len(weights)} weights were given for {len(groups)} data sets; give one a data set")
