@@ -103,6 +103,7 @@ def test_what_was_being_written_is_named_where_the_system_names_nothing(number, 
     with pytest.raises(OSError, match=os.strerror(number)) as caught, alone(tmp_path / "run", tmp_path / "lock"):
         raise OSError(number, os.strerror(number))
     assert caught.value.filename == (str(tmp_path / "run") if named else None)
+    assert ("(`ulimit -f` says how large files may be)" in str(caught.value)) == (number == errno.EFBIG)
 
 
 def test_what_a_study_prepares(tmp_path):

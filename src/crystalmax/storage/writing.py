@@ -27,6 +27,8 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL and error.filename is None:
             error.filename = str(path)
+            if error.errno == errno.EFBIG and error.strerror:
+                error.strerror += " (`ulimit -f` says how large files may be)"
         raise
 
 
