@@ -248,6 +248,15 @@ def test_a_run_goes_on_with_the_split_that_it_began_with(data, tmp_path):
     assert pretrain(data, tmp_path / "run", resume=True, epochs=2, split=split)[-1]["epoch"] == 2
 
 
+def test_a_run_whose_state_is_gone_says_that_it_begins_anew(data, tmp_path, caplog):
+    pretrain(data, tmp_path / "run", recipe="intrinsic", epochs=1)
+    assert "begins anew" not in caplog.text
+    (tmp_path / "run" / "last.ckpt").unlink()
+    history = pretrain(data, tmp_path / "run", resume=True, epochs=2)
+    assert "last.ckpt is missing, so training begins anew" in caplog.text
+    assert [row["epoch"] for row in history if row["split"] == "train"] == [1, 2]
+
+
 class Forgets(Density):
     """Does not store what it is made with."""
 

@@ -31,7 +31,7 @@ from crystalmax.crystal import CrystalBatch
 from crystalmax.geometry import Geometry
 from crystalmax.learning.history import count, sentence, terms_of
 from crystalmax.learning.processes import Processes, Share, Steps, quiet
-from crystalmax.learning.saving import Saver, goes_on, signals_as_before
+from crystalmax.learning.saving import HISTORY, Saver, goes_on, signals_as_before
 from crystalmax.memory import keep_freed_memory
 from crystalmax.objectives.base import Objective
 from crystalmax.spec import TURN, seeded_weights
@@ -185,6 +185,8 @@ def train(
     if checkpoint is not None and not goes_on(checkpoint, module):
         found = "was cut short or damaged, or is of another network"
         raise ValueError(f"{saved} {found}, so training cannot go on from it; remove it to begin anew")
+    if checkpoint is None and folder is not None and (folder / HISTORY).exists():
+        log.warning("%s is missing, so training begins anew, as if no epoch had been trained", saved)
     callbacks: list[Callback] = [Saver(saved, lambda: module.history)]
     loggers: list[Logger] = []
     if folder is not None:  # steps that are there stay; a run that goes on writes its own into folders 1, 2 and so on
