@@ -183,6 +183,26 @@ def test_an_intrinsic_property_is_learnt_from_a_vector_that_knows_it(intrinsic):
     assert -1e-5 < losses[-1] < 0.05 * losses[0]
 
 
+class Columns:
+    """Gives its losses as a column, which would count each crystal as often as there are crystals."""
+
+    width = 1
+
+    def truth(self, batch):
+        return Density().truth(batch)
+
+    def loss(self, predicted, truth):
+        return Density().loss(predicted, truth)[:, None]
+
+
+def test_losses_of_an_intrinsic_property_that_would_be_spread_over_others_are_refused(batch):
+    made = Reconstruction(SiteNet(site_width=4, crystal_width=6, hidden=8), intrinsics=[Columns()])
+    with pytest.raises(
+        ValueError, match=r"^Columns gives losses of shape \((\d+), 1\) for \1 crystals; give \(\1,\), one"
+    ):
+        made(batch, torch.Generator().manual_seed(0))
+
+
 def test_a_crystal_without_a_space_group_has_no_part_in_it():
     with seeded_weights(1):
         objective = Reconstruction(encoder(), intrinsics=[SpaceGroup()])

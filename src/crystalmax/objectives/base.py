@@ -51,3 +51,10 @@ class Objective(nn.Module, ABC):
         if torch.is_grad_enabled() and not any(value.requires_grad for value in terms.values()):
             raise ValueError(f"{name} gave terms that depend on no weight; leave `detach` and `no_grad` out")
         return terms
+
+
+def demand_one_each(part: object, what: str, found: Tensor, number: int, of: str) -> None:
+    """Raise a ValueError for other shapes, such as one number for all, which would be broadcast without notice."""
+    if found.shape != (number,):
+        name, shape = type(part).__name__, tuple(found.shape)
+        raise ValueError(f"{name} gives {what} of shape {shape} for {number} {of}; give ({number},), one each")

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Constituents, Encoder, Encoding, Level, Widths
-from crystalmax.objectives.base import Objective
+from crystalmax.objectives.base import Objective, demand_one_each
 from crystalmax.objectives.critics import ProjectedDot
 from crystalmax.objectives.estimators import Estimator, JensenShannon, Scores
 from crystalmax.objectives.regularizers import GaussianNoise
@@ -119,22 +119,15 @@ class DeepInfoMax(Objective):
         together = joined(groups)
         critic = self.critics[level.name]
         scores = critic(noised, together)
-        _demand_one_each(critic, "scores", scores, len(together.owner), "constituents")
+        demand_one_each(critic, "scores", scores, len(together.owner), "constituents")
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # sums in bfloat16 would lose the loss
         sizes = [len(group.owner) for group in groups]
         columns = (torch.split(column, sizes) for column in (scores, together.owner, together.weight))
         true, *others = (Scores(*part) for part in zip(*columns, strict=True))
         losses = [self.estimator.loss(true, other, len(level.summaries)) for other in others]
         for loss in losses:
-            _demand_one_each(self.estimator, "losses", loss, len(level.summaries), "sets")
+            demand_one_each(self.estimator, "losses", loss, len(level.summaries), "sets")
         return torch.stack(losses).mean(0), penalty
-
-
-def _demand_one_each(part: object, what: str, found: Tensor, number: int, of: str) -> None:
-    """Raise a ValueError for other shapes, such as one number for all, which would be broadcast without notice."""
-    if found.shape != (number,):
-        name, shape = type(part).__name__, tuple(found.shape)
-        raise ValueError(f"{name} gives {what} of shape {shape} for {number} {of}; give ({number},), one each")
 
 
 def joined(families: Sequence[Constituents]) -> Constituents:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from crystalmax.crystal import CrystalBatch
 from crystalmax.encoding import Encoder, width_of
 from crystalmax.layers import Dense
-from crystalmax.objectives.base import Objective
+from crystalmax.objectives.base import Objective, demand_one_each
 from crystalmax.statistics.intrinsic import Composition, Coordination, Density, Intrinsic, RadialDistribution, prepared
 from crystalmax.storage.dataset import Dataset
 
@@ -53,6 +53,7 @@ class Reconstruction(Objective):
             truth = intrinsic.truth(batch)
             known = ~truth.isnan().any(1)
             losses = intrinsic.loss(head(vectors), truth)
+            demand_one_each(intrinsic, "losses", losses, len(truth), "crystals")
             name = type(intrinsic).__name__
             name = f"{name}_{len(terms) + 1}" if name in terms else name
             terms[name] = torch.where(known, losses, 0.0).sum() / known.sum().clamp_min(1)
