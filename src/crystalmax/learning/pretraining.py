@@ -212,7 +212,7 @@ def _try(objective: Objective, geometry: Geometry, crystals: list[Crystal], trus
     if not np.allclose(one, other, atol=1e-4, equal_nan=True):
         advice = "keep layers in an nn.ModuleList, and other tensors by `register_buffer`"
         raise ValueError(f"{name} gives other vectors once it is built again and has its weights back; {advice}")
-    encoding = twin.encoder(geometry(few.batch(np.arange(len(few)))))
+    encoding = twin.encoder(geometry(few.batch(np.arange(2))))  # of large cells, gradients take much memory
     if (found := [level.name for level in encoding.levels]) != (promised := [*encoder.widths]):
         raise ValueError(f"{name} promises the levels {promised} but returns {found}; make `widths` say the same")
     learns = any(weight.requires_grad for weight in cast(nn.Module, encoder).parameters())
