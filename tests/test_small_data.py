@@ -437,6 +437,14 @@ def test_neither_scale_of_columns_nor_order_of_rows_matters_to_the_processes():
     np.testing.assert_allclose(other, plain, rtol=1e-3, atol=1e-3)
 
 
+def test_neither_the_unit_of_labels_nor_its_zero_matters_to_a_process():
+    X, y = smooth(40)
+    plain = Process.fit(X, y, (4,)).quantiles(X)
+    for unit in (1e-4, 1e4):
+        found = Process.fit(X, unit * (y - 30), (4,)).quantiles(X)
+        np.testing.assert_allclose(found / unit + 30, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_a_process_sees_no_row_farther_than_four_deviations():
     X, y = smooth(40)
     process, far = Process.fit(X, y, (4,)), np.zeros((3, 4))
