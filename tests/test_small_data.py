@@ -168,6 +168,17 @@ def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_fr
     np.testing.assert_array_equal(of_many.theta, Process.fit(X, y, (1, 3)).process.kernel_.theta)
 
 
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_prior_holds_back_length_scales_alone(prior, monkeypatch):
+    monkeypatch.setattr("crystalmax.few_labels.quantile_models.PRIORS", (prior,))
+    process = Process.fit(*smooth(40), (1, 3)).process
+    likely, doubt = np.log(prior[0] * 2**0.5), prior[1]  # each of two scales begins at the root of two
+    constant, *scales, noise = process.log_marginal_likelihood(process.kernel_.theta, eval_gradient=True)[1]
+    pull = (np.log(process.kernel_.length_scale) - likely) / doubt**2
+    np.testing.assert_allclose([constant, *scales, noise], [0, *pull, 0], atol=0.01)
+    assert np.abs(pull).min() > 0.1
+
+
 def test_transformed_labels_come_back_in_their_units_and_stay_among_the_labels():
     X, y = smooth(60)
     y = np.exp(2 * y)
@@ -229,6 +240,7 @@ def test_a_hurdle_with_the_same_hyperparameters_and_labels_is_the_same():
     np.testing.assert_allclose(again.quantiles(X), hurdle.quantiles(X), atol=1e-9)
     fewer = hurdle.again(X[:50], y[:50])
     assert fewer.differs.process.kernel_ == hurdle.differs.process.kernel_
+    assert len(fewer.differs.process.y_train_) == 50
     assert len(fewer.others.process.y_train_) == (y[:50] != 0).sum()
 
 
