@@ -117,3 +117,11 @@ def test_the_greatest_labels_are_learnt_without_warnings(regressor):
     labels = np.resize([1.7e308, -1.7e308], 32)
     X = np.column_stack([np.sign(labels), np.random.default_rng(0).normal(size=32)])
     assert (np.sign(regressor.fit(X, labels).predict(X)) == X[:, 0]).all()
+
+
+@pytest.mark.parametrize("regressor", [PowerRidge(), SmallDataRegressor(trees=5)])
+def test_columns_of_half_the_digits_are_learnt_with_all(regressor):
+    X, y = planted(4)
+    few = X.astype(np.float32)
+    said, expected = (regressor.fit(each, y).predict(few) for each in (few, few.astype(np.float64)))
+    np.testing.assert_array_equal(said, expected)
