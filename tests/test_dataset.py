@@ -67,9 +67,11 @@ def test_every_crystal_comes_back_as_it_was(kept, tmp_path):
     for found, expected in zip(data, crystals, strict=True):
         assert_same(found, expected, data.target_names)
     assert_same(data[-1], crystals[-1], data.target_names)
+    assert_same(data[-6], crystals[0], data.target_names)
     assert data.n_sites.tolist() == [one.n_sites for one in crystals]
-    with pytest.raises(IndexError, match="has 6 crystals; there is no crystal 6"):
-        data[6]
+    for row in (6, -7):
+        with pytest.raises(IndexError, match=f"has 6 crystals; there is no crystal {row}"):
+            data[row]
 
 
 def test_properties_that_appear_late_are_unknown_before(tmp_path, monkeypatch):

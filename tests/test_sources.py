@@ -436,6 +436,13 @@ def test_labels_join_by_key_or_file_name(column, tmp_path):
         assert "labels but no structure" in records["ghost.cif"].refusal.reason
 
 
+def test_a_structure_that_is_refused_keeps_its_label(tmp_path):
+    (tmp_path / "bad.cif").write_text("junk")
+    (record,) = read(tmp_path, labels=pd.DataFrame({"file": ["bad.cif"], "gap": [1.5]}))
+    assert record.refusal.key == "bad"
+    assert (record.crystal, record.targets) == (None, {"gap": 1.5})
+
+
 def test_a_label_that_structures_of_one_file_share_is_told_of(tmp_path, caplog):
     (tmp_path / "run.xyz").write_text(XYZ * 3)
     (tmp_path / "one.xyz").write_text(XYZ)
