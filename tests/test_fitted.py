@@ -158,6 +158,7 @@ def changed(folder, *, hashed=True, **entries):
         (lambda folder: (folder / "fit.json").write_text("[]"), "does not describe a fitted model"),
         (lambda folder: changed(folder, format=7), "has format 7"),
         (lambda folder: changed(folder, target=None), "does not describe a fitted model"),
+        (lambda folder: changed(folder, files={}), "does not describe a fitted model"),
         (lambda folder: changed(folder, columns=["another"]), "columns that this version does not make"),
         (lambda folder: changed(folder, hashed=False, target="another"), "fit.json is not as it was saved"),
         (lambda folder: (folder / "labels.safetensors").write_bytes(b"else"), "is not as it was saved"),
@@ -281,6 +282,20 @@ def test_a_fit_whose_networks_are_missing_or_are_none_is_refused(networked, tmp_
     (tmp_path / "elsewhere").rename(tmp_path / "fit" / "encoder")
     with pytest.raises(ValueError, match="networks holds no fine-tuned networks; fit it again"):
         load(tmp_path / "fit")
+
+
+class OurPairs(AllPairs):
+    """A part of another package."""
+
+
+def test_a_fit_may_use_parts_of_a_package_that_is_trusted(networked, tmp_path):
+    ours, tuned = (replace(each, geometry=OurPairs(max_sites=8)) for each in (networked.model, networked.networks))
+    save(replace(networked, model=ours, networks=tuned), tmp_path / "fit")
+    with pytest.raises(ValueError, match="refusing to import"):
+        load(tmp_path / "fit")
+    again = load(tmp_path / "fit", trusted=(__name__,))
+    assert isinstance(again.model.geometry, OurPairs)
+    assert isinstance(again.networks.geometry, OurPairs)
 
 
 def test_networks_are_fine_tuned_from_one():
