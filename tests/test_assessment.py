@@ -122,9 +122,13 @@ def test_the_same_command_gives_the_same_files_which_need_no_network(quick, tmp_
     page = files["report.html"].decode()
     assert not re.search(r"""(src|href|action|data)\s*=\s*["']?\s*(https?:)?//|url\(\s*["']?http|@import""", page)
     assert found.verdict.sentence in page
+    assert f"<dt>crystals</dt><dd>{len(CRYSTALS)}</dd>" in page
     assert "Band gap: every method at " in page
     table = pd.read_parquet(tmp_path / "a" / "results.parquet")
     assert len(table) == (10 * 2 + 3 + 1) * 2
+    pd.testing.assert_frame_equal(table, found.scores.table)
+    for name in ("ranking", "comparison"):
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a" / f"{name}.csv"), getattr(found.verdict, name))
     ours = table[table.model == SMALL_DATA]
     assert set(ours.features) == {COMPOSITION, "all statistics", "vectors and all statistics"}
     assert found.scores.measured.tolist() == [crystal.targets["band_gap"] for crystal in CRYSTALS[1:-1]]
