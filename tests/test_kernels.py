@@ -1,116 +1,107 @@
-"""The kernel over blocks against a naive loop, its gradient against differences, and the search for its scales."""
+"""The kernel with a length scale for each column against a naive loop, and the search for its hyperparameters."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import approx_fprime
-from scipy.spatial.distance import cdist
-from sklearn.base import clone
-from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+from scipy.linalg import cho_factor
+from sklearn.gaussian_process import GaussianProcessRegressor
 
 from crystalmax.few_labels import kernels
-from crystalmax.few_labels.kernels import PRIORS, BlockMatern, most_likely
+from crystalmax.few_labels.kernels import APART, BOUNDS, JITTER, PRIORS, VARIANCES, Likely
 
 WIDTHS = (2, 3, 1)
+BLOCK = np.repeat(np.arange(3), WIDTHS)
 
 
 def rows(n, seed=0):
     return np.random.default_rng(seed).normal(size=(n, sum(WIDTHS)))
 
 
+def labels(X, noise=0.3, seed=0):
+    """Told by the third column alone, so its block is of use, and one column of it more than the others."""
+    y = np.sin(2 * X[:, 2]) + noise * np.random.default_rng(seed).normal(size=len(X))
+    return (y - y.mean()) / y.std()
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_it_is_a_matern_kernel_of_the_scaled_distance(seed):
     rng = np.random.default_rng(seed)
-    scales, X, Y = rng.uniform(0.3, 3, size=3), rows(4, seed), rows(5, seed + 1)
-    found = BlockMatern(WIDTHS, scales)(X, Y)
-    for x, row in zip(X, found, strict=True):
-        for y, value in zip(Y, row, strict=True):
-            square, begin = 0.0, 0
-            for width, scale in zip(WIDTHS, scales, strict=True):
-                square += sum((x[i] - y[i]) ** 2 for i in range(begin, begin + width)) / width / scale**2
-                begin += width
+    constant, noise, *scales = rng.uniform(0.3, 3, size=2 + 3 + 6)
+    of_block, of_column, X = scales[:3], scales[3:], rows(5, seed)
+    found = Likely(WIDTHS, PRIORS[0], np.log([constant, noise, *scales])).kernel(X)
+    for i, x in enumerate(X):
+        for j, y in enumerate(X):
+            square = sum(
+                (x[k] - y[k]) ** 2 / WIDTHS[BLOCK[k]] / (of_block[BLOCK[k]] * of_column[k]) ** 2 for k in range(6)
+            )
             distance = (3 * square) ** 0.5
-            np.testing.assert_allclose(value, (1 + distance) * np.exp(-distance))
-
-
-def test_one_block_is_the_kernel_of_scikit_learn():
-    X = rows(7)
-    found, gradient = BlockMatern((6,), np.array([0.8]), 1.7, 0.1)(X, eval_gradient=True)
-    expected, other = (1.7 * Matern(0.8 * 6**0.5, nu=1.5) + WhiteKernel(0.1))(X, eval_gradient=True)
-    np.testing.assert_allclose(found, expected)
-    np.testing.assert_allclose(gradient, other, atol=1e-12)
-
-
-def test_its_gradient_is_that_of_differences():
-    X, kernel = rows(6), BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]), constant=1.3, noise=0.2)
-    _, gradient = kernel(X, eval_gradient=True)
-    numeric = approx_fprime(kernel.theta, lambda theta: kernel.clone_with_theta(theta)(X).ravel(), 1e-7)
-    np.testing.assert_allclose(gradient.reshape(36, -1), numeric, atol=1e-5)
-
-
-def test_its_hyperparameters_are_what_a_search_moves():
-    kernel = BlockMatern(WIDTHS, np.array([0.5, 1.0, 2.0]), constant=1.3, noise=0.2)
-    np.testing.assert_allclose(kernel.theta, np.log([1.3, 0.5, 1, 2, 0.2]))
-    assert [each.name for each in kernel.hyperparameters] == ["constant", "length_scale", "noise"]
-    assert kernel.bounds.shape == (5, 2)
-    moved = kernel.clone_with_theta(np.log([0.7, 3.0, 2.0, 1.0, 0.4]))
-    np.testing.assert_allclose([moved.constant, *moved.length_scale, moved.noise], [0.7, 3, 2, 1, 0.4])
-    np.testing.assert_allclose(clone(moved)(rows(3)), moved(rows(3)))
-    np.testing.assert_allclose(moved.diag(rows(3)), np.diag(moved(rows(3))))
+            np.testing.assert_allclose(found[i, j], constant * (1 + distance) * np.exp(-distance) + noise * (i == j))
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("steepness", [0.0, 1.0, 100.0])
-def test_scales_are_what_was_likely_unless_labels_say_otherwise(steepness, prior):
-    start, wanted = np.zeros(3), np.array([4.0, 4.0, 4.0])
-    likely, doubt = np.log(prior[0]), prior[1]
-
-    def negative_log_likelihood(theta):
-        return steepness * ((theta - wanted) ** 2).sum() / 2 + 0.5, steepness * (theta - wanted)
-
-    bounds = np.array([[-9.0, 9.0]] * 3)
-    found, value = most_likely(negative_log_likelihood, start, bounds, scales=slice(1, 2), prior=prior)
-    share = steepness * doubt**2 / (1 + steepness * doubt**2)
-    between = share * 4 + (1 - share) * likely
-    np.testing.assert_allclose(found, [4, between, 4] if steepness else [0, likely, 0], atol=1e-4)
-    expected = steepness * (between - 4) ** 2 / 2 + (between - likely) ** 2 / doubt**2 / 2 + 0.5
-    np.testing.assert_allclose(value, expected, atol=1e-4)
-
-
-def test_distances_are_taken_once_in_a_search_and_anew_for_other_rows(monkeypatch):
-    rng, asked = np.random.default_rng(0), []
-    monkeypatch.setattr(kernels, "cdist", lambda a, b, metric: asked.append(len(a)) or cdist(a, b, metric))
-    X, other = rng.normal(size=(2, 6, 5))
-    kernel = BlockMatern((2, 3), np.ones(2), noise=1.0)
-    kernel(X, eval_gradient=True)
-    kernel.theta = np.log([1.0, 0.5, 2.0, 1.0])
-    values, gradient = kernel(X, eval_gradient=True)
-    assert len(asked) == 2
-    fresh = BlockMatern((2, 3), np.array([0.5, 2.0]), noise=1.0)
-    np.testing.assert_array_equal(values, fresh(X))
-    np.testing.assert_array_equal(gradient, fresh(X, eval_gradient=True)[1])
-    np.testing.assert_array_equal(kernel(other, eval_gradient=True)[0], fresh(other))
-    np.testing.assert_array_equal(kernel(X, other), fresh(X, other))
+@pytest.mark.parametrize("apart", [0.0, APART])
+def test_a_search_ends_where_labels_pull_as_much_as_priors(prior, apart):
+    X = rows(80)
+    y = labels(X)
+    likely = replace(Likely.before(WIDTHS, prior), apart=apart).search(X, y)
+    process = GaussianProcessRegressor(likely.kernel, alpha=JITTER, optimizer=None).fit(X, y)
+    constant, *scales, noise = process.log_marginal_likelihood(process.kernel_.theta, eval_gradient=True)[1]
+    of_block, of_column = np.split(likely.theta[2:], [3])
+    pull = (of_block - np.log(prior[0] * 3**0.5)) / prior[1] ** 2
+    np.testing.assert_allclose([constant, noise], 0, atol=0.05)
+    np.testing.assert_allclose(np.bincount(BLOCK, scales), pull, atol=0.05)
+    if apart:
+        np.testing.assert_allclose(scales, of_column / apart**2, atol=0.05)
+        assert of_column[2] == of_column.min() < -0.1
+    else:
+        assert (of_column == 0).all()
+        assert np.abs(scales - np.bincount(BLOCK, scales)[BLOCK] / np.array(WIDTHS)[BLOCK]).max() > 0.1
 
 
-def test_blocks_are_in_memory_one_after_another():
+def test_a_search_begins_with_distance_one_and_goes_on_from_where_it_is():
+    begun, X = Likely.before(WIDTHS, PRIORS[1]), rows(40)
+    constant, *scales, noise = np.exp(begun.kernel.theta)
+    np.testing.assert_allclose([constant, noise], [1, 0.1])
+    np.testing.assert_allclose((1 / np.square(scales)).sum(), 1)
+    found = begun.search(X, labels(X))
+    assert np.abs(found.theta - begun.theta).max() > 0.5
+    assert np.abs(found.search(X, labels(X)).theta - found.theta).max() < 0.05
+    assert (found.widths, found.prior, found.apart) == (begun.widths, begun.prior, begun.apart)
+
+
+def test_a_search_stays_within_its_bounds():
+    X = 3 * rows(60)
+    for y in (X[:, 2] * 1e3, X[:, 2] * 1e-6):
+        theta = replace(Likely.before(WIDTHS, (1.0, np.inf)), apart=APART).search(X, y).theta
+        assert np.log(VARIANCES[0]) <= theta[:2].min() <= theta[:2].max() <= np.log(VARIANCES[1])
+        assert np.log(BOUNDS[0]) <= theta[2:].min() <= theta[2:].max() <= np.log(BOUNDS[1])
+
+
+def test_a_search_goes_round_what_rounding_makes_singular(monkeypatch):
+    X, calls = rows(40), []
+    plain = Likely.before(WIDTHS, PRIORS[0]).search(X, labels(X)).theta
+
+    def fails(matrix, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise np.linalg.LinAlgError
+        return cho_factor(matrix, **options)
+
+    monkeypatch.setattr(kernels, "cho_factor", fails)
+    np.testing.assert_allclose(Likely.before(WIDTHS, PRIORS[0]).search(X, labels(X)).theta, plain, atol=0.1)
+    assert len(calls) > 3
+
+
+def test_many_rows_take_memory_for_a_few_matrices():
     X = np.random.default_rng(0).normal(size=(500, 24))
-    kernel = BlockMatern((2,) * 12, np.ones(12))
+    kernel = Likely.before((2,) * 12, PRIORS[0]).kernel
     tracemalloc.start()
     kernel(X)
     peak = tracemalloc.get_traced_memory()[1] / (8 * 500**2)
     tracemalloc.stop()
     assert peak < 6  # of matrices between all rows; with all blocks at once, 37
-
-
-def test_a_search_stays_within_its_bounds():
-    def negative_log_likelihood(theta):
-        return ((theta - 4) ** 2).sum(), 2 * (theta - 4)
-
-    bounds = np.array([[-9.0, 1.0], [-9.0, 2.0], [-9.0, 9.0]])
-    found, _ = most_likely(negative_log_likelihood, np.zeros(3), bounds, scales=slice(1, 2), prior=PRIORS[0])
-    np.testing.assert_allclose(found, [1, 2, 4], atol=1e-4)

@@ -24,7 +24,16 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from crystalmax import SmallDataRegressor
 from crystalmax.few_labels import small_data
 from crystalmax.few_labels.kernels import PRIORS
-from crystalmax.few_labels.quantile_models import LEVELS, Forest, Hurdle, Member, Process, mixture, value_of_many
+from crystalmax.few_labels.quantile_models import (
+    LEVELS,
+    Forest,
+    Hurdle,
+    Member,
+    Process,
+    left_out,
+    mixture,
+    value_of_many,
+)
 from crystalmax.few_labels.small_data import (
     ANEW,
     MASSES,
@@ -53,6 +62,13 @@ def steps(n, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.uniform(-1, 1, size=(n, 4))
     return X, np.where((X[:, 0] > 0.2) & (X[:, 1] > -0.5), 2 + rng.exponential(size=n), 0.0)
+
+
+def alike(n):
+    """A smooth function in which four columns have the same part."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4))
+    return X, np.sin(X.sum(axis=1)) + rng.normal(size=n)
 
 
 def weighted_quantile(values, weights, level):
@@ -168,15 +184,47 @@ def test_of_two_likely_scales_a_process_takes_those_that_tell_each_label_best_fr
     np.testing.assert_array_equal(of_many.theta, Process.fit(X, y, (1, 3)).process.kernel_.theta)
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_a_prior_holds_back_length_scales_alone(prior, monkeypatch):
-    monkeypatch.setattr("crystalmax.few_labels.quantile_models.PRIORS", (prior,))
-    process = Process.fit(*smooth(40), (1, 3)).process
-    likely, doubt = np.log(prior[0] * 2**0.5), prior[1]  # each of two scales begins at the root of two
-    constant, *scales, noise = process.log_marginal_likelihood(process.kernel_.theta, eval_gradient=True)[1]
-    pull = (np.log(process.kernel_.length_scale) - likely) / doubt**2
-    np.testing.assert_allclose([constant, *scales, noise], [0, *pull, 0], atol=0.01)
-    assert np.abs(pull).min() > 0.1
+def test_told_apart_columns_have_scales_near_that_of_their_block_found_anew_without_labels_left_out():
+    X, y = smooth(80)
+    plain = Process.fit(X, y, (1, 3))
+    apart = plain.apart.again(X, y)
+    scales = np.exp(apart.likely.theta[-4:])
+    assert (plain.likely.theta[-4:] == 0).all()
+    assert scales.max() / scales.min() > 1.2
+    fewer = apart.again(X[:60], y[:60])
+    assert np.abs(fewer.likely.theta - apart.likely.theta).max() > 0.01
+    inputs, labels = fewer.process.X_train_, fewer.process.y_train_
+    order = np.random.default_rng(0).permutation(60)
+    expected = apart.likely.search(inputs[order], labels[order]).theta
+    np.testing.assert_allclose(fewer.likely.theta, expected)
+
+
+def test_many_labels_tell_columns_apart_where_those_left_out_are_foretold_better_so():
+    taken = set()
+    for labels, noise in ((smooth, 20), (alike, 0), (steps, 0)):
+        X, y = labels(160)
+        X = np.column_stack([X, np.random.default_rng(0).normal(size=(160, noise))])
+        regressor = SmallDataRegressor(4).fit(X, y)
+        y, seed = regressor.labels_, int(np.random.default_rng(0).integers(2**31))
+        parts = _parts(np.arange(160), seed)
+        plain = [Process.fit(X, y, (4 + noise,), powers=powers, seed=seed) for powers in (False, True)]
+        plain += [Hurdle.fit(X, y, 0.0, (4 + noise,), seed=seed)] if labels is steps else []
+        for one, member, said in zip(plain, regressor.members_[2:], regressor.left_out_[2:], strict=True):
+            apart = one.apart.again(X, y)
+            first = one.left_out(parts) if isinstance(one, Process) else left_out(one.again, X, y, parts)
+            both = [first, left_out(apart.again, X, y, parts)]
+            missed = [np.abs(each[:, MIDDLE] - y) for each in both]
+            most = 3 * np.quantile(min(missed, key=np.mean), 0.95)
+            better = int(np.argmin([np.minimum(each, most).mean() for each in missed]))
+            np.testing.assert_array_equal(said, both[better])
+            np.testing.assert_array_equal(member.quantiles(X), (one, apart)[better].quantiles(X))
+            taken.add(better)
+    assert taken == {0, 1}
+
+
+def test_a_few_labels_tell_no_columns_apart():
+    X, y = smooth(150)
+    assert [member.likely.apart for member in SmallDataRegressor(4).fit(X, y).members_[2:]] == [0, 0]
 
 
 def test_transformed_labels_come_back_in_their_units_and_stay_among_the_labels():
@@ -647,7 +695,7 @@ def test_both_processes_of_a_hurdle_have_a_scale_for_each_block():
     X, y = steps(70)
     for hurdle in (Hurdle.fit(X, y, 0.0, (1, 3)), SmallDataRegressor(5, blocks=(1, 3)).fit(X, y).members_[-1]):
         for process in (hurdle.differs, hurdle.others):
-            assert process.process.kernel_.widths == (1, 3)
+            assert process.likely.widths == (1, 3)
 
 
 def test_the_error_is_the_mean_over_labels_left_out():

@@ -1,24 +1,20 @@
 """Models that predict a distribution for each row, given as its quantiles at `LEVELS`."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import cho_solve
 from scipy.stats import norm
-from sklearn import clone, config_context
-from sklearn.exceptions import ConvergenceWarning
+from sklearn import config_context
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import ExtraTreeRegressor
 from sklearn.utils import check_array
 
-from crystalmax.few_labels.kernels import PRIORS, BlockMatern, most_likely
+from crystalmax.few_labels.kernels import APART, JITTER, PRIORS, Likely
 from crystalmax.few_labels.powers import Powers
 
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
@@ -92,7 +88,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Process:
-    """A Gaussian process on scaled columns and labels, with a Matern kernel over blocks of columns.
+    """A Gaussian process on scaled columns and labels, with a Matern kernel.
 
     Attributes:
         scaler: Standardises the columns.
@@ -100,6 +96,8 @@ class Process:
         powers: The power transform of labels before that, if there is one.
         middle: Mean of the (transformed) labels.
         spread: Their standard deviation.
+        likely: The hyperparameters.
+        seed: Seed of the choice of labels that decide these.
     """
 
     scaler: StandardScaler
@@ -107,10 +105,12 @@ class Process:
     powers: Powers | None
     middle: float
     spread: float
+    likely: Likely
+    seed: int
 
     @classmethod
     def fit(
-        cls, X: Columns, y: Labels, blocks: Blocks, *, powers: bool = False, seed: int = 0, known: Kernel | None = None
+        cls, X: Columns, y: Labels, blocks: Blocks, *, powers: bool = False, seed: int = 0, known: Likely | None = None
     ) -> "Process":
         """Fit to all labels, with hyperparameters that are known or else found by the likelihood of `FEW` labels."""
         scaler = StandardScaler().set_output(transform="default").fit(X)
@@ -119,28 +119,23 @@ class Process:
         labels = scale.there(y) if scale else y
         middle, spread = float(labels.mean()), float(labels.std()) or 1.0
         labels = (labels - middle) / spread
-        found = cls._searched(inputs, labels, blocks, seed) if known is None else known
-        process = GaussianProcessRegressor(found, alpha=1e-6, optimizer=None).fit(inputs, labels)
-        return cls(scaler, process, scale, middle, spread)
-
-    @staticmethod
-    def _searched(inputs: Columns, labels: Labels, blocks: Blocks, seed: int) -> Kernel:
         few = np.random.default_rng(seed).permutation(len(labels))[:FEW]
-        # Scales at which, with all blocks equal, rows a deviation apart in every column are at distance 1.
-        kernel = BlockMatern(blocks, np.full(len(blocks), len(blocks) ** 0.5))
-        priors = PRIORS if len(labels) <= FEW else PRIORS[:1]  # with more labels, the prior hardly matters
-        search = partial(most_likely, scales=slice(1, 1 + len(blocks)))  # between the constant and the noise
-        found = [GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=partial(search, prior=one)) for one in priors]
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # without noise in the labels its variance ends at a bound
-            # A copy leaves behind the distances that the search kept.
-            return clone(min((process.fit(inputs[few], labels[few]) for process in found), key=_surprise).kernel_)
+        if known is None:
+            priors = PRIORS if len(labels) <= FEW else PRIORS[:1]  # with more labels, the prior hardly matters
+            found = [Likely.before(blocks, prior).search(inputs[few], labels[few]) for prior in priors]
+            known = min(found, key=lambda one: _surprise(_conditioned(one, inputs[few], labels[few])))
+        elif known.apart:  # so many scales would know the labels that are left out
+            known = known.search(inputs[few], labels[few])
+        return cls(scaler, _conditioned(known, inputs, labels), scale, middle, spread, known, seed)
 
     def again(self, X: Columns, y: Labels) -> "Process":
-        """Other labels with the same hyperparameters."""
-        return Process.fit(X, y, (), powers=self.powers is not None, known=self.process.kernel_)
+        """Other labels with the same hyperparameters, or with those near them, where each column has a scale."""
+        return Process.fit(X, y, (), powers=self.powers is not None, seed=self.seed, known=self.likely)
+
+    @property
+    def apart(self) -> "Process":
+        """The same, but `again` finds a length scale for each column."""
+        return replace(self, likely=replace(self.likely, apart=APART))
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of a measurement at each row, noise included."""
@@ -210,6 +205,11 @@ class Hurdle:
         differs = y != self.value
         others = self.others.again(X[differs], y[differs])
         return replace(self, differs=self.differs.again(X, 2.0 * differs - 1), others=others)
+
+    @property
+    def apart(self) -> "Hurdle":
+        """The same, but `again` finds a length scale for each column."""
+        return replace(self, differs=self.differs.apart, others=self.others.apart)
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of the mixture of the one value and the distribution of others, by probability."""
@@ -281,6 +281,10 @@ def _quantiles(
     # One search serves all rows: each has a stretch of its own on one line. Rounding must not skip a point.
     place = np.searchsorted((reached + 2 * row).ravel(), (levels - 1e-9 + 2 * row).ravel())
     return np.take_along_axis(values, place.reshape(len(values), -1) - row * values.shape[1], axis=1)
+
+
+def _conditioned(likely: Likely, inputs: Columns, labels: Labels) -> GaussianProcessRegressor:
+    return GaussianProcessRegressor(likely.kernel, alpha=JITTER, optimizer=None).fit(inputs, labels)
 
 
 def _surprise(process: GaussianProcessRegressor) -> float:

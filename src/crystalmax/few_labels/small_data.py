@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from crystalmax.few_labels.powers import unit_of
 from crystalmax.few_labels.quantile_models import (
+    LEVELS,
     Blocks,
     Columns,
     Forest,
@@ -54,7 +55,8 @@ FARTHEST = 3
 """Errors are clipped at this many times their 95th percentile, so that no single label decides between members."""
 
 ANEW = 150
-"""Up to this many labels, hyperparameters are searched anew in each fold, or intervals would become too narrow."""
+"""Up to this many labels, hyperparameters are searched anew in each fold, or intervals would become too narrow, and
+columns are not told apart."""
 
 AT_ONCE = 2000
 """Rows that are predicted at once. Each takes 70 bytes of memory for each label."""
@@ -136,24 +138,29 @@ class SmallDataRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         processes = [fit(X, y) for fit in fit_processes]
         hurdles = [fit(X, y) for fit in fit_hurdles]
         voices = [Told.fit(column, y) for column in told]
-        members: tuple[Member, ...] = (*forests, *processes, *hurdles, *voices)
         # Half of the trees save time. With fewer, forests would look worse than they are, and get smaller shares.
         by_forests = [left_out(partial(fit, trees=-(-self.trees // 2)), X, y, parts) for fit in fit_forests]
-        by_processes = [process.left_out(parts) for process in processes]
-        by_hurdles = [left_out(hurdle.again, X, y, parts) for hurdle in hurdles]
+        kernels: list[tuple[Process | Hurdle, Quantiles]] = [
+            *((process, process.left_out(parts)) for process in processes),
+            *((hurdle, left_out(hurdle.again, X, y, parts)) for hurdle in hurdles),
+        ]
         by_voices = [left_out(Told.fit, column, y, parts) for column in told]
+        if len(y) > ANEW:
+            kernels = [_better(member, said, X, y, parts) for member, said in kernels]
+        members: tuple[Member, ...] = (*forests, *(member for member, _ in kernels), *voices)
+        by_kernels = [said for _, said in kernels]
 
-        medians = partial(mixture, [*by_forests, *by_processes, *by_hurdles, *by_voices], levels=[0.5])
+        medians = partial(mixture, [*by_forests, *by_kernels, *by_voices], levels=[0.5])
         shares = weighed_shares(len(members), lambda shares: medians(shares)[:, 0] - y)
         held_out = unit * medians(shares)[:, 0]
         if len(y) <= ANEW:  # shares would not improve by this, but intervals would be too narrow without it
-            by_processes = [left_out(fit, X, y, parts) for fit in fit_processes]
-            by_hurdles = [left_out(fit, X, y, parts) for fit in fit_hurdles]
+            again: list[Callable[[Columns, Labels], Member]] = [*fit_processes, *fit_hurdles]
+            by_kernels = [left_out(fit, X, y, parts) for fit in again]
         # Set together, so that an interrupted fit leaves the one before whole.
         self.unit_, self.members_, self.shares_, self.held_out_ = unit, members, shares, held_out
         self.bounds_ = hurdles[0].bounds if hurdles else (-np.inf, np.inf)
         self.error_ = float(unit * np.abs(held_out / unit - y).mean())
-        self.left_out_, self.labels_ = (*by_forests, *by_processes, *by_hurdles, *by_voices), y
+        self.left_out_, self.labels_ = (*by_forests, *by_kernels, *by_voices), y
         return self
 
     def _parted(self, X: Columns, unit: float) -> list[Float[np.ndarray, "rows _"]]:
@@ -240,10 +247,7 @@ def weighed_shares(members: int, miss: Callable[[Shares], Labels], sharpness: fl
     """Shares of this many members: a mean over all mixtures of `STEPS`, weighted by their held-out errors, `miss`."""
     steps = [counts for counts in product(range(STEPS + 1), repeat=members) if sum(counts) == STEPS]
     mixtures = [tuple(count / STEPS for count in counts) for counts in steps]
-    missed = np.array([np.abs(miss(shares)) for shares in mixtures])
-    farthest = FARTHEST * float(np.quantile(missed[missed.mean(axis=1).argmin()], 0.95))
-    errors = np.minimum(missed, farthest or np.inf).mean(axis=1)  # it is 0 where almost all labels are foreseen
-    errors = np.maximum(errors, np.finfo(float).tiny)  # where all labels are equal
+    errors = _errors(np.array([miss(shares) for shares in mixtures]))
     weights = (errors.min() / errors) ** sharpness
     return tuple((weights @ np.array(mixtures) / weights.sum()).tolist())
 
@@ -258,6 +262,24 @@ def numbers_of(groups: ArrayLike | None, n_labels: int) -> Int[np.ndarray, " lab
     if (missing := np.flatnonzero(numbers < 0)).size:
         raise ValueError(f"label {missing[0]} has no group; give each a group, such as its formula")
     return numbers
+
+
+def _better(
+    member: Process | Hurdle, said: Quantiles, X: Columns, y: Labels, parts: Parts
+) -> tuple[Process | Hurdle, Quantiles]:
+    """A member, or the same with a length scale for each column: whichever tells labels left out better."""
+    apart = member.apart.again(X, y)
+    both = ((member, said), (apart, left_out(apart.again, X, y, parts)))
+    return both[_errors(np.stack([quantiles[:, len(LEVELS) // 2] - y for _, quantiles in both])).argmin()]
+
+
+def _errors(missed: Float[np.ndarray, "candidates labels"]) -> Float[np.ndarray, " candidates"]:
+    """Mean absolute errors, in which no label counts for more than `FARTHEST` says."""
+    missed = np.abs(missed)
+    farthest = FARTHEST * float(np.quantile(missed[missed.mean(axis=1).argmin()], 0.95))
+    clipped = np.minimum(missed, farthest or np.inf)  # it is 0 where almost all labels are foreseen
+    errors: Float[np.ndarray, " candidates"] = np.maximum(clipped.mean(axis=1), np.finfo(float).tiny)
+    return errors
 
 
 def _parts(groups: Int[np.ndarray, " labels"], seed: int) -> Parts:
