@@ -35,7 +35,7 @@ class Likely:
     """Hyperparameters of a constant times a Matern kernel (nu = 3/2), and noise: those that labels make most likely.
 
     One length scale for all columns lets the block with most of them decide; one for each column cannot be learnt from
-    few labels. So each block has one, and where `apart` is not 0, each column has one near that of its block, by a
+    few labels. So each block has one, and where columns stand `apart`, each has one near that of its block, by a
     log-normal prior (automatic relevance determination: Rasmussen and Williams, Gaussian Processes for Machine
     Learning, section 5.1 and eqs. 5.8 and 5.9).
 
@@ -44,13 +44,13 @@ class Likely:
         prior: The prior of the length scale of a block, one of `PRIORS`.
         theta: Logarithms of the constant, of the noise, of the scale of each block, for distances divided by the square
             root of its width, and of that of each column as a multiple of it.
-        apart: How far scales of columns may leave that of their block: 0 or `APART`.
+        apart: Whether a search moves the scales of columns, too.
     """
 
     widths: tuple[int, ...]
     prior: tuple[float, float]
     theta: Parameters
-    apart: float = 0.0
+    apart: bool = False
 
     @classmethod
     def before(cls, widths: Sequence[int], prior: tuple[float, float]) -> "Likely":
@@ -74,7 +74,7 @@ class Likely:
         times, doubt = self.prior
         counts = 1, 1, len(self.widths), sum(self.widths)
         likely = np.repeat(np.log([1, 0.1, times * len(self.widths) ** 0.5, 1]), counts)
-        doubts = np.repeat([np.inf, np.inf, doubt, self.apart or 1], counts)
+        doubts = np.repeat([np.inf, np.inf, doubt, APART], counts)
         reach = BOUNDS if self.apart else (1, 1)
         bounds = np.log(np.repeat([VARIANCES, VARIANCES, BOUNDS, reach], counts, axis=0))
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import ExtraTreeRegressor
 from sklearn.utils import check_array
 
-from crystalmax.few_labels.kernels import APART, JITTER, PRIORS, Likely
+from crystalmax.few_labels.kernels import JITTER, PRIORS, Likely
 from crystalmax.few_labels.powers import Powers
 
 LEVELS: Float[np.ndarray, " levels"] = (np.arange(49) + 0.5) / 49
@@ -135,7 +135,7 @@ class Process:
     @property
     def apart(self) -> "Process":
         """The same, but `again` finds a length scale for each column."""
-        return replace(self, likely=replace(self.likely, apart=APART))
+        return replace(self, likely=replace(self.likely, apart=True))
 
     def quantiles(self, X: Columns) -> Quantiles:
         """Quantiles at `LEVELS` of a measurement at each row, noise included."""
